@@ -1,0 +1,1 @@
+"""Run what keeps the KPI tables fresh and trusted: quality checks and builds."""

@@ -1,0 +1,1 @@
+"""What loaders, receiver and jobs share: configuration, database access, embedded server, command."""

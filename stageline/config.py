@@ -1,0 +1,54 @@
+"""The one place where configuration is read: environment variables, then the project's ``.env``."""
+
+from functools import cache
+from pathlib import Path
+
+from pydantic import SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from stageline.errors import StagelineError
+
+#: The checkout: the folder of ``dbt_project.yml``.
+PROJECT_ROOT = Path(__file__).resolve().parent.parent
+
+
+class Settings(BaseSettings):
+    """What a user can configure, one ``STAGELINE_*`` variable each.
+
+    Attributes:
+        database_url: A PostgreSQL server of the user's; unset means the embedded one.
+        home: Where the embedded server keeps its data, port and passwords.
+        port: TCP port to prefer for the embedded server; a free one is taken if it is in use.
+        output: Where exports, the demo's files and reports are written.
+        log_format: ``auto`` (progress on a terminal, JSON lines elsewhere), ``json`` or ``console``.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="STAGELINE_",
+        env_file=PROJECT_ROOT / ".env",
+        env_ignore_empty=True,
+        extra="ignore",
+    )
+
+    database_url: SecretStr | None = None
+    home: Path = PROJECT_ROOT / ".stageline"
+    port: int = 54320
+    output: Path = PROJECT_ROOT / "output"
+    log_format: str = "auto"
+
+
+@cache
+def settings() -> Settings:
+    """The configuration of this process, read once.
+
+    Raises:
+        StagelineError: a variable has a value that cannot be read.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = "STAGELINE_" + "_".join(str(part) for part in first["loc"]).upper()
+        raise StagelineError(
+            f"{name} cannot be read: {first['msg'].lower()}. Correct it in the environment or in .env."
+        ) from None

@@ -1,0 +1,143 @@
+"""The one way to reach the database: who connects, and how."""
+
+import json
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+from urllib.parse import quote
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+
+from stageline.config import settings
+from stageline.errors import StagelineError
+
+#: Short names of the roles that the migrations create as ``stageline_<name>``; ``owner`` is the login
+#: that runs the migrations and owns the database.
+Role = Literal["owner", "receiver", "loader", "transformer", "jobs", "reader"]
+ROLES: tuple[Role, ...] = get_args(Role)
+
+#: Session settings that go with a role. The migrations set them on the roles too; they are sent here
+#: because ``set role`` on a server of the user's does not bring a role's own settings along.
+SESSION: dict[Role, dict[str, str]] = {
+    "reader": {"default_transaction_read_only": "on", "statement_timeout": "60s"},
+    "receiver": {"synchronous_commit": "on"},
+    "transformer": {"client_connection_check_interval": "1s"},
+}
+
+
+@dataclass(frozen=True)
+class Connection:
+    """How one role reaches the database.
+
+    Attributes:
+        host, port, dbname, user, password: as libpq means them.
+        set_role: role to take on after login, on a server of the user's, where Stageline's roles have
+            no password of their own; empty on the embedded server, where each role logs in itself.
+        extra: further libpq parameters of the user's URL (sslmode, ...).
+    """
+
+    host: str
+    port: int
+    dbname: str
+    user: str
+    password: str = field(repr=False)
+    set_role: str = ""
+    session: dict[str, str] = field(default_factory=dict)
+    extra: dict[str, str] = field(default_factory=dict)
+
+    def libpq(self) -> dict[str, Any]:
+        """The parameters as psycopg's ``connect`` takes them."""
+        options = {**self.session, **({"role": self.set_role} if self.set_role else {})}
+        return {
+            "host": self.host,
+            "port": self.port,
+            "dbname": self.dbname,
+            "user": self.user,
+            "password": self.password,
+            "connect_timeout": 10,
+            "options": " ".join(f"-c {name}={value}" for name, value in options.items()),
+            **self.extra,
+        }
+
+    def environment(self) -> dict[str, str]:
+        """The parameters as the ``PG*`` variables of psql and its kin."""
+        names = {"dbname": "PGDATABASE", "connect_timeout": "PGCONNECT_TIMEOUT"}
+        return {names.get(k, f"PG{k.upper()}"): str(v) for k, v in self.libpq().items() if v != ""}
+
+    def url(self, scheme: str = "postgresql") -> str:
+        """The parameters as a URL. Holds the password: never print or log it."""
+        rest = {k: v for k, v in self.libpq().items() if k in {"options", "connect_timeout", *self.extra}}
+        query = "&".join(f"{k}={quote(str(v), safe='')}" for k, v in rest.items() if v != "")
+        login = f"{quote(self.user, safe='')}:{quote(self.password, safe='')}"
+        return f"{scheme}://{login}@{self.host}:{self.port}/{quote(self.dbname, safe='')}?{query}"
+
+
+def connection(role: Role) -> Connection:
+    """How ``role`` reaches the configured database.
+
+    Raises:
+        StagelineError: no server has been set up yet, or the configured URL cannot be read.
+    """
+    url = settings().database_url
+    return _embedded(role) if url is None else _own_server(url.get_secret_value(), role)
+
+
+def connect(role: Role, *, autocommit: bool = False) -> psycopg.Connection[Any]:
+    """An open connection as ``role``.
+
+    Raises:
+        StagelineError: the server cannot be reached, or refuses the login.
+    """
+    target = connection(role)
+    try:
+        return psycopg.connect(**target.libpq(), autocommit=autocommit)
+    except psycopg.OperationalError as error:
+        reason = str(error).strip().splitlines()[-1]
+        hint = (
+            "Run `stageline up`."
+            if settings().database_url is None
+            else "Check STAGELINE_DATABASE_URL, then run `stageline doctor`."
+        )
+        raise StagelineError(
+            f"Cannot reach PostgreSQL at {target.host}:{target.port} as {target.user}: {reason}. {hint}"
+        ) from None
+
+
+def _embedded(role: Role) -> Connection:
+    server, credentials = settings().home / "server.json", settings().home / "credentials.json"
+    if not (server.exists() and credentials.exists()):
+        raise StagelineError(
+            "There is no database yet. Run `stageline up` for the embedded PostgreSQL,"
+            " or set STAGELINE_DATABASE_URL to a server of yours."
+        )
+    user = "stageline_owner" if role == "owner" else f"stageline_{role}"
+    return Connection(
+        host="127.0.0.1",
+        port=json.loads(server.read_text())["port"],
+        dbname="stageline",
+        user=user,
+        password=json.loads(credentials.read_text())[user],
+        session=SESSION.get(role, {}),
+    )
+
+
+def _own_server(url: str, role: Role) -> Connection:
+    try:
+        given = conninfo_to_dict(url)
+    except psycopg.ProgrammingError as error:
+        raise StagelineError(
+            f"STAGELINE_DATABASE_URL cannot be read: {str(error).strip()}."
+            " It looks like postgresql://user:password@host:5432/database."
+        ) from None
+    known = {"host", "port", "dbname", "user", "password", "connect_timeout", "options"}
+    user = str(given.get("user") or "postgres")
+    return Connection(
+        host=str(given.get("host") or "127.0.0.1"),
+        port=int(given.get("port") or 5432),
+        dbname=str(given.get("dbname") or user),
+        user=user,
+        password=str(given.get("password") or ""),
+        set_role="" if role == "owner" else f"stageline_{role}",
+        session=SESSION.get(role, {}),
+        extra={k: str(v) for k, v in given.items() if k not in known},
+    )

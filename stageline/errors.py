@@ -1,0 +1,13 @@
+"""The one error that a user sees as a line instead of a stack trace."""
+
+
+class StagelineError(Exception):
+    """A mistake of the user's, or a state of the machine, that the user can mend.
+
+    The message is one line (two at most): what is wrong, where, and what to do. The command prints
+    it and exits with ``exit_code``.
+    """
+
+    def __init__(self, message: str, *, exit_code: int = 1) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code

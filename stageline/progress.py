@@ -1,0 +1,105 @@
+"""Shows long work: a live display on a terminal, JSON lines (structlog) elsewhere. Both on stderr."""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+
+import structlog
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from stageline.config import settings
+
+
+@cache
+def is_live() -> bool:
+    """True where a person watches: progress is drawn; False: it is logged as JSON lines."""
+    chosen = settings().log_format
+    return chosen == "console" or (chosen == "auto" and sys.stderr.isatty())
+
+
+@cache
+def log() -> structlog.stdlib.BoundLogger:
+    """The structured logger: one JSON object a line, on stderr, instants in UTC."""
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(ensure_ascii=False),
+        ],
+        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
+    )
+    logger: structlog.stdlib.BoundLogger = structlog.get_logger()
+    return logger
+
+
+@cache
+def _console() -> Console:
+    return Console(stderr=True)
+
+
+class Step:
+    """One piece of work in progress: counts what is done and remembers figures to end with."""
+
+    def __init__(self, progress: Progress | None, title: str, total: int | None) -> None:
+        self._progress = progress
+        self._task = progress.add_task(title, total=total) if progress else None
+        self.figures: dict[str, int | float | str] = {}
+
+    def advance(self, count: int = 1) -> None:
+        """Another ``count`` units of the total are done."""
+        if self._progress is not None and self._task is not None:
+            self._progress.advance(self._task, count)
+
+    def note(self, **figures: int | float | str) -> None:
+        """Figures to stand beside the step when it ends (rows, files, ...)."""
+        self.figures.update(figures)
+
+
+@contextmanager
+def step(title: str, total: int | None = None) -> Iterator[Step]:
+    """Shows ``title`` while the block runs, then its duration and figures.
+
+    Args:
+        title: What is being done, as a person would say it.
+        total: How many units the work has, where that is known; draws a bar with an estimate.
+    """
+    started = time.monotonic()
+    if not is_live():
+        log().info("started", step=title)
+        current = Step(None, title, total)
+        try:
+            yield current
+        except BaseException as error:
+            log().error("failed", step=title, seconds=_since(started), error=type(error).__name__)
+            raise
+        log().info("done", step=title, seconds=_since(started), **current.figures)
+        return
+    columns = [SpinnerColumn(), TextColumn("{task.description}")]
+    counted = [BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()] if total else []
+    with Progress(*columns, *counted, TimeElapsedColumn(), console=_console(), transient=True) as bar:
+        current = Step(bar, title, total)
+        try:
+            yield current
+        except BaseException:
+            bar.stop()
+            _console().print(f"[red]✗[/] {title} [dim]{_since(started):.1f} s[/]")
+            raise
+    figures = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in current.figures.items())
+    _console().print(f"[green]✓[/] {title} [dim]{_since(started):.1f} s[/] {figures}", highlight=False)
+
+
+def _since(started: float) -> float:
+    return round(time.monotonic() - started, 3)

@@ -1,0 +1,1 @@
+"""The Flask application that CRMs post to: verify, land, acknowledge."""
