@@ -1,5 +1,6 @@
 """The one place where configuration is read: environment variables, then the project's ``.env``."""
 
+import os
 from functools import cache
 from pathlib import Path
 
@@ -19,13 +20,13 @@ class Settings(BaseSettings):
         database_url: A PostgreSQL server of the user's; unset means the embedded one.
         home: Where the embedded server keeps its data, port and passwords.
         port: TCP port to prefer for the embedded server; a free one is taken if it is in use.
+        env_file: The file of variables that is read here, and that keeps what dbt needs (a marked block).
         output: Where exports, the demo's files and reports are written.
         log_format: ``auto`` (progress on a terminal, JSON lines elsewhere), ``json`` or ``console``.
     """
 
     model_config = SettingsConfigDict(
         env_prefix="STAGELINE_",
-        env_file=PROJECT_ROOT / ".env",
         env_ignore_empty=True,
         extra="ignore",
     )
@@ -33,6 +34,7 @@ class Settings(BaseSettings):
     database_url: SecretStr | None = None
     home: Path = PROJECT_ROOT / ".stageline"
     port: int = 54320
+    env_file: Path = PROJECT_ROOT / ".env"
     output: Path = PROJECT_ROOT / "output"
     log_format: str = "auto"
 
@@ -45,7 +47,7 @@ def settings() -> Settings:
         StagelineError: a variable has a value that cannot be read.
     """
     try:
-        return Settings()
+        return Settings(_env_file=os.environ.get("STAGELINE_ENV_FILE") or PROJECT_ROOT / ".env")
     except ValidationError as error:
         first = error.errors()[0]
         name = "STAGELINE_" + "_".join(str(part) for part in first["loc"]).upper()

@@ -66,7 +66,11 @@ class Connection:
 
     def url(self, scheme: str = "postgresql") -> str:
         """The parameters as a URL. Holds the password: never print or log it."""
-        rest = {k: v for k, v in self.libpq().items() if k in {"options", "connect_timeout", *self.extra}}
+        rest = {
+            k: v
+            for k, v in self.libpq().items()
+            if k in {"options", "connect_timeout", *self.extra}
+        }
         query = "&".join(f"{k}={quote(str(v), safe='')}" for k, v in rest.items() if v != "")
         login = f"{quote(self.user, safe='')}:{quote(self.password, safe='')}"
         return f"{scheme}://{login}@{self.host}:{self.port}/{quote(self.dbname, safe='')}?{query}"
@@ -111,12 +115,19 @@ def _embedded(role: Role) -> Connection:
             " or set STAGELINE_DATABASE_URL to a server of yours."
         )
     user = "stageline_owner" if role == "owner" else f"stageline_{role}"
+    try:
+        where, passwords = json.loads(server.read_text()), json.loads(credentials.read_text())
+    except PermissionError:
+        raise StagelineError(
+            f"{settings().home} belongs to another user. Run `stageline` as that user,"
+            " or set STAGELINE_HOME to a folder of your own."
+        ) from None
     return Connection(
         host="127.0.0.1",
-        port=json.loads(server.read_text())["port"],
-        dbname="stageline",
+        port=int(where["port"]),
+        dbname=str(where.get("dbname", "stageline")),
         user=user,
-        password=json.loads(credentials.read_text())[user],
+        password=str(passwords[user]),
         session=SESSION.get(role, {}),
     )
 

@@ -1,0 +1,77 @@
+"""The ``stageline`` command. Each subcommand's module is imported when it is called, not before."""
+
+import importlib
+import sys
+from typing import Any
+
+import click
+
+from stageline.errors import StagelineError
+
+#: Subcommand -> module and attribute, in the order in which the help lists them.
+_COMMANDS: dict[str, tuple[str, str]] = {
+    "up": ("stageline.cli.database", "up"),
+    "down": ("stageline.cli.database", "down"),
+    "status": ("stageline.cli.status", "status"),
+    "demo": ("stageline.cli.demo", "demo"),
+    "load": ("stageline.cli.load", "load"),
+    "build": ("stageline.cli.build", "build"),
+    "explain": ("stageline.cli.explain", "explain"),
+    "psql": ("stageline.cli.database", "psql"),
+    "doctor": ("stageline.cli.doctor", "doctor"),
+}
+
+#: One line each, so that the list of commands imports none of them.
+_ABOUT = {
+    "up": "Start the database, creating or upgrading it as needed.",
+    "down": "Stop the embedded database.",
+    "status": "Show the database, what is loaded, and the last build.",
+    "demo": "Load the demo source and write its files.",
+    "load": "Load data of yours.",
+    "build": "Check the data, then build and test the models.",
+    "explain": "Show what a number is made of.",
+    "psql": "Open psql, connected.",
+    "doctor": "Say what is wrong with this machine or configuration.",
+}
+
+
+class _Lazy(click.Group):
+    """Imports a subcommand when it is asked for, and shows a user's mistake as one line."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in _COMMANDS:
+            return None
+        module, attribute = _COMMANDS[cmd_name]
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, _ABOUT[name]) for name in _COMMANDS])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except StagelineError as error:
+            click.echo(f"error: {error}", err=True)
+            sys.exit(error.exit_code)
+        except BrokenPipeError:  # the reader of our output (head, less) has left
+            sys.stderr.close()
+            sys.exit(0)
+
+
+@click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="stageline", message="%(version)s")
+def main() -> None:
+    """CRM events in, trusted KPI tables out.
+
+    \b
+    Example:
+        stageline up
+        stageline demo
+        stageline build
+        stageline psql
+    """

@@ -1,0 +1,131 @@
+"""A real PostgreSQL for the tests: one embedded server a run, one fresh database a test."""
+
+import itertools
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from stageline import config, dbt_environment, migrate, roles, server as embedded
+from stageline.database import Connection, connection
+
+TEMPLATE = "stageline_template"
+
+_numbers = itertools.count(1)
+
+
+@dataclass(frozen=True)
+class TestServer:
+    """The embedded server of this test run.
+
+    Attributes:
+        home: Its folder (``STAGELINE_HOME``).
+        port: Its TCP port on 127.0.0.1.
+    """
+
+    __test__ = False
+
+    home: Path
+    port: int
+
+    @property
+    def credentials(self) -> dict[str, str]:
+        """Password by login."""
+        passwords: dict[str, str] = json.loads((self.home / "credentials.json").read_text())
+        return passwords
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_configuration_of_the_user() -> Iterator[None]:
+    """Keeps the machine's own settings, and the demo's database, out of every test."""
+    before = dict(os.environ)
+    for name in list(os.environ):
+        if name.startswith(("STAGELINE_", "PG", "DBT_")):
+            del os.environ[name]
+    # Nothing is to read or write the checkout's own `.env` or `.stageline`.
+    os.environ["STAGELINE_ENV_FILE"] = os.devnull
+    os.environ["STAGELINE_HOME"] = "/nonexistent/stageline"
+    config.settings.cache_clear()
+    yield
+    os.environ.clear()
+    os.environ.update(before)
+
+
+@pytest.fixture(scope="session")
+def short_folder() -> Iterator[Path]:
+    """A folder of the test run that every account may enter (pytest's own ones are private)."""
+    folder = Path(tempfile.mkdtemp(prefix="stageline-tests-", dir="/tmp"))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def server(short_folder: Path, _no_configuration_of_the_user: None) -> Iterator[TestServer]:
+    """The embedded server, with a migrated database to clone."""
+    home = short_folder / "home"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STAGELINE_HOME", str(home))
+        config.settings.cache_clear()
+        running = embedded.start(home, 55432, durable=False)
+        try:
+            migrate.upgrade()
+            with embedded.superuser(home) as session:
+                session.execute(
+                    sql.SQL("alter database stageline rename to {}").format(
+                        sql.Identifier(TEMPLATE)
+                    )
+                )
+            patch.undo()
+            config.settings.cache_clear()
+            yield TestServer(home, running.port)
+        finally:
+            embedded.stop(home)
+
+
+@pytest.fixture
+def database(
+    server: TestServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Connection]:
+    """A fresh, migrated database; everything that reads the configuration uses it.
+
+    The environment also holds what the dbt profile reads, and ``STAGELINE_OUTPUT`` is a folder of the
+    test's own, so a command started as a child process works on this database, too.
+    """
+    name = f"test_{os.getpid()}_{next(_numbers)}"
+    identifier = sql.Identifier(name)
+    home = tmp_path / "stageline_home"
+    home.mkdir()
+    home.chmod(0o711)
+    (home / "postgres").symlink_to(server.home / "postgres")
+    (home / "credentials.json").symlink_to(server.home / "credentials.json")
+    (home / "server.json").write_text(json.dumps({"port": server.port, "dbname": name}))
+    monkeypatch.setenv("STAGELINE_HOME", str(home))
+    monkeypatch.setenv("STAGELINE_ENV_FILE", str(tmp_path / ".env"))
+    monkeypatch.setenv("STAGELINE_OUTPUT", str(tmp_path / "output"))
+    monkeypatch.delenv("STAGELINE_DATABASE_URL", raising=False)
+    config.settings.cache_clear()
+    with embedded.superuser(server.home) as session:
+        session.execute(
+            sql.SQL(
+                "create database {} template {} strategy file_copy owner stageline_owner"
+            ).format(identifier, sql.Identifier(TEMPLATE))
+        )
+    try:
+        for variable, value in dbt_environment.variables().items():
+            monkeypatch.setenv(variable, value)
+        owner = connection("owner")
+        with psycopg.connect(**owner.libpq(), autocommit=True) as session:
+            roles.set_rights(session)  # a clone does not inherit who may connect
+        yield owner
+    finally:
+        with embedded.superuser(server.home) as session:
+            session.execute(sql.SQL("drop database {} with (force)").format(identifier))
+        config.settings.cache_clear()
