@@ -1,0 +1,23 @@
+{% macro type_instant() -%}
+    {{ return(adapter.dispatch('type_instant')()) }}
+{%- endmacro %}
+
+{% macro default__type_instant() -%} timestamptz {%- endmacro %}
+
+{% macro spark__type_instant() -%} timestamp {%- endmacro %}
+
+{% macro type_number() -%}
+    {{ return(adapter.dispatch('type_number')()) }}
+{%- endmacro %}
+
+{% macro default__type_number() -%} numeric {%- endmacro %}
+
+{% macro spark__type_number() -%} decimal(38, 9) {%- endmacro %}
+
+{% macro type_label() -%}
+    {{ return(adapter.dispatch('type_label')()) }}
+{%- endmacro %}
+
+{% macro default__type_label() -%} text {%- endmacro %}
+
+{% macro spark__type_label() -%} string {%- endmacro %}

@@ -1,0 +1,52 @@
+with
+
+applications as (
+    select * from {{ ref('stg_applications') }}
+),
+
+-- Only what had happened by then is known as of an instant.
+known as (
+    select
+        applications.*,
+        case when decided_at <= {{ as_of() }} then decided_at end as known_decided_at
+    from applications
+),
+
+measured as (
+    select
+        known.*,
+        {{ seconds_between('submitted_at', 'known_decided_at') }} as raw_review_seconds,
+        {{ flag('known_decided_at is not null and is_compliant is not null') }} as is_reviewed
+    from known
+),
+
+final as (
+    select
+        application_key,
+        source_system,
+        project_id,
+        application_id,
+        facility_id,
+        status,
+        case
+            when is_deleted then 'deleted'
+            when status = 'withdrawn' then 'withdrawn'
+            when submitted_at > {{ as_of() }} then 'submitted after as_of'
+        end as excluded_reason,
+        record_origin,
+        is_reviewed,
+        {{ flag('is_reviewed = 1 and is_compliant') }} as is_compliant,
+        {{ flag('due_at is not null and (known_decided_at is not null or due_at < ' ~ as_of() ~ ')') }}
+            as timeliness_judged,
+        {{ flag('known_decided_at <= due_at') }} as is_on_time,
+        {{ flag('raw_review_seconds < 0') }} as has_impossible_duration,
+        case when raw_review_seconds >= 0 then raw_review_seconds end as review_seconds,
+        submitted_month as month,
+        submitted_at,
+        due_at,
+        known_decided_at as decided_at,
+        {{ built_at() }} as updated_at
+    from measured
+)
+
+select * from final

@@ -1,0 +1,58 @@
+with
+
+files as (
+    select * from {{ ref('base_files__opportunities') }}
+),
+
+sample as (
+    select * from {{ ref('base_sample__opportunities') }}
+),
+
+demo as (
+    select * from {{ ref('base_demo__opportunities') }}
+),
+
+projects as (
+    select * from {{ ref('stg_projects') }}
+),
+
+records as (
+    select * from files
+    union all
+    select * from sample
+    union all
+    select * from demo
+),
+
+final as (
+    select
+        {{ entity_key('opportunity_id') }} as opportunity_key,
+        records.source_system,
+        records.project_id,
+        records.opportunity_id,
+        case when records.lead_id is not null then {{ entity_key('lead_id') }} end as lead_key,
+        coalesce(records.facility_id, 'unassigned') as facility_id,
+        coalesce(records.rep_id, 'unassigned') as rep_id,
+        records.name as opportunity_name,
+        records.company,
+        records.stage,
+        records.status,
+        records.amount,
+        upper(coalesce(records.currency, projects.currency, 'XXX')) as currency,
+        records.win_probability,
+        coalesce(records.is_deleted, false) as is_deleted,
+        {{ local_month('records.created_at', "coalesce(projects.timezone, 'UTC')") }} as created_month,
+        records.expected_close_date,
+        records.created_at,
+        records.closed_at,
+        coalesce(records.updated_at, records.created_at) as changed_at,
+        records.record_origin
+    from records
+    left join projects
+        on
+            records.source_system = projects.source_system
+            and records.project_id = projects.project_id
+    where coalesce(projects.is_active, true)
+)
+
+select * from final

@@ -1,0 +1,48 @@
+with
+
+files as (
+    select * from {{ ref('base_files__tickets') }}
+),
+
+sample as (
+    select * from {{ ref('base_sample__tickets') }}
+),
+
+projects as (
+    select * from {{ ref('stg_projects') }}
+),
+
+records as (
+    select * from files
+    union all
+    select * from sample
+),
+
+final as (
+    select
+        {{ entity_key('ticket_id') }} as ticket_key,
+        records.source_system,
+        records.project_id,
+        records.ticket_id,
+        coalesce(records.facility_id, 'unassigned') as facility_id,
+        coalesce(records.agent_id, 'unassigned') as agent_id,
+        records.priority,
+        records.status,
+        coalesce(records.waiting_seconds, 0) as waiting_seconds,
+        coalesce(records.is_deleted, false) as is_deleted,
+        {{ local_month('records.created_at', "coalesce(projects.timezone, 'UTC')") }} as created_month,
+        records.created_at,
+        records.first_response_at,
+        records.first_resolved_at,
+        records.last_resolved_at,
+        records.waiting_since,
+        records.record_origin
+    from records
+    left join projects
+        on
+            records.source_system = projects.source_system
+            and records.project_id = projects.project_id
+    where coalesce(projects.is_active, true)
+)
+
+select * from final
