@@ -1,1 +1,1 @@
-"""What loaders, receiver and jobs share: configuration, database access, embedded server, command."""
+"""What loaders, receiver and jobs share: configuration, database, embedded server, command."""

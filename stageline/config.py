@@ -20,9 +20,9 @@ class Settings(BaseSettings):
         database_url: A PostgreSQL server of the user's; unset means the embedded one.
         home: Where the embedded server keeps its data, port and passwords.
         port: TCP port to prefer for the embedded server; a free one is taken if it is in use.
-        env_file: The file of variables that is read here, and that keeps what dbt needs (a marked block).
+        env_file: The file of variables that is read here; a marked block in it is what dbt needs.
         output: Where exports, the demo's files and reports are written.
-        log_format: ``auto`` (progress on a terminal, JSON lines elsewhere), ``json`` or ``console``.
+        log_format: ``auto`` (progress on a terminal, else JSON lines), ``json`` or ``console``.
     """
 
     model_config = SettingsConfigDict(
@@ -47,10 +47,13 @@ def settings() -> Settings:
         StagelineError: a variable has a value that cannot be read.
     """
     try:
-        return Settings(_env_file=os.environ.get("STAGELINE_ENV_FILE") or PROJECT_ROOT / ".env")
+        return Settings(
+            _env_file=os.environ.get("STAGELINE_ENV_FILE") or PROJECT_ROOT / ".env"  # type: ignore[call-arg]  # an argument of its base
+        )
     except ValidationError as error:
         first = error.errors()[0]
         name = "STAGELINE_" + "_".join(str(part) for part in first["loc"]).upper()
         raise StagelineError(
-            f"{name} cannot be read: {first['msg'].lower()}. Correct it in the environment or in .env."
+            f"{name} cannot be read: {first['msg'].lower()}."
+            " Correct it in the environment or in .env."
         ) from None

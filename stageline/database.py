@@ -11,13 +11,13 @@ from psycopg.conninfo import conninfo_to_dict
 from stageline.config import settings
 from stageline.errors import StagelineError
 
-#: Short names of the roles that the migrations create as ``stageline_<name>``; ``owner`` is the login
-#: that runs the migrations and owns the database.
+#: Short names of the roles, which are called ``stageline_<name>`` in the database; ``owner`` is the
+#: login that runs the migrations and owns the database.
 Role = Literal["owner", "receiver", "loader", "transformer", "jobs", "reader"]
 ROLES: tuple[Role, ...] = get_args(Role)
 
-#: Session settings that go with a role. The migrations set them on the roles too; they are sent here
-#: because ``set role`` on a server of the user's does not bring a role's own settings along.
+#: Session settings that go with a role. The roles have them set, too; they are sent here because
+#: ``set role`` on a server of the user's does not bring a role's own settings along.
 SESSION: dict[Role, dict[str, str]] = {
     "reader": {"default_transaction_read_only": "on", "statement_timeout": "60s"},
     "receiver": {"synchronous_commit": "on"},
@@ -31,8 +31,8 @@ class Connection:
 
     Attributes:
         host, port, dbname, user, password: as libpq means them.
-        set_role: role to take on after login, on a server of the user's, where Stageline's roles have
-            no password of their own; empty on the embedded server, where each role logs in itself.
+        set_role: role to take on after login, on a server of the user's, where Stageline's roles
+            have no password of their own; empty on the embedded server, where each role logs in.
         extra: further libpq parameters of the user's URL (sslmode, ...).
     """
 
@@ -103,7 +103,8 @@ def connect(role: Role, *, autocommit: bool = False) -> psycopg.Connection[Any]:
             else "Check STAGELINE_DATABASE_URL, then run `stageline doctor`."
         )
         raise StagelineError(
-            f"Cannot reach PostgreSQL at {target.host}:{target.port} as {target.user}: {reason}. {hint}"
+            f"Cannot reach PostgreSQL at {target.host}:{target.port} as {target.user}:"
+            f" {reason}. {hint}"
         ) from None
 
 

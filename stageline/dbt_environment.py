@@ -1,7 +1,7 @@
 """The variables that the dbt profile reads, kept in the project's ``.env``.
 
-dbt reads ``.env`` by itself, so that a plain ``dbt build`` reaches the database with no variable set.
-The lines stand in a marked block; everything else in the file is the user's and stays as it is.
+dbt reads ``.env`` by itself, so a plain ``dbt build`` reaches the database with no variable set.
+The lines stand in a marked block; all else in the file is the user's and stays as it is.
 """
 
 import os
@@ -56,7 +56,7 @@ def _quoted(value: str) -> str:
 
 
 def write(path: Path) -> bool:
-    """Brings the block in ``path`` up to date; the file is for its owner alone, as it holds a password.
+    """Brings the block in ``path`` up to date; only the owner of the file may read its password.
 
     Returns:
         Whether the file changed.

@@ -1,4 +1,4 @@
-"""Brings the database to the present shape, or back: Alembic, run from here, and the roles around it."""
+"""Brings the database to the present shape, or back: Alembic, and the roles around it."""
 
 import re
 from functools import cache
@@ -39,7 +39,7 @@ def current() -> str | None:
 
 
 def upgrade(revision: str = "head") -> str | None:
-    """Makes roles, schemas and tables that are missing. All in one transaction; may run twice at once.
+    """Makes roles, schemas and tables that are missing; safe while another does the same.
 
     Returns:
         The revision that the database was at before.

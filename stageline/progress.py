@@ -1,4 +1,4 @@
-"""Shows long work: a live display on a terminal, JSON lines (structlog) elsewhere. Both on stderr."""
+"""Shows long work: a live display on a terminal, JSON lines (structlog) elsewhere; on stderr."""
 
 import sys
 import time
@@ -89,7 +89,9 @@ def step(title: str, total: int | None = None) -> Iterator[Step]:
         return
     columns = [SpinnerColumn(), TextColumn("{task.description}")]
     counted = [BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()] if total else []
-    with Progress(*columns, *counted, TimeElapsedColumn(), console=_console(), transient=True) as bar:
+    with Progress(
+        *columns, *counted, TimeElapsedColumn(), console=_console(), transient=True
+    ) as bar:
         current = Step(bar, title, total)
         try:
             yield current
@@ -97,8 +99,12 @@ def step(title: str, total: int | None = None) -> Iterator[Step]:
             bar.stop()
             _console().print(f"[red]✗[/] {title} [dim]{_since(started):.1f} s[/]")
             raise
-    figures = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in current.figures.items())
-    _console().print(f"[green]✓[/] {title} [dim]{_since(started):.1f} s[/] {figures}", highlight=False)
+    figures = ", ".join(
+        f"{name.replace('_', ' ')} {value}" for name, value in current.figures.items()
+    )
+    _console().print(
+        f"[green]✓[/] {title} [dim]{_since(started):.1f} s[/] {figures}", highlight=False
+    )
 
 
 def _since(started: float) -> float:

@@ -205,12 +205,12 @@ def set_rights(connection: psycopg.Connection[Any]) -> None:
 
 
 def administrator_sql(dbname: str, login: str) -> str:
-    """What an administrator has to run so that ``login`` can set ``dbname`` up; may be run twice."""
+    """What an administrator has to run so that ``login`` can set ``dbname`` up; repeatable."""
     database, user = sql.Identifier(dbname), sql.Identifier(login)
     roles = sql.SQL(", ").join(sql.Identifier(name) for name in WORKERS)
     names = sql.SQL(", ").join(sql.Literal(name) for name in WORKERS)
     text = sql.SQL("""\
--- Run as a superuser (or as a role that may create roles and owns the database), in psql or any client.
+-- Run as a superuser, or as a role that may create roles and owns the database.
 do $$
 declare
     worker text;

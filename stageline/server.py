@@ -16,13 +16,13 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import psutil
+import psutil  # type: ignore[import-untyped]  # ships no types
 import psycopg
 from psycopg import sql
 
@@ -104,7 +104,7 @@ def start(folder: Path, preferred_port: int, *, durable: bool = True) -> Running
         durable: False switches fsync off: for tests only, a crash of the machine loses data.
 
     Raises:
-        StagelineError: it cannot be created, upgraded or started; the message says where the log is.
+        StagelineError: it cannot be created, upgraded or started; says where the log is.
     """
     _make_home(folder)
     with _locked(folder):
@@ -175,7 +175,24 @@ def psql() -> Path:
     return install.packaged() / "psql"
 
 
-# --- folders and files -----------------------------------------------------------------------------
+def remembered_port(folder: Path) -> int | None:
+    """The port that the server of ``folder`` had last."""
+    port = _read(folder / "server.json").get("port")
+    return int(port) if port else None
+
+
+def is_free(port: int) -> bool:
+    """Whether nobody listens on that TCP port of 127.0.0.1."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((_HOST, port))
+        except OSError:
+            return False
+    return True
+
+
+# --- folders and files
 
 
 def _make_home(folder: Path) -> None:
@@ -312,7 +329,7 @@ def _remember(folder: Path, port: int, data: Path) -> None:
         _write_private(folder / "server.json", now)
 
 
-# --- making and upgrading data ---------------------------------------------------------------------
+# --- making and upgrading data
 
 
 def _run(
@@ -391,8 +408,8 @@ def _initdb(work: _Work, target: Path, *more: str) -> None:
                 f"--pwfile={password_file}",
                 "--auth=scram-sha-256",
                 "--encoding=UTF8",
-                # Sorts by code point, knows upper and lower case of all letters, and does not depend
-                # on the locales of the machine: the same order everywhere.
+                # Sorts by code point, knows the upper and lower case of all letters, and does
+                # not depend on the locales of the machine: the same order everywhere.
                 "--locale=C",
                 "--locale-provider=builtin",
                 "--builtin-locale=C.UTF-8",
@@ -435,7 +452,8 @@ def _upgrade_if_old(work: _Work) -> None:
         version = int((work.data / "PG_VERSION").read_text())
     except FileNotFoundError:
         raise StagelineError(
-            f"{work.data} exists and holds no PostgreSQL data. Move it away, then run `stageline up`."
+            f"{work.data} exists and holds no PostgreSQL data."
+            " Move it away, then run `stageline up`."
         ) from None
     except (OSError, ValueError) as error:
         raise StagelineError(f"Cannot read {work.data / 'PG_VERSION'}: {error}.") from None
@@ -443,18 +461,19 @@ def _upgrade_if_old(work: _Work) -> None:
         return
     if version not in install.versions():
         raise StagelineError(
-            f"{work.data} was made by PostgreSQL {version}; this Stageline runs {install.VERSION} and can"
-            f" upgrade {', '.join(str(v) for v in install.versions() if v < install.VERSION)}."
+            f"{work.data} was made by PostgreSQL {version}; this Stageline runs"
+            f" {install.VERSION} and can upgrade"
+            f" {', '.join(str(v) for v in install.versions() if v < install.VERSION)}."
             " Use the Stageline that made it, or move the folder away to start anew."
         )
     _upgrade(work, version)
 
 
 def _upgrade(work: _Work, version: int) -> None:
-    """Brings data of an older PostgreSQL to the present one; the old folder stays until that worked.
+    """Brings data of an older PostgreSQL to the present one; the old stays until that worked.
 
-    ``pg_upgrade`` copies; it talks to both servers over a socket in a short temporary folder, because
-    the path of a socket has a length limit.
+    ``pg_upgrade`` copies; it talks to both servers over a socket in a short temporary folder,
+    because the path of a socket has a length limit.
     """
     password = _superuser_password(work.home)
     if password is None:
@@ -467,7 +486,7 @@ def _upgrade(work: _Work, version: int) -> None:
     checksums = _checksums(work, version)
     new = _folder_for(work, "postgres.new")
     _initdb(work, new, "--data-checksums" if checksums else "--no-data-checksums")
-    with tempfile.TemporaryDirectory(prefix="stageline-", dir="/tmp") as scratch:  # noqa: S108 - short path
+    with tempfile.TemporaryDirectory(prefix="stageline-", dir="/tmp") as scratch:
         if work.who is not None:
             os.chown(scratch, work.who.uid, work.who.gid)
         _run(
@@ -512,11 +531,11 @@ def _checksums(work: _Work, version: int) -> bool:
         **install.run_as(work.who),
     )
     line = next(x for x in result.stdout.splitlines() if x.startswith("Data page checksum version"))
-    return line.split(":")[1].strip() != "0"
+    return str(line).split(":")[1].strip() != "0"
 
 
 def _reset_superuser_password(work: _Work, version: int = install.VERSION) -> None:
-    """Gives the superuser the password of ``credentials.json`` (which was lost) without logging in."""
+    """Gives the superuser a new password without logging in: the old one was lost."""
     password = sql.Literal(_credentials(work.home)["postgres"])
     statement = sql.SQL("alter role postgres password {}\n").format(password).as_string(None)
     _run(
@@ -535,7 +554,7 @@ def _reset_superuser_password(work: _Work, version: int = install.VERSION) -> No
     )
 
 
-# --- starting and stopping -------------------------------------------------------------------------
+# --- starting and stopping
 
 
 def _options(port: int, *, durable: bool) -> list[str]:
@@ -544,7 +563,7 @@ def _options(port: int, *, durable: bool) -> list[str]:
     Modest in memory, meant for few sessions and large queries. The log holds no statements and no
     details of errors, because these carry data of customers.
     """
-    values: dict[str, str | int] = {
+    values: dict[str, str | int | float] = {
         "listen_addresses": _HOST,
         "port": port,
         "unix_socket_directories": "",
@@ -581,29 +600,18 @@ def _shared_memory_is_small() -> bool:
     return status.f_blocks * status.f_frsize < 512 * 1024 * 1024
 
 
-def _is_free(port: int) -> bool:
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((_HOST, port))
-        except OSError:
-            return False
-    return True
-
-
 def _start(work: _Work) -> int:
     if _superuser_password(work.home) is None:
         _credentials(work.home)
         _replace_stale_pid(work.data)
         _reset_superuser_password(work)
         work.notes.append("credentials.json was missing: all passwords were made anew.")
-    remembered = _read(work.home / "server.json").get("port")
-    first = int(remembered or work.preferred_port)
+    first = remembered_port(work.home) or work.preferred_port
     port = first
     for _ in range(_PORTS_TRIED):
         if port > 65535:
             port = 1024
-        if _is_free(port) and _launch(work, port, install.VERSION):
+        if is_free(port) and _launch(work, port, install.VERSION):
             if port != first:
                 work.notes.append(f"Port {first} is in use by another program: took {port}.")
             return port
@@ -617,7 +625,7 @@ def _start(work: _Work) -> int:
 def _launched(work: _Work, version: int = install.VERSION) -> Iterator[int]:
     """The server of the data folder, for as long as the block runs, on any free port."""
     port = next(
-        (p for p in range(work.preferred_port, work.preferred_port + _PORTS_TRIED) if _is_free(p)),
+        (p for p in range(work.preferred_port, work.preferred_port + _PORTS_TRIED) if is_free(p)),
         None,
     )
     if port is None or not _launch(work, port, version):
@@ -711,7 +719,7 @@ def _await_login(work: _Work, process: psutil.Process, port: int) -> bool:
 
 
 def _wait_ready(work: _Work, process: psutil.Process) -> int:
-    """The port of a server that already runs, once it takes logins; starts it if it was just ending."""
+    """The port of a server that already runs; starts it anew if it was just ending."""
     while _lives(process):
         entry = _pid_file(work.data)
         if entry is not None and entry.port and entry.status != "stopping":
@@ -764,8 +772,8 @@ def _pid_file(data: Path) -> _PidFile | None:
         return None
     except PermissionError:
         raise StagelineError(
-            f"{data} belongs to another user. Run `stageline` as that user, or set STAGELINE_HOME to a"
-            " folder of your own."
+            f"{data} belongs to another user. Run `stageline` as that user,"
+            " or set STAGELINE_HOME to a folder of your own."
         ) from None
 
 
@@ -792,7 +800,7 @@ def _postmaster(data: Path) -> psutil.Process | None:
 
 def _lives(process: psutil.Process) -> bool:
     try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
 
@@ -800,8 +808,9 @@ def _lives(process: psutil.Process) -> bool:
 def _replace_stale_pid(data: Path) -> None:
     """Takes the number of a process that is not the server out of ``postmaster.pid``.
 
-    PostgreSQL refuses to start while a process of that number lives. The file itself stays, for it
-    also names the shared memory, by which PostgreSQL sees that sessions of a killed server still run.
+    PostgreSQL refuses to start while a process of that number lives. The file itself stays, for
+    it also names the shared memory, by which PostgreSQL sees that sessions of a killed server
+    still run.
     """
     entry = _pid_file(data)
     path = data / "postmaster.pid"
@@ -843,14 +852,12 @@ def _stop(data: Path) -> bool:
                 f"PostgreSQL (process {process.pid}) has not stopped after {_STOP_SECONDS} seconds."
             )
         time.sleep(0.02)
-    try:
+    with suppress(ChildProcessError):
         os.waitpid(process.pid, os.WNOHANG)  # our own child, where this process started it
-    except ChildProcessError:
-        pass
     return True
 
 
-# --- logins ----------------------------------------------------------------------------------------
+# --- logins
 
 
 def _bootstrap(folder: Path, port: int, *, fresh: bool) -> None:

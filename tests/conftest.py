@@ -13,7 +13,8 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from stageline import config, dbt_environment, migrate, roles, server as embedded
+from stageline import config, dbt_environment, migrate, roles
+from stageline import server as embedded
 from stageline.database import Connection, connection
 
 TEMPLATE = "stageline_template"
@@ -96,8 +97,8 @@ def database(
 ) -> Iterator[Connection]:
     """A fresh, migrated database; everything that reads the configuration uses it.
 
-    The environment also holds what the dbt profile reads, and ``STAGELINE_OUTPUT`` is a folder of the
-    test's own, so a command started as a child process works on this database, too.
+    The environment also holds what the dbt profile reads, and ``STAGELINE_OUTPUT`` is a folder of
+    the test's own, so a command started as a child process works on this database, too.
     """
     name = f"test_{os.getpid()}_{next(_numbers)}"
     identifier = sql.Identifier(name)

@@ -1,7 +1,6 @@
 """``stageline up``, ``down`` and ``psql``: the database as a whole."""
 
 import os
-from pathlib import Path
 
 import click
 
@@ -14,7 +13,7 @@ from stageline.errors import StagelineError
 @click.option(
     "--print-sql",
     is_flag=True,
-    help="Only print what an administrator of your own server has to run first, and change nothing.",
+    help="Only print what an administrator of your own server has to run first.",
 )
 def up(print_sql: bool) -> None:
     """Start the database, creating or upgrading it as needed.
@@ -121,6 +120,8 @@ def psql(role: Role, arguments: tuple[str, ...]) -> None:
     from stageline import server
 
     program = server.psql()
+    if settings().database_url is None and server.find(server.home()) is None:
+        raise StagelineError("The embedded PostgreSQL does not run. Run `stageline up`.")
     variables = {k: v for k, v in os.environ.items() if not k.startswith("PG")}
     variables |= connection(role).environment()
     os.execve(program, ["psql", *arguments], variables)  # noqa: S606 - the same terminal and exit code

@@ -19,7 +19,7 @@ def _run(connection: Connection) -> None:
         transaction_per_migration=False,
     )
     with context.begin_transaction():
-        # Held to the end of the transaction: a second `stageline up` waits here, then finds all done.
+        # Held until the commit: a second `stageline up` waits here, then finds all done.
         connection.execute(text("select pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
         # `create schema if not exists` asks for the right to create even where the schema exists.
         if connection.scalar(text("select to_regnamespace('ops') is null")):

@@ -14,7 +14,7 @@ depends_on = None
 
 UP = """
 create schema raw;
-comment on schema raw is 'Deliveries of CRMs, verbatim, and the events parsed from them; append-only.';
+comment on schema raw is 'Deliveries of CRMs, verbatim, and the events parsed from them.';
 grant usage on schema raw to stageline_receiver, stageline_transformer, stageline_jobs;
 alter default privileges in schema raw grant select on tables to stageline_transformer;
 
@@ -26,7 +26,8 @@ alter default privileges in schema settings
 
 comment on schema ops is 'What ran, how fresh it is, how good it is.';
 grant usage on schema ops to stageline_loader, stageline_transformer, stageline_jobs;
-alter default privileges in schema ops grant select, insert, update, delete on tables to stageline_jobs;
+alter default privileges in schema ops
+    grant select, insert, update, delete on tables to stageline_jobs;
 
 create schema raw_files authorization stageline_loader;
 create schema raw_files_staging authorization stageline_loader;

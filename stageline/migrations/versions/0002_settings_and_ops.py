@@ -33,7 +33,7 @@ comment on column settings.projects.timezone is
     'IANA name; decides the calendar days and working hours of the project.';
 comment on column settings.projects.currency is
     'ISO 4217 code of amounts that come without one; XXX = none stated.';
-comment on column settings.projects.is_active is 'Whether the rows of the project count in the KPIs.';
+comment on column settings.projects.is_active is 'Whether the project counts in the KPIs.';
 grant select, insert on settings.projects to stageline_loader;
 
 create table ops.loads (
@@ -85,7 +85,8 @@ create table ops.quality_results (
 );
 comment on table ops.quality_results is 'One row per expectation checked in a run.';
 create index quality_results_run on ops.quality_results (run_id);
-create index quality_results_table on ops.quality_results (schema_name, table_name, checked_at desc);
+create index quality_results_table
+    on ops.quality_results (schema_name, table_name, checked_at desc);
 
 create table ops.builds (
     build_id uuid primary key default gen_random_uuid(),

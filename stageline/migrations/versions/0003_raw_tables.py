@@ -1,8 +1,8 @@
 """The tables that files and the demo source are loaded into.
 
 The loader owns them, because dlt adds columns to them. Columns and types are those of
-``loaders/entities.py`` as it was when this revision was made; a test compares the two. dlt's own two
-columns may be empty, since rows that come as Arrow tables carry none.
+``loaders/entities.py`` as it was when this revision was made; a test compares the two. dlt's own
+two columns may be empty, since rows that come as Arrow tables carry none.
 """
 
 from alembic import op
@@ -37,8 +37,10 @@ create table raw_files.leads (
     _dlt_load_id text,
     _dlt_id text
 );
-comment on table raw_files.leads is 'One row per lead, with the stage it has reached.';
-create unique index leads_key on raw_files.leads (project_id, lead_id);
+comment on table raw_files.leads is
+    'One row per lead, with the stage it has reached.';
+create unique index leads_key
+    on raw_files.leads (project_id, lead_id);
 
 create table raw_files.opportunities (
     source_system text not null default 'file',
@@ -64,8 +66,10 @@ create table raw_files.opportunities (
     _dlt_load_id text,
     _dlt_id text
 );
-comment on table raw_files.opportunities is 'One row per opportunity (deal).';
-create unique index opportunities_key on raw_files.opportunities (project_id, opportunity_id);
+comment on table raw_files.opportunities is
+    'One row per opportunity (deal).';
+create unique index opportunities_key
+    on raw_files.opportunities (project_id, opportunity_id);
 
 create table raw_files.tickets (
     source_system text not null default 'file',
@@ -88,8 +92,10 @@ create table raw_files.tickets (
     _dlt_load_id text,
     _dlt_id text
 );
-comment on table raw_files.tickets is 'One row per support ticket.';
-create unique index tickets_key on raw_files.tickets (project_id, ticket_id);
+comment on table raw_files.tickets is
+    'One row per support ticket.';
+create unique index tickets_key
+    on raw_files.tickets (project_id, ticket_id);
 
 create table raw_files.satisfaction (
     source_system text not null default 'file',
@@ -106,8 +112,10 @@ create table raw_files.satisfaction (
     _dlt_load_id text,
     _dlt_id text
 );
-comment on table raw_files.satisfaction is 'One row per survey response.';
-create unique index satisfaction_key on raw_files.satisfaction (project_id, response_id);
+comment on table raw_files.satisfaction is
+    'One row per survey response.';
+create unique index satisfaction_key
+    on raw_files.satisfaction (project_id, response_id);
 
 create table raw_files.outreach (
     source_system text not null default 'file',
@@ -126,8 +134,10 @@ create table raw_files.outreach (
     _dlt_load_id text,
     _dlt_id text
 );
-comment on table raw_files.outreach is 'One row per outreach: one attempt to reach one prospect.';
-create unique index outreach_key on raw_files.outreach (project_id, outreach_id);
+comment on table raw_files.outreach is
+    'One row per outreach (one attempt to reach one prospect).';
+create unique index outreach_key
+    on raw_files.outreach (project_id, outreach_id);
 
 create table raw_files.invoices (
     source_system text not null default 'file',
@@ -147,8 +157,10 @@ create table raw_files.invoices (
     _dlt_load_id text,
     _dlt_id text
 );
-comment on table raw_files.invoices is 'One row per invoice.';
-create unique index invoices_key on raw_files.invoices (project_id, invoice_id);
+comment on table raw_files.invoices is
+    'One row per invoice.';
+create unique index invoices_key
+    on raw_files.invoices (project_id, invoice_id);
 
 create table raw_files.applications (
     source_system text not null default 'file',
@@ -166,8 +178,10 @@ create table raw_files.applications (
     _dlt_load_id text,
     _dlt_id text
 );
-comment on table raw_files.applications is 'One row per application that is reviewed for compliance.';
-create unique index applications_key on raw_files.applications (project_id, application_id);
+comment on table raw_files.applications is
+    'One row per application that is reviewed for compliance.';
+create unique index applications_key
+    on raw_files.applications (project_id, application_id);
 
 create table raw_files.stage_events (
     source_system text not null default 'file',
@@ -184,8 +198,10 @@ create table raw_files.stage_events (
     _dlt_load_id text,
     _dlt_id text
 );
-comment on table raw_files.stage_events is 'One row per entry of a deal or order into a stage.';
-create unique index stage_events_key on raw_files.stage_events (project_id, entity_type, entity_id, stage_id, entered_at);
+comment on table raw_files.stage_events is
+    'One row per entry of a deal or order into a stage.';
+create unique index stage_events_key
+    on raw_files.stage_events (project_id, entity_type, entity_id, stage_id, entered_at);
 
 create table raw_files.activities (
     source_system text not null default 'file',
@@ -205,8 +221,10 @@ create table raw_files.activities (
     _dlt_load_id text,
     _dlt_id text
 );
-comment on table raw_files.activities is 'One row per sales activity.';
-create unique index activities_key on raw_files.activities (project_id, activity_id);
+comment on table raw_files.activities is
+    'One row per sales activity.';
+create unique index activities_key
+    on raw_files.activities (project_id, activity_id);
 
 create table raw_files.rejects (
     entity text not null,
@@ -220,7 +238,8 @@ create table raw_files.rejects (
     rejected_at timestamptz not null default now(),
     primary key (project_id, entity, source_sha256, source_line)
 );
-comment on table raw_files.rejects is 'One row per line of a file that did not fit, as it was read, and why.';
+comment on table raw_files.rejects is
+    'One row per line of a file that did not fit, as it was read, and why.';
 
 create table raw_demo.opportunities (
     id text not null,
