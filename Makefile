@@ -7,16 +7,17 @@
 SHELL := /bin/sh
 
 BIN := .venv/bin
-# Written last, so that an installation that was cut short is made again, and not taken for a good one.
+# Written last, so that an installation that was cut short is made again.
 READY := .venv/.ready
 # More arguments for the command behind a target: make test ARGS="-k roles".
 ARGS :=
 
 # An environment whose folder was moved, or whose Python is gone, is made again, too.
-MENDED := $(shell { grep -qxF "made in $(CURDIR)" $(READY) && $(BIN)/python -c '' ; } 2>/dev/null || rm -f $(READY))
+SOUND := grep -qxF "made in $(CURDIR)" .venv/.made 2>/dev/null && $(BIN)/python -c '' 2>/dev/null
+MENDED := $(shell { $(SOUND); } || rm -f $(READY))
 
-# Where the command is not installed, or broken, the server is stopped by its own pid file (a stale one
-# may name any process by now, hence the look at the name).
+# Where the command is not installed, or broken, the server is stopped by its own pid file (a stale
+# one may name any process by now, hence the look at the name).
 STOP = if $(BIN)/python -c 'import stageline.cli' 2>/dev/null; then \
     $(BIN)/stageline down; \
 else \
@@ -47,7 +48,7 @@ lint: $(READY) ## run all static checks
 	check 'ruff: mistakes and style of the Python code' $(BIN)/ruff check .; \
 	check 'ruff format: layout of the Python code' $(BIN)/ruff format --check .; \
 	check 'mypy: types' $(BIN)/mypy; \
-	check 'import-linter: which package may import which' $(BIN)/lint-imports --no-timings; \
+	check 'import-linter: which package may import which' $(BIN)/lint-imports; \
 	check 'yaml keys: misspelt keys and blank descriptions in dbt YAML' \
 	    $(BIN)/python tests/lint/yaml_keys.py; \
 	check 'engine sql: models that only one engine understands' \
@@ -68,7 +69,7 @@ bench: $(READY) ## run the benchmarks one after the other
 down: ## stop the embedded PostgreSQL; its data stays
 	@$(STOP)
 
-# For root the server keeps its data outside the checkout, where an account that is not root can reach it.
+# For root the server keeps its data outside the checkout, where its own account can reach it.
 clean: down ## stop PostgreSQL and remove .venv, its data, reports and build results
 	@kept=$$(readlink .stageline/postgres || true); \
 	case "$$kept" in \
@@ -89,33 +90,29 @@ lock: $(READY) ## pin the packages of pyproject.toml again; newer ones: ARGS=--u
 
 $(READY): requirements.lock pyproject.toml
 	@set -e; \
-	if [ -f .venv/.lock ] && cmp -s requirements.lock .venv/.lock \
-	    && grep -qxF "made in $(CURDIR)" .venv/.made 2>/dev/null && $(BIN)/python -c '' 2>/dev/null; \
-	then \
-	    new=''; \
-	else \
-	    new=yes; python=''; \
+	if ! { cmp -s requirements.lock .venv/.lock 2>/dev/null && $(SOUND); }; then \
+	    python=''; \
+	    choose='import sys; sys.version_info >= (3, 11) and print(sys._base_executable)'; \
 	    for each in python3 python3.14 python3.13 python3.12 python3.11; do \
-	        python=$$("$$each" -c 'import sys; sys.version_info >= (3, 11) and print(sys._base_executable)' \
-	            2>/dev/null || true); \
+	        python=$$("$$each" -c "$$choose" 2>/dev/null || true); \
 	        if [ -n "$$python" ]; then break; fi; \
 	    done; \
 	    if [ -z "$$python" ]; then \
-	        echo 'error: Python 3.11 or newer is needed, and none was found on the PATH.' >&2; exit 1; \
+	        echo 'error: no Python 3.11 or newer on the PATH. Install one first.' >&2; exit 1; \
 	    fi; \
 	    if ! "$$python" -c 'import ensurepip, venv' 2>/dev/null; then \
 	        echo "error: $$python cannot make virtual environments." \
 	            'On Debian and Ubuntu: apt-get install python3-venv' >&2; exit 1; \
 	    fi; \
-	    $(STOP) >/dev/null; \
+	    { $(STOP); } >/dev/null 2>&1 || true; \
 	    echo "Installing $$(grep -c == requirements.lock) packages into .venv with" \
 	        "$$("$$python" --version): about a minute, once."; \
 	    "$$python" -m venv --clear .venv; \
-	    $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input \
+	    $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --no-input \
 	        --no-deps --require-hashes -r requirements.lock; \
 	    cp requirements.lock .venv/.lock; \
 	    echo "made in $(CURDIR)" > .venv/.made; \
 	fi; \
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input \
+	$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --no-input \
 	    --no-deps --no-build-isolation -e .; \
 	cp .venv/.made $(READY)

@@ -1,0 +1,98 @@
+"""Runs the checks that need dbt's parser, without a database.
+
+    python tests/lint/dbt_offline.py parse              dbt parse, every warning an error
+    python tests/lint/dbt_offline.py sqlfluff [PATH...] sqlfluff lint through the dbt templater
+
+sqlfluff's dbt templater asks the database which tables there are before it compiles the first
+model, and our models ask for nothing else. Here the answer is always "none", as in a new database,
+so that style can be checked where there is no server. ``sqlfluff lint`` by hand works, too, after
+``stageline up``.
+"""
+
+import logging
+import os
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+PROJECT = Path(__file__).resolve().parents[2]
+#: dbt's own results stay as they are: these runs write beside them.
+TARGET = "target/lint"
+#: The profile asks for these; no connection is ever opened.
+NOWHERE = {
+    "HOST": "127.0.0.1",
+    "PORT": "9",
+    "USER": "nobody",
+    "PASSWORD": "none",
+    "DBNAME": "none",
+    "ROLE": "",
+    "TARGET": "prod",
+}
+
+
+class PassedOver(logging.Handler):
+    """Counts the files that sqlfluff skips, which it only warns of.
+
+    Attributes:
+        count: How many there were.
+    """
+
+    count = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Looks at one of sqlfluff's messages."""
+        self.count += "Skipped file" in record.getMessage()
+
+
+def parse() -> int:
+    """Parses the project; a warning (a name that nothing has, an unused setting) is an error."""
+    from dbt.cli.main import dbtRunner
+
+    arguments = ["--quiet", "--warn-error", "parse", "--no-partial-parse", "--target-path", TARGET]
+    result = dbtRunner().invoke([*arguments, "--show-all-deprecations"])
+    if result.success:
+        print("dbt knows every name")
+    return 0 if result.success else 1
+
+
+def sqlfluff(paths: list[str]) -> int:
+    """Lints ``paths``, or all SQL that dbt compiles; fails as well if a file was passed over."""
+    from dbt.adapters.base.impl import BaseAdapter
+    from sqlfluff.cli.commands import lint
+
+    def assume_empty_database(self: Any, nodes: Iterable[Any], *_: Any, **__: Any) -> None:
+        self.cache.update_schemas(
+            {(n.database, n.schema and n.schema.lower()) for n in nodes if n.is_relational}
+        )
+
+    paths = paths or [str(p) for p in (Path("models"), Path("tests/data")) if any(p.rglob("*.sql"))]
+    passed_over = PassedOver()
+    logging.getLogger("sqlfluff").addHandler(passed_over)
+    with patch.object(BaseAdapter, "set_relations_cache", assume_empty_database):
+        try:
+            lint.main(args=["--processes", "2", *paths], standalone_mode=False)
+        except SystemExit as ended:
+            return int(ended.code or 0) or passed_over.count
+    return passed_over.count
+
+
+def main() -> int:
+    """What the first argument names; 1 if there is anything to mend."""
+    os.chdir(PROJECT)
+    for name, value in NOWHERE.items():
+        os.environ[f"STAGELINE_DBT_{name}"] = value
+    os.environ["DBT_SEND_ANONYMOUS_USAGE_STATS"] = "false"
+    match sys.argv[1:]:
+        case ["parse"]:
+            return parse()
+        case ["sqlfluff", *paths]:
+            return sqlfluff(paths)
+        case _:
+            print(__doc__)
+            return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())
