@@ -1,0 +1,446 @@
+"""Runs dbt: one build per target at a time, judged by what it built and not by what it says.
+
+dbt runs as a child process: its invocations in one process disturb each other, and a process can be
+stopped. A build is good when dbt ended well, wrote the results of this very invocation, and these
+name every selected node as good: an exit code of 0 or an older results file prove nothing.
+"""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from stageline.config import PROJECT_ROOT
+from stageline.database import connect, connection
+from stageline.dbt_environment import variables
+from stageline.errors import StagelineError
+from stageline.progress import is_live, log, step
+
+#: Statuses of a node that did what it should.
+GOOD = frozenset({"success", "pass", "warn", "no-op"})
+
+#: Seconds that dbt gets to cancel its queries after it was told to stop.
+_GRACE = 15.0
+
+_DBT = (sys.executable, "-c", "from dbt.cli.main import cli; cli()")
+
+#: A database error that repeats a value of a row, which may be personal data.
+_VALUE = re.compile(r"(syntax for type [\w ]+: |value ).*")
+
+
+@dataclass(frozen=True)
+class Node:
+    """What became of one node.
+
+    Attributes:
+        name: Its name, without project.
+        kind: ``model``, ``test``, ``unit_test``, ``seed`` or ``snapshot``.
+        status: dbt's word for it.
+        seconds: How long it ran.
+        rows: Rows that a test found wrong.
+        message: Why it failed, one line.
+        compiled: The SQL that ran.
+    """
+
+    name: str
+    kind: str
+    status: str
+    seconds: float
+    rows: int | None
+    message: str
+    compiled: Path | None
+
+    @property
+    def is_good(self) -> bool:
+        """Whether it did what it should."""
+        return self.status in GOOD
+
+    def sentence(self) -> str:
+        """The node and what is wrong with it, as one line."""
+        what = (
+            f"{self.rows:,} rows do not pass" if self.rows and "test" in self.kind else self.message
+        )
+        where = f" (SQL: {self.compiled})" if self.compiled else ""
+        return f"{self.kind.replace('_', ' ')} {self.name}: {what}{where}"
+
+
+@dataclass
+class BuildReport:
+    """What a build did.
+
+    Attributes:
+        build_id: Its row in ``ops.builds``.
+        invocation_id: dbt's own id; empty if dbt did not get that far.
+        nodes: What became of every selected node.
+        seconds: How long it took, dbt's start included.
+    """
+
+    build_id: uuid.UUID
+    invocation_id: str = ""
+    nodes: list[Node] = field(default_factory=list)
+    seconds: float = 0.0
+
+    @property
+    def failures(self) -> list[Node]:
+        """Nodes that went wrong by themselves."""
+        return [node for node in self.nodes if not node.is_good and node.status != "skipped"]
+
+    @property
+    def skipped(self) -> list[Node]:
+        """Nodes that were not tried because something before them went wrong."""
+        return [node for node in self.nodes if node.status == "skipped"]
+
+    @property
+    def warnings(self) -> list[Node]:
+        """Tests that found rows, but only warn."""
+        return [node for node in self.nodes if node.status == "warn"]
+
+    def counts(self) -> dict[str, int]:
+        """Good nodes per kind."""
+        return dict(Counter(node.kind for node in self.nodes if node.is_good))
+
+
+class BuildError(StagelineError):
+    """A build that is not good; ``report`` tells which nodes failed, if dbt got that far."""
+
+    def __init__(self, message: str, report: BuildReport, *, exit_code: int = 1) -> None:
+        super().__init__(message, exit_code=exit_code)
+        self.report = report
+
+
+def dbt_environment() -> dict[str, str]:
+    """The variables that dbt needs to reach the database as the transformer, and to call nobody."""
+    session = connection("transformer").session
+    return {
+        **variables(),
+        # Among these: the server looks whether a client still lives, so a killed dbt's query ends.
+        "PGOPTIONS": " ".join(f"-c {name}={value}" for name, value in session.items()),
+        "DBT_SEND_ANONYMOUS_USAGE_STATS": "false",
+        "DO_NOT_TRACK": "1",
+    }
+
+
+def build(
+    select: str | None = None,
+    exclude: str | None = None,
+    *,
+    full_refresh: bool = False,
+    dbt_vars: Mapping[str, Any] | None = None,
+    target: str | None = None,
+    command: str = "build",
+    title: str = "dbt build",
+    project: Path = PROJECT_ROOT,
+    target_path: Path | None = None,
+) -> BuildReport:
+    """Runs ``dbt build`` and returns only if every selected node is good.
+
+    Args:
+        select, exclude: dbt selection; default: everything.
+        full_refresh: Rebuild incremental models from nothing.
+        dbt_vars: dbt variables. Other ones than last time cost a full parse.
+        target: dbt target; default: the profile's.
+        command: dbt command with results (``build``, ``seed``, ``run``, ``test``, ``snapshot``).
+        title: What to call it while it runs.
+        project: Folder of ``dbt_project.yml`` and ``profiles.yml``.
+        target_path: Where dbt keeps what it compiles; default: the project's ``target``.
+
+    Raises:
+        BuildError: a node failed, dbt could not start, or the build was stopped.
+        StagelineError: another build of this target is running, or the database is out of reach.
+    """
+    target_path = target_path or project / "target"
+    arguments = [
+        *("--no-use-colors", "--log-format", "json", "--log-level", "info", command),
+        *("--project-dir", str(project), "--profiles-dir", str(project)),
+        *("--target-path", str(target_path), "--log-path", str(project / "logs")),
+        *(("--select", *select.split()) if select else ()),
+        *(("--exclude", *exclude.split()) if exclude else ()),
+        *(("--full-refresh",) if full_refresh else ()),
+        *(("--vars", json.dumps(dict(dbt_vars))) if dbt_vars else ()),
+        *(("--target", target) if target else ()),
+    ]
+    selector = " ".join(
+        part for part in (select or "", f"--exclude {exclude}" if exclude else "") if part
+    )
+    report = BuildReport(uuid.uuid4())
+    with _only_build(target or os.environ.get("STAGELINE_DBT_TARGET", "prod")) as ops:
+        ops.execute(
+            "insert into ops.builds (build_id, started_at, status, selector)"
+            " values (%s, %s, 'running', %s)",
+            (report.build_id, datetime.now(UTC), selector or None),
+        )
+        started = time.monotonic()
+        failure: BuildError | None = None
+        try:
+            _run(arguments, report, title, project, target_path, ops.fileno())
+        except BuildError as error:
+            failure = error
+        report.seconds = round(time.monotonic() - started, 3)
+        _close(ops, report, failed=failure is not None)
+    if failure is not None:
+        raise failure
+    return report
+
+
+@contextmanager
+def _only_build(target: str) -> Iterator[psycopg.Connection[Any]]:
+    """Holds the lock of the target, on a connection of its own, while the block runs."""
+    with connect("jobs", autocommit=True) as ops:
+        key = f"stageline build {target}"
+        locked = ops.execute(
+            "select pg_try_advisory_lock(hashtextextended(%s, 0))", (key,)
+        ).fetchone()
+        if not (locked and locked[0]):
+            running = ops.execute(
+                "select started_at from ops.builds where status = 'running'"
+                " order by started_at desc limit 1"
+            ).fetchone()
+            since = f" since {running[0].astimezone(UTC):%H:%M:%S} UTC" if running else ""
+            raise StagelineError(
+                f"Another build of target {target} is running{since}."
+                " Wait until it has ended, then build again."
+            )
+        try:
+            yield ops
+        finally:
+            if not ops.closed:
+                ops.execute("select pg_advisory_unlock(hashtextextended(%s, 0))", (key,))
+
+
+def _close(ops: psycopg.Connection[Any], report: BuildReport, *, failed: bool) -> None:
+    good = sum(node.is_good for node in report.nodes)
+    ops.execute(
+        """
+        update ops.builds
+        set
+            invocation_id = %s, finished_at = %s, status = %s,
+            nodes_ok = %s, nodes_failed = %s, seconds = %s
+        where build_id = %s
+        """,
+        (
+            report.invocation_id or None,
+            datetime.now(UTC),
+            "failed" if failed else "success",
+            good,
+            len(report.nodes) - good,
+            report.seconds,
+            report.build_id,
+        ),
+    )
+
+
+class _Progress:
+    """Follows what dbt says while it runs: the nodes it set out to build, and its errors."""
+
+    def __init__(self, title: str) -> None:
+        self.invocation_id = ""
+        self.selected: int | None = None
+        self.errors: list[str] = []
+        self._title = title
+        self._steps = ExitStack()
+        self._step = self._steps.enter_context(step(f"{title}: read the project"))
+
+    def read(self, line: str) -> None:
+        """Takes one line of dbt's output."""
+        try:
+            event = json.loads(line)
+            info, data = event["info"], event["data"]
+        except (ValueError, KeyError, TypeError):
+            # Not dbt's logger, but Python: a traceback, or a warning of some library.
+            self.errors.append(line.strip())
+            return
+        self.invocation_id = info["invocation_id"]
+        if info["name"] == "ConcurrencyLine":
+            self.selected = int(data["node_count"])
+            self._steps.close()
+            self._step = self._steps.enter_context(step(self._title, total=self.selected))
+        elif info["name"] != "LogStartLine" and "index" in data and "node_info" in data:
+            self._step.advance()
+            node = data["node_info"]
+            if not is_live() and node["resource_type"] not in ("test", "unit_test"):
+                log().info("built", node=node["node_name"], status=node["node_status"])
+        elif info["level"] == "error":
+            self.errors.append(str(info["msg"]))
+
+    @contextmanager
+    def shown(self, report: BuildReport) -> Iterator[None]:
+        """Ends the display with the figures of ``report``, or as failed."""
+        with self._steps:
+            yield
+            self._step.note(nodes=len(report.nodes), warnings=len(report.warnings))
+
+
+def _run(
+    arguments: Sequence[str],
+    report: BuildReport,
+    title: str,
+    project: Path,
+    target_path: Path,
+    lock: int,
+) -> None:
+    results = target_path / "run_results.json"
+    results.unlink(missing_ok=True)
+    started = datetime.now(UTC)
+    said = _Progress(title)
+    with said.shown(report):
+        child = subprocess.Popen(
+            [*_DBT, *arguments],
+            cwd=project,
+            env={**os.environ, **dbt_environment()},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            encoding="utf-8",
+            errors="replace",
+            # Ctrl-C in a terminal goes to us alone, and from us to dbt, once.
+            start_new_session=True,
+            # dbt inherits the connection that holds the lock (and never uses it). So if we are
+            # killed and dbt lives on, the server sees an open connection, and no second build
+            # can begin.
+            pass_fds=(lock,),
+        )
+        with child, _stopping(child) as stopped:
+            for line in child.stdout or ():
+                said.read(line)
+            code = child.wait()
+        report.invocation_id = said.invocation_id
+        report.nodes = _nodes(results, target_path, said.invocation_id, started)
+        if stopped:
+            raise BuildError(
+                "The build was stopped. What was finished by then stays; run it again.",
+                report,
+                exit_code=128 + stopped[0],
+            )
+        _judge(report, said, code, project)
+
+
+def _judge(report: BuildReport, said: _Progress, code: int, project: Path) -> None:
+    log_file = project / "logs" / "dbt.log"
+    if report.failures:
+        skipped = f", {len(report.skipped)} more were skipped" if report.skipped else ""
+        raise BuildError(
+            f"Build failed: {len(report.failures)} of {len(report.nodes)} nodes{skipped}."
+            f" Everything that dbt said: {log_file}",
+            report,
+        )
+    if said.selected == 0 or (code == 0 and said.selected is None):
+        raise BuildError("Nothing was built: the selection matches no node.", report)
+    if said.selected is None:
+        reason = _first_line(said.errors) or f"dbt ended with code {code}"
+        raise BuildError(f"dbt could not start: {reason}. See {log_file}", report)
+    if code != 0 or len(report.nodes) != said.selected or report.skipped:
+        reason = _first_line(said.errors)
+        raise BuildError(
+            f"Build failed: dbt ended with code {code} after {len(report.nodes)} of {said.selected}"
+            f" nodes{': ' + reason if reason else ''}. See {log_file}",
+            report,
+        )
+
+
+@contextmanager
+def _stopping(child: subprocess.Popen[str]) -> Iterator[list[int]]:
+    """Hands a request to stop on to dbt, which cancels its queries; yields the signals seen."""
+    seen: list[int] = []
+    deadline = threading.Timer(_GRACE, child.kill)
+    deadline.daemon = True
+
+    def stop(number: int, _frame: object) -> None:
+        if seen:
+            child.kill()
+        else:
+            child.send_signal(signal.SIGINT)
+            deadline.start()
+        seen.append(number)
+
+    # Only the main thread may take signals; whoever builds in another one stops it in other ways.
+    is_main = threading.current_thread() is threading.main_thread()
+    watched = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if is_main else ()
+    before = {number: signal.signal(number, stop) for number in watched}
+    try:
+        yield seen
+    except BaseException:
+        child.kill()
+        raise
+    finally:
+        deadline.cancel()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _nodes(results: Path, target_path: Path, invocation_id: str, started: datetime) -> list[Node]:
+    """The results of this invocation; none if the file is missing, unreadable or another's."""
+    try:
+        content = json.loads(results.read_text(encoding="utf-8"))
+        metadata = content["metadata"]
+        generated = datetime.fromisoformat(metadata["generated_at"])
+    except (OSError, ValueError, KeyError):
+        return []
+    if metadata["invocation_id"] != invocation_id or generated < started:
+        return []
+    paths = _compiled_paths(target_path)
+    return [
+        Node(
+            name=_name(result["unique_id"]),
+            kind=result["unique_id"].split(".")[0],
+            status=result["status"],
+            seconds=result["execution_time"],
+            rows=result["failures"],
+            message=_first_line([result["message"] or ""]) or result["status"],
+            compiled=paths.get(result["unique_id"]),
+        )
+        for result in content["results"]
+        # Hooks have results too, but are not among the nodes selected; if one fails, so does dbt.
+        if not result["unique_id"].startswith("operation.")
+    ]
+
+
+def _name(unique_id: str) -> str:
+    """``test.stageline.not_null_x.0a1b2c`` -> ``not_null_x``; a unit test keeps its model."""
+    parts = unique_id.split(".")
+    return ".".join(parts[2:]) if parts[0] == "unit_test" else parts[2]
+
+
+def _compiled_paths(target_path: Path) -> dict[str, Path]:
+    try:
+        manifest = json.loads((target_path / "manifest.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    found = {}
+    for unique_id, node in manifest["nodes"].items():
+        path = target_path / "compiled" / node["package_name"] / node["original_file_path"]
+        if node["resource_type"] == "test" and path.suffix in (".yml", ".yaml"):
+            path = path / node["path"]
+        if path.exists():
+            found[unique_id] = path
+    return found
+
+
+def _first_line(messages: Sequence[str]) -> str:
+    """The first line that tells something, without values of rows."""
+    for message in messages:
+        for raw in message.splitlines():
+            line = re.sub(r"\x1b\[[0-9;]*m", "", raw).strip()
+            headings = (
+                "Database Error",
+                "Runtime Error",
+                "Compilation Error",
+                "Encountered an error",
+            )
+            if line and not line.startswith((*headings, "Traceback", "File ")):
+                return _VALUE.sub(r"\1(hidden)", line).rstrip(".")
+    return ""
