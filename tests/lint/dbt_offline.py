@@ -50,8 +50,10 @@ def parse() -> int:
     """Parses the project; a warning (a name that nothing has, an unused setting) is an error."""
     from dbt.cli.main import dbtRunner
 
-    arguments = ["--quiet", "--warn-error", "parse", "--no-partial-parse", "--target-path", TARGET]
-    result = dbtRunner().invoke([*arguments, "--show-all-deprecations"])
+    colours = "--use-colors" if sys.stdout.isatty() else "--no-use-colors"
+    before = ["--quiet", "--warn-error", "--log-path", TARGET, colours]
+    after = ["--no-partial-parse", "--target-path", TARGET, "--show-all-deprecations"]
+    result = dbtRunner().invoke([*before, "parse", *after])
     if result.success:
         print("dbt knows every name")
     return 0 if result.success else 1

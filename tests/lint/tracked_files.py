@@ -18,7 +18,7 @@ PATTERN = re.compile(
     "|".join(
         (
             "--(extra-)?index" + "-url|--find" + "-links|--trusted" + "-host",
-            "pypi" + r"\.org|files\.python" + r"hosted|/simple/",
+            "pypi" + r"\.org|files\.python" + r"hosted|/sim" + "ple/",
             r"(?<![\w.$}])/(work|root|home|Users|opt|tmp)" + r"/[\w.]+",
             "ghp" + r"_\w{20,}|-----BEGIN [A-Z ]*PRIVATE" + " KEY",
         )
