@@ -1,0 +1,40 @@
+{% macro kpi_node(name) -%}
+    {%- for node in graph.nodes.values() if node.resource_type == 'model' and node.name == name -%}
+        {{ return(node) }}
+    {%- endfor -%}
+    {{ exceptions.raise_compiler_error('There is no model ' ~ name) }}
+{%- endmacro %}
+
+{% macro kpi_measures(kpi) -%}
+    {%- set measures = {} -%}
+    {%- for column in kpi.columns.values() -%}
+        {%- set meta = column.config.meta -%}
+        {%- if 'numerator' in meta or 'quantile' in meta -%}
+            {%- do measures.update({column.name: meta}) -%}
+        {%- endif -%}
+    {%- endfor -%}
+    {{ return(measures) }}
+{%- endmacro %}
+
+{% macro fact_join(kpi) -%}
+    {%- for cell_column, fact_column in kpi.config.meta.fact_join.items() -%}
+        {{ 'and ' if not loop.first }}cell.{{ cell_column }} = fact.{{ fact_column }}{{ ' ' }}
+    {%- endfor -%}
+{%- endmacro %}
+
+{% macro measure_expression(measure) -%}
+    {%- set decimals = measure.get('decimals', 0 if 'quantile' in measure else 2) -%}
+    {%- if 'quantile' in measure -%}
+        round(cast(
+            percentile_cont({{ measure.quantile }}) within group (order by {{ measure['values'] }})
+            as {{ type_number() }}
+        ), {{ decimals }})
+    {%- elif 'denominator' in measure -%}
+        round(
+            cast({{ measure.scale }} * sum({{ measure.numerator }}) as {{ type_number() }})
+            / nullif(sum({{ measure.denominator }}), 0), {{ decimals }}
+        )
+    {%- else -%}
+        coalesce(sum({{ measure.numerator }}), 0)
+    {%- endif -%}
+{%- endmacro %}

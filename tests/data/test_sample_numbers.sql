@@ -1,0 +1,151 @@
+-- The numbers that the sample data must give, while it counts (docs/kpis.md has the table).
+with
+
+sample_counts as (
+    select count(*) as active_projects
+    from {{ ref('stg_projects') }}
+    where source_system = 'sample' and is_active
+),
+
+funnel as (
+    select
+        month,
+        funnel_stage,
+        sum(stage_count) as stage_count,
+        max(sum(stage_count)) over (partition by month) as leads
+    from {{ ref('conversion_funnel') }}
+    where facility_id like 'sample-%'
+    group by
+        month,
+        funnel_stage
+),
+
+health as (
+    select
+        month,
+        avg(sla_health) as sla_compliance_pct,
+        avg(overall_health_score) as overall_health
+    from {{ ref('health_scores') }}
+    where facility_id like 'sample-%'
+    group by month
+),
+
+tickets as (
+    select
+        sum(tickets) as tickets,
+        sum(open_tickets) as open_tickets,
+        {{ pct('sum(tickets_met)', 'sum(tickets_judged)') }} as ticket_compliance_pct
+    from {{ ref('ticket_sla_compliance') }}
+    where facility_id like 'sample-%'
+),
+
+csat as (
+    select
+        month,
+        sum(avg_score * responses) / sum(responses) as mean_csat
+    from {{ ref('satisfaction_rollups') }}
+    where facility_id like 'sample-%' and survey_type = 'csat'
+    group by month
+),
+
+responses as (
+    select
+        survey_type,
+        sum(responses) as responses
+    from {{ ref('satisfaction_rollups') }}
+    where facility_id like 'sample-%'
+    group by survey_type
+),
+
+lead_value as (
+    select sum(amount) as amount
+    from {{ ref('fct_leads') }}
+    where source_system = 'sample' and excluded_reason is null
+),
+
+opportunity_value as (
+    select sum(total_value) as amount
+    from {{ ref('pipeline_kpis') }}
+    where facility_id like 'sample-%'
+),
+
+measured as (
+    select
+        cast(month as {{ type_label() }}) || ' ' || funnel_stage || ' leads' as number_name,
+        stage_count as measured
+    from funnel
+    union all
+    select
+        cast(month as {{ type_label() }}) || ' ' || funnel_stage || ' % of leads',
+        {{ pct('stage_count', 'leads') }}
+    from funnel
+    union all
+    select cast(month as {{ type_label() }}) || ' SLA compliance %', round(sla_compliance_pct, 2)
+    from health
+    union all
+    select cast(month as {{ type_label() }}) || ' overall health', round(overall_health, 2)
+    from health
+    union all
+    select cast(month as {{ type_label() }}) || ' mean CSAT', round(mean_csat, 2)
+    from csat
+    union all
+    select 'tickets', tickets from tickets
+    union all
+    select 'open tickets', open_tickets from tickets
+    union all
+    select 'ticket compliance %', ticket_compliance_pct from tickets
+    union all
+    select survey_type || ' responses', responses from responses
+    union all
+    select 'lead value', amount from lead_value
+    union all
+    select 'opportunity value', amount from opportunity_value
+),
+
+expected as (
+    {%- for name, number, tolerance in [
+        ('2024-01-01 lead leads', 8, 0),
+        ('2024-02-01 lead leads', 4, 0),
+        ('2024-01-01 sql leads', 4, 0),
+        ('2024-02-01 sql leads', 3, 0),
+        ('2024-01-01 sql % of leads', 50, 0),
+        ('2024-02-01 sql % of leads', 75, 0),
+        ('2024-01-01 won leads', 3, 0),
+        ('2024-02-01 won leads', 1, 0),
+        ('2024-01-01 won % of leads', 37.5, 0),
+        ('2024-02-01 won % of leads', 25, 0),
+        ('2024-01-01 SLA compliance %', 95, 0),
+        ('2024-02-01 SLA compliance %', 100, 0),
+        ('2024-01-01 mean CSAT', 4.0, 0),
+        ('2024-02-01 mean CSAT', 4.5, 0),
+        ('2024-01-01 overall health', 73, 0.5),
+        ('2024-02-01 overall health', 78, 0.5),
+        ('tickets', 10, 0),
+        ('open tickets', 3, 0),
+        ('ticket compliance %', 90, 0),
+        ('csat responses', 5, 0),
+        ('nps responses', 5, 0),
+        ('lead value', 765000, 0),
+        ('opportunity value', 490000, 0),
+    ] %}
+    select
+        '{{ name }}' as number_name,
+        {{ number }} as expected,
+        {{ tolerance }} as tolerance
+    {{ 'union all' if not loop.last }}
+    {%- endfor %}
+)
+
+select
+    expected.number_name,
+    expected.expected,
+    measured.measured
+from expected
+cross join sample_counts
+left join measured on expected.number_name = measured.number_name
+where
+    sample_counts.active_projects > 0
+    and (
+        measured.measured is null
+        or abs(measured.measured - expected.expected) > expected.tolerance
+    )
