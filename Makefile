@@ -69,13 +69,19 @@ bench: $(READY) ## run the benchmarks one after the other
 down: ## stop the embedded PostgreSQL; its data stays
 	@$(STOP)
 
-# For root the server keeps its data outside the checkout, where its own account can reach it.
+# For root the data may lie outside the checkout, where the account that runs PostgreSQL can get in.
+# The file beside it names the checkout that it belongs to: a copy of that one must not remove it.
 clean: down ## stop PostgreSQL and remove .venv, its data, reports and build results
-	@kept=$$(readlink .stageline/postgres || true); \
+	@kept=$$(readlink .stageline/postgres || true); kept=$${kept%/postgres}; \
 	case "$$kept" in \
 	    *..*) ;; \
-	    /var/lib/stageline/?*) rm -rf "$$kept" ;; \
+	    /var/lib/stageline/?*) \
+	        if [ "$$(cat "$$kept/home")" = "$$(cd .stageline && pwd -P)" ]; then rm -rf "$$kept"; fi ;; \
 	esac
+	@if [ -f .env ]; then \
+	    rest=$$(sed '/^# >>> stageline/,/^# <<< stageline/d' .env); \
+	    if [ -n "$$rest" ]; then printf '%s\n' "$$rest" > .env; else rm .env; fi; \
+	fi
 	@rm -rf .stageline output target logs .venv ./*.egg-info \
 	    .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 
