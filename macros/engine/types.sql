@@ -14,6 +14,14 @@
 
 {% macro spark__type_number() -%} decimal(38, 9) {%- endmacro %}
 
+{% macro type_money() -%}
+    {{ return(adapter.dispatch('type_money')()) }}
+{%- endmacro %}
+
+{% macro default__type_money() -%} numeric(38, 4) {%- endmacro %}
+
+{% macro spark__type_money() -%} decimal(38, 4) {%- endmacro %}
+
 {% macro type_label() -%}
     {{ return(adapter.dispatch('type_label')()) }}
 {%- endmacro %}

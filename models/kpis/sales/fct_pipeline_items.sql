@@ -81,7 +81,7 @@ final as (
         items.record_origin,
         items.amount,
         items.win_probability,
-        items.amount * items.win_probability as expected_amount,
+        cast(items.amount * items.win_probability as {{ type_money() }}) as expected_amount,
         stages.stage_weight,
         items.month,
         items.created_at,

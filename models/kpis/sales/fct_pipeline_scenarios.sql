@@ -51,12 +51,14 @@ final as (
         win_probability,
         stage_weight,
         expected_amount,
-        case
-            when win_probability < min_win_probability then 0
-            else {{ weighted_pipeline_scenario(
-                'amount', 'probability_factor', 'stage_factor', 'applies_weighting'
-            ) }}
-        end as weighted_amount,
+        cast(
+            case
+                when win_probability < min_win_probability then 0
+                else {{ weighted_pipeline_scenario(
+                    'amount', 'probability_factor', 'stage_factor', 'applies_weighting'
+                ) }}
+            end as {{ type_money() }}
+        ) as weighted_amount,
         month,
         created_at,
         {{ built_at() }} as updated_at

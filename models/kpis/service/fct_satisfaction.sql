@@ -27,8 +27,9 @@ final as (
         responses.score,
         {{ flag('responses.score >= scales.promoter_min_score') }} as is_promoter,
         {{ flag('responses.score <= scales.detractor_max_score') }} as is_detractor,
-        cast(responses.score - scales.min_score as {{ type_number() }})
-        / (scales.max_score - scales.min_score) as scaled_score,
+        {{ ratio(
+            '(responses.score - scales.min_score)', '(scales.max_score - scales.min_score)', 6
+        ) }} as scaled_score,
         responses.responded_month as month,
         responses.responded_at,
         {{ built_at() }} as updated_at
