@@ -5,8 +5,9 @@ in plain form goes through ``read_value``, each distinct text once, so there is 
 property test holds the two ways against each other.
 """
 
+import hashlib
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -96,7 +97,7 @@ def _strings(cells: list[str | None], problems: dict[int, str]) -> pa.Array:
 def _by_value(
     texts: pa.Array, rows: pa.Array, values: pa.Array, reading: Reading, problems: dict[int, str]
 ) -> pa.Array:
-    """``values`` with the rows named by ``rows`` read by ``read_value``, each distinct text once."""
+    """``values``, with ``rows`` of them read by ``read_value``, each distinct text once."""
     asked = texts.filter(rows).dictionary_encode(null_encoding="encode")
     answers: list[Value | None] = []
     reasons: dict[int, str] = {}
@@ -173,7 +174,7 @@ def _converted(
 def _localized(
     texts: pa.Array, fits: pa.Array | None, reading: Reading
 ) -> tuple[pa.Array, pa.Array] | None:
-    """The instants of naive times in plain form, on days when the zone's clocks were not changed."""
+    """The instants of naive times in plain form, but for days on which clocks changed."""
     chosen = texts if fits is None else pc.if_else(fits, texts, pa.scalar(None, pa.string()))
     try:
         naive = chosen.cast(pa.timestamp("us"))
@@ -186,8 +187,9 @@ def _instants(given: pa.Array, reading: Reading) -> tuple[pa.Array, pa.Array] | 
     if reading.values or reading.empty:
         return None
     first, after = (
-        pa.scalar(datetime(year, 1, 1), given.type) for year in (FIRST_YEAR, LAST_YEAR + 1)
-    )  # noqa: DTZ001 - bounds of the text, whatever its zone
+        pa.scalar(datetime(year, 1, 1, tzinfo=UTC).replace(tzinfo=None), given.type)
+        for year in (FIRST_YEAR, LAST_YEAR + 1)
+    )
     within = pc.fill_null(pc.and_(pc.greater_equal(given, first), pc.less(given, after)), False)
     if given.type.tz is not None:
         return given.cast(TYPES["timestamp"]), within
@@ -203,7 +205,7 @@ def _instants(given: pa.Array, reading: Reading) -> tuple[pa.Array, pa.Array] | 
 
 
 def _remainder(microseconds: pa.Array) -> pa.Array:
-    """How far into its day each instant lies; days before 1970 count from their own midnight, too."""
+    """How far into its day each instant lies, also before 1970."""
     shift = 40_000 * _DAY  # more days than lie between 1900 and 1970, so that nothing is negative
     shifted = pc.add(microseconds, shift)
     return pc.subtract(shifted, pc.multiply(pc.divide(shifted, _DAY), _DAY))
@@ -211,12 +213,12 @@ def _remainder(microseconds: pa.Array) -> pa.Array:
 
 @lru_cache(maxsize=100_000)
 def _offset_of_day(start: int, zone: ZoneInfo) -> int | None:
-    """The zone's offset in microseconds on the local day that starts at ``start``, if it has only one.
+    """The zone's offset (microseconds) on the local day that starts at ``start``, if it has one.
 
-    Looked at hourly and with either reading of an ambiguous hour; no zone has ever changed its clocks
-    there and back within one day.
+    Looked at hourly and with either reading of an ambiguous hour; no zone has ever changed its
+    clocks there and back within one day.
     """
-    midnight = datetime(1970, 1, 1) + timedelta(microseconds=start)  # noqa: DTZ001 - a local time
+    midnight = datetime(1970, 1, 1, tzinfo=UTC).replace(tzinfo=None) + timedelta(microseconds=start)
     offsets = {
         (midnight + timedelta(hours=hour)).replace(tzinfo=zone, fold=fold).utcoffset()
         for hour in range(25)
@@ -230,7 +232,7 @@ def _offset_of_day(start: int, zone: ZoneInfo) -> int | None:
 
 @lru_cache(maxsize=100)
 def _iso_parts(form: str) -> tuple[str, str] | None:
-    """A pattern for texts of the strptime format, and what rewrites them as ISO; None if too rich."""
+    """A pattern for texts of the format, and what rewrites them as ISO; None if it is too rich."""
     pattern, seen, index = "^", [], 0
     while index < len(form):
         if form[index] == "%":
@@ -240,7 +242,7 @@ def _iso_parts(form: str) -> tuple[str, str] | None:
             pattern += f"({_PARTS[part]})"
             seen.append(part)
             index += 2
-        elif form[index].isalnum() or form[index].isspace() and form[index] != " ":
+        elif form[index].isalnum() or (form[index].isspace() and form[index] != " "):
             return None
         else:
             pattern += "\\" + form[index] if form[index] in r".\+*?()[]{}^$|" else form[index]
@@ -271,3 +273,11 @@ def content(arrays: list[pa.Array]) -> pa.Array:
         size = pc.fill_null(pc.binary_length(text).cast(pa.string()), "-")
         parts += [size, pc.fill_null(text, "")]
     return pc.binary_join_element_wise(*parts, ":")
+
+
+def fingerprints(texts: pa.Array) -> pa.Array:
+    """A short text per row that is equal where ``texts`` (from ``content``) are, and only there."""
+    return pa.array(
+        [hashlib.blake2b(text.encode(), digest_size=16).hexdigest() for text in texts.to_pylist()],
+        pa.string(),
+    )

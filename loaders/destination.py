@@ -1,8 +1,8 @@
 """How rows reach the database through dlt: one pipeline per target, one load at a time.
 
-dlt keeps nothing between loads here: its working folder is emptied first, so a package that a crash
-left behind can never block or repeat itself. That is safe because every load can be done again: rows
-are merged by key, and rows that are equal to what is there are not touched.
+dlt keeps nothing between loads here: its working folder is emptied first, so a package that a
+crash left behind can never block or repeat itself. That is safe because every load can be done
+again: rows are merged by key, and rows that are equal to what is there are not touched.
 """
 
 import os
@@ -159,6 +159,10 @@ def _dlt() -> "ModuleType":
         RUNTIME__LOG_LEVEL="CRITICAL",
         DLT_DATA_DIR=str(settings().home / "dlt"),
         LOAD__DELETE_COMPLETED_JOBS="true",
+        # small files and few at a time: each is held in memory while it is copied
+        DATA_WRITER__FILE_MAX_ITEMS="50000",
+        DATA_WRITER__BUFFER_MAX_ITEMS="1",
+        LOAD__WORKERS="1",
     )
     import dlt
 

@@ -1,10 +1,11 @@
-"""Loads a file of an entity's rows into ``raw_files``: all rows that fit, and a list of those that do not.
+"""Loads a file into ``raw_files``: all rows that fit, and a list of those that do not.
 
-A load has two parts. Checking reads the whole file and sorts it into rows that fit (a Parquet file in
-the working folder) and rejects; nothing else is touched, so a damaged file or a wrong mapping costs
-nothing, and ``--dry-run`` ends here. Landing hands both to dlt, which merges them by key.
+A load has two parts. Checking reads the whole file and sorts it into rows that fit (a Parquet file
+in the working folder) and rejects; nothing else is touched, so a damaged file or a wrong mapping
+costs nothing, and ``--dry-run`` ends here. Landing hands both to dlt, which merges them by key.
 """
 
+import dataclasses
 import hashlib
 import os
 import shutil
@@ -13,7 +14,7 @@ import time
 from array import array
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +24,15 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from psycopg import sql
 
-from loaders.columns import TYPES, content, read_column
+from loaders.columns import TYPES, content, fingerprints, read_column
 from loaders.destination import FINGERPRINT, Target, clear_scratch, exclusive, land, touched
 from loaders.entities import ENTITIES, Entity
+from loaders.load_log import Entry, logged
 from loaders.mapping import Mapping, Reading, read_mapping, readings
 from loaders.tabular import Batch, RowFile, open_rows
 from loaders.values import unreadable
 from stageline.config import settings
+from stageline.database import connect
 from stageline.errors import StagelineError
 from stageline.progress import step
 
@@ -66,7 +69,7 @@ class Reject:
     line: int
     field: str | None
     reason: str
-    row: str = field(repr=False)
+    row: str = dataclasses.field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -172,7 +175,8 @@ def load_file(
 
 def rejects(project_id: str | None, entity_name: str | None) -> Iterator[dict[str, Any]]:
     """The rejected lines that are still open, newest file first; both arguments narrow them."""
-    with connect_for_reading() as session, session.cursor("rejects") as cursor:
+    # the loader's own role: the reader may not see raw data, rejects least of all
+    with connect("loader") as session, session.cursor("rejects") as cursor:
         cursor.itersize = 2_000
         cursor.execute(
             """
@@ -190,14 +194,7 @@ def rejects(project_id: str | None, entity_name: str | None) -> Iterator[dict[st
             yield dict(zip(names, row, strict=True))
 
 
-def connect_for_reading() -> psycopg.Connection[Any]:
-    """A session of the loader's: the reader may not see raw data, rejects least of all."""
-    from stageline.database import connect
-
-    return connect("loader")
-
-
-# --- checking ---------------------------------------------------------------------------------------
+# --- checking ------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -213,13 +210,13 @@ class _Checked:
     fitting: int = 0
     duplicate: int = 0
     rejected: int = 0
-    first_rejects: list[Reject] = field(default_factory=list)
-    dropped: set[int] = field(default_factory=set)
+    first_rejects: list[Reject] = dataclasses.field(default_factory=list)
+    dropped: set[int] = dataclasses.field(default_factory=set)
 
     def tables(self, on_rows: Callable[[int], None] = lambda _: None) -> Iterator[pa.Table]:
         """The rows that land, in portions."""
         lines = pa.array(sorted(self.dropped), pa.int64())
-        with pq.ParquetFile(self.fitting_path) as source:
+        with pq.ParquetFile(self.fitting_path, pre_buffer=False) as source:
             for part in source.iter_batches():
                 table = pa.Table.from_batches([part])
                 if self.dropped:
@@ -337,7 +334,7 @@ def _check(
                 continue
             table = table.combine_chunks()
             identified = ["source_system", "project_id", *fields]
-            prints = _fingerprints(content([_flat(table[column]) for column in identified]))
+            prints = fingerprints(content([_flat(table[column]) for column in identified]))
             table = table.set_column(table.num_columns - 1, FINGERPRINT, prints).cast(schema)
             keys.extend(_key_hashes(table, entity))
             checked.fitting += table.num_rows
@@ -379,9 +376,11 @@ def _settle_repeats(
     keys: "array[int]",
     writer: _RejectWriter,
 ) -> None:
-    """Of lines with one key, keeps the first: an equal one is a duplicate, a different one a reject."""
-    counts = pc.value_counts(pa.array(keys, pa.int64()))
-    repeated = counts.field("values").filter(pc.greater(counts.field("counts"), 1))
+    """Of lines with one key keeps the first; an equal one is a duplicate, another a reject."""
+    hashes_in_order = pa.array(keys, pa.int64())
+    hashes_in_order = hashes_in_order.take(pc.sort_indices(hashes_in_order))
+    later, earlier_ones = hashes_in_order[1:], hashes_in_order[:-1]
+    repeated = later.filter(pc.equal(later, earlier_ones))
     if not len(repeated):
         return
     suspects = set(repeated.to_pylist())
@@ -389,7 +388,7 @@ def _settle_repeats(
     conflicts: dict[int, int] = {}
     hashes = iter(keys)
     columns = [*entity.key, "source_line", FINGERPRINT]
-    with pq.ParquetFile(checked.fitting_path) as source:
+    with pq.ParquetFile(checked.fitting_path, pre_buffer=False) as source:
         for part in source.iter_batches(columns=columns):
             arrays = [_comparable(part.column(name)).to_pylist() for name in columns]
             for *key, line, fingerprint in zip(*arrays, strict=True):
@@ -436,13 +435,6 @@ def _flat(column: pa.ChunkedArray) -> pa.Array:
     return flat if isinstance(flat, pa.Array) else pa.concat_arrays(flat.chunks)
 
 
-def _fingerprints(texts: pa.Array) -> pa.Array:
-    return pa.array(
-        [hashlib.blake2b(text.encode(), digest_size=16).hexdigest() for text in texts.to_pylist()],
-        pa.string(),
-    )
-
-
 def _storable(text: str) -> str:
     """``text`` with what a database cannot keep written out (``\\x00``, ``\\xe9``)."""
     if "\0" not in text and text.isascii():
@@ -486,7 +478,7 @@ def _is_alive(process: int) -> bool:
     return True
 
 
-# --- landing ----------------------------------------------------------------------------------------
+# --- landing -------------------------------------------------------------------------------------
 
 
 def _land(
@@ -496,94 +488,36 @@ def _land(
     rows = Target(entity.name, ("project_id", *entity.key), checked.tables)
     misfits = Target("rejects", _REJECTS_KEY, checked.reject_tables, fingerprinted=False)
     name = _storable(file_name)
-    with exclusive(DATASET) as session:
-        _close_abandoned(session)
-        load = _begin(session, entity, project_id, name, checked)
-        try:
-            before = _count(session, entity, project_id)
-            changes = 0
-            with step(f"Loading into {DATASET}.{entity.name}") as shown:
-                targets = [
-                    *([rows] if checked.fitting else []),
-                    *([misfits] if checked.rejected else []),
-                ]
-                if targets:
-                    load_id = land(session, DATASET, targets)
-                    changes = touched(session, DATASET, rows, load_id) if checked.fitting else 0
-                    clear_scratch(session, DATASET, targets)
-                _forget_settled(session, entity, project_id, name, checked)
-                new = _count(session, entity, project_id) - before
-                if changes:
-                    session.execute(
-                        sql.SQL("analyze {}").format(sql.Identifier(DATASET, entity.name))
-                    )
-                shown.note(new=new, changed=changes - new, unchanged=checked.fitting - changes)
-            _end(session, load, changes, checked)
-        except BaseException as error:
-            _fail(session, load, error)
-            raise
+    entry = Entry(
+        "file",
+        entity.name,
+        project_id,
+        name,
+        checked.sha256,
+        read=checked.read,
+        duplicate=checked.duplicate,
+        rejected=checked.rejected,
+    )
+    targets = [*([rows] if checked.fitting else []), *([misfits] if checked.rejected else [])]
+    with (
+        exclusive(DATASET) as session,
+        logged(session, entry),
+        step(f"Loading into {DATASET}.{entity.name}") as shown,
+    ):
+        before = _count(session, entity, project_id)
+        changes = 0
+        if targets:
+            pa.default_memory_pool().release_unused()
+            load_id = land(session, DATASET, targets)
+            changes = touched(session, DATASET, rows, load_id) if checked.fitting else 0
+            clear_scratch(session, DATASET, targets)
+        _forget_settled(session, entity, project_id, name, checked)
+        new = _count(session, entity, project_id) - before
+        if changes:
+            session.execute(sql.SQL("analyze {}").format(sql.Identifier(DATASET, entity.name)))
+        entry.loaded, entry.unchanged = changes, checked.fitting - changes
+        shown.note(new=new, changed=changes - new, unchanged=entry.unchanged)
     return new, changes - new, checked.fitting - changes
-
-
-def _close_abandoned(session: psycopg.Connection[Any]) -> None:
-    """Loads that still say they run did not survive: we hold the lock that they held."""
-    session.execute(
-        "update ops.loads set status = 'failed', finished_at = now(), error = 'interrupted'"
-        " where source = 'file' and status = 'running'"
-    )
-
-
-def _begin(
-    session: psycopg.Connection[Any],
-    entity: Entity,
-    project_id: str,
-    file_name: str,
-    checked: _Checked,
-) -> Any:
-    row = session.execute(
-        """
-        insert into ops.loads (
-            source, entity, project_id, file_name, file_sha256,
-            rows_read, rows_duplicate, rows_rejected
-        )
-        values ('file', %s, %s, %s, %s, %s, %s, %s)
-        returning load_id
-        """,
-        [
-            entity.name,
-            project_id,
-            file_name,
-            checked.sha256,
-            checked.read,
-            checked.duplicate,
-            checked.rejected,
-        ],
-    ).fetchone()
-    return row[0] if row else None
-
-
-def _end(session: psycopg.Connection[Any], load: Any, changes: int, checked: _Checked) -> None:
-    session.execute(
-        """
-        update ops.loads
-        set status = 'success', finished_at = now(), rows_loaded = %s, rows_unchanged = %s
-        where load_id = %s
-        """,
-        [changes, checked.fitting - changes, load],
-    )
-
-
-def _fail(session: psycopg.Connection[Any], load: Any, error: BaseException) -> None:
-    """Keeps why a load failed; a stack trace or a database's own words could hold rows."""
-    reason = str(error) if isinstance(error, StagelineError) else type(error).__name__
-    try:
-        session.execute(
-            "update ops.loads set status = 'failed', finished_at = now(), error = %s"
-            " where load_id = %s",
-            [reason, load],
-        )
-    except psycopg.Error:
-        return  # the database is away; the next load marks this one as interrupted
 
 
 def _count(session: psycopg.Connection[Any], entity: Entity, project_id: str) -> int:

@@ -1,8 +1,8 @@
 """The mapping file: which column of a file feeds which field of an entity, and how it is read.
 
 The file is YAML, ``field of the entity: column in the file`` (a field has one origin, a column may
-feed several fields). Every scalar is taken as the text that stands there, so that ``no``, ``007`` and
-``0.10`` mean what they look like. Described for people in ``docs/load-your-files.md``.
+feed several fields). Every scalar is taken as the text that stands there, so that ``no``, ``007``
+and ``0.10`` mean what they look like. Described for people in ``docs/load-your-files.md``.
 """
 
 import codecs
@@ -82,9 +82,9 @@ class Mapping(BaseModel):
         constants: field of the entity -> one value for every row.
         ignore: Fields that are left empty although the file has a column of that name.
         source_system: What ``source_system`` of the rows says instead of ``file``.
-        time_zone, ambiguous, format, decimal, thousands: For every field that does not say otherwise.
+        time_zone, ambiguous, format, decimal, thousands: For fields that do not say otherwise.
         empty: Texts that mean "no value", beside the empty cell.
-        kind, encoding, delimiter, quote, columns: How the file itself is read; found out where absent.
+        kind, encoding, delimiter, quote, columns: How the file is read; found out where absent.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -219,7 +219,8 @@ def readings(entity: Entity, mapping: Mapping, columns: list[str]) -> list[Readi
     """How each field of ``entity`` is read from a file that has ``columns``.
 
     A field that the mapping does not name is fed by the column of the same name, if there is one
-    (case, spaces, dots and hyphens do not count). Fields with no origin are left out, they stay empty.
+    (case, spaces, dots and hyphens do not count). Fields with no origin are left out: they stay
+    empty.
 
     Raises:
         StagelineError: a column that the mapping names, or that a required field needs, is missing.
@@ -236,8 +237,9 @@ def readings(entity: Entity, mapping: Mapping, columns: list[str]) -> list[Readi
             column = by_name.get(_plain(column))
             if column is None:
                 raise StagelineError(
-                    f"The mapping reads {field.name} from column {rule.column!r}, which the file does not"
-                    f" have{_near(rule.column or '', columns)}. Its columns: {_listed(columns)}."
+                    f"The mapping reads {field.name} from column {rule.column!r}, which the file"
+                    f" does not have{_near(rule.column or '', columns)}."
+                    f" Its columns: {_listed(columns)}."
                 )
         if column is None and constant is None and field.name not in mapping.ignore:
             column = by_name.get(_plain(field.name))
@@ -253,7 +255,8 @@ def readings(entity: Entity, mapping: Mapping, columns: list[str]) -> list[Readi
         decimal, thousands = rule.decimal or mapping.decimal, rule.thousands or mapping.thousands
         if decimal == thousands:
             raise StagelineError(
-                f"The mapping gives {field.name} {decimal!r} both as decimal mark and between thousands."
+                f"The mapping gives {field.name} {decimal!r} both as decimal mark and between"
+                " thousands."
             )
         zone = rule.time_zone or mapping.time_zone
         instant = field.type in {"timestamp", "date"}
@@ -280,13 +283,12 @@ def readings(entity: Entity, mapping: Mapping, columns: list[str]) -> list[Readi
             )
         )
     if missing:
-        one = columns[0] if columns else "column in the file"
-        snippet = "\n".join(["fields:", *(f'  {name}: "{one}"' for name in missing)])
+        snippet = "\n".join(["fields:", *(f"  {name}: <column in the file>" for name in missing)])
         raise StagelineError(
             f"{entity.name} needs {_listed(missing)}; the file has no column of that name. "
             f"Its columns: {_listed(columns)}.\n"
-            "If the file has no header, name its columns with `columns: [...]` in a mapping; otherwise"
-            f" put the right columns into this one and give it with --mapping:\n{snippet}"
+            "Put the right columns into a file like this one and give it with --mapping (if the"
+            f" first line is no header, name the columns with `columns: [...]`):\n{snippet}"
         )
     return found
 

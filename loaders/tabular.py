@@ -1,4 +1,4 @@
-"""Reads files of rows: CSV, JSON lines and Parquet, in batches, with the line that each row stands on.
+"""Reads files of rows (CSV, JSON lines, Parquet) in batches, with the line of each row.
 
 Nothing in a file ends the reading but damage to the file as a whole: a line that is no row (a quote
 that is never closed, too many columns, no JSON) is handed on as broken, with the reason.
@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -28,9 +28,8 @@ from stageline.errors import StagelineError
 BATCH_ROWS = 20_000
 #: Characters of one line beyond which it is taken for damage.
 LONGEST_LINE = 4_000_000
-#: Lines that one quoted value may span; beyond it, the quote is taken for one that was never closed.
+#: Lines that one quoted value may span; beyond it, its quote is taken for one never closed.
 LONGEST_QUOTE = 1_000
-#: Parquet rows are read in smaller portions, their columns may be wide.
 _SUFFIXES: dict[str, Kind] = {
     ".csv": "csv",
     ".tsv": "csv",
@@ -140,7 +139,8 @@ def open_rows(path: Path, mapping: Mapping) -> RowFile:
     sample = _sample(path, encoding)
     if "\0" in sample:
         raise StagelineError(
-            f"{path} is not a text file (it holds NUL bytes). CSV, JSON lines and Parquet can be read."
+            f"{path} is not a text file (it holds NUL bytes)."
+            " CSV, JSON lines and Parquet can be read."
         )
     if not sample.strip():
         raise StagelineError(f"{path} holds nothing but blanks.")
@@ -178,7 +178,7 @@ def _text(path: Path, encoding: str) -> Iterator[tuple[IO[str], IO[bytes]]]:
     with path.open("rb") as raw:
         zipped = raw.read(2) == b"\x1f\x8b"
         raw.seek(0)
-        data: IO[bytes] = gzip.open(raw) if zipped else raw
+        data = cast(IO[bytes], gzip.GzipFile(fileobj=raw)) if zipped else raw
         try:
             yield io.TextIOWrapper(data, encoding=encoding, errors=errors, newline=""), raw
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
@@ -197,11 +197,11 @@ def _sample(path: Path, encoding: str, size: int = 64_000) -> str:
         return text.read(size)
 
 
-# --- CSV --------------------------------------------------------------------------------------------
+# --- CSV -----------------------------------------------------------------------------------------
 
 
 class _Lines:
-    """The physical lines of a text, with those of the record at hand, and a way to put lines back."""
+    """The physical lines of a text; knows those of the record at hand and can put lines back."""
 
     def __init__(self, text: IO[str]) -> None:
         self._read = partial(text.readline, LONGEST_LINE)
@@ -379,7 +379,7 @@ def _as_json(row: dict[str, Any]) -> str:
     return json.dumps(row, ensure_ascii=False, default=str)
 
 
-# --- JSON lines -------------------------------------------------------------------------------------
+# --- JSON lines ----------------------------------------------------------------------------------
 
 
 class _ConstantError(ValueError):
@@ -449,7 +449,7 @@ def _json_batches(
             try:
                 found = _decode(stripped)
                 if not isinstance(found, dict):
-                    raise TypeError("is not an object in braces")  # noqa: TRY301 - one place for all reasons
+                    raise TypeError("is not an object in braces")
             except (ValueError, TypeError, RecursionError) as error:
                 broken.append(Broken(number, line.rstrip("\r\n"), _json_reason(error)))
             else:
@@ -485,7 +485,7 @@ def _cell(row: dict[str, Any], name: str) -> str | None:
     return _as_json(value)
 
 
-# --- Parquet ----------------------------------------------------------------------------------------
+# --- Parquet -------------------------------------------------------------------------------------
 
 
 def _open_parquet(path: Path, size: int, mapping: Mapping) -> RowFile:
@@ -504,7 +504,7 @@ def _parquet_batches(
 ) -> Iterator[Batch]:
     done = 0
     try:
-        with pq.ParquetFile(file.path) as source:
+        with pq.ParquetFile(file.path, pre_buffer=False) as source:
             for part in source.iter_batches(batch_size=BATCH_ROWS, columns=wanted):
                 yield _parquet_batch(part, done)
                 done += part.num_rows

@@ -1,4 +1,4 @@
-"""Reads one value: the text of a cell becomes what its field holds, or a reason why it does not fit.
+"""Reads one value: text becomes what its field holds, or a reason why it does not fit.
 
 Pure functions, exact throughout: numbers never pass through binary floating point, and a time whose
 instant would have to be guessed is refused.
@@ -35,7 +35,7 @@ class UnfitError(ValueError):
 
 
 def read_value(text: str | None, reading: Reading) -> Value | None:
-    """The value that ``text`` stands for in the field that ``reading`` describes; None if there is none.
+    """The value that ``text`` stands for in the field of ``reading``; None if there is none.
 
     Raises:
         UnfitError: it does not fit, with the reason.
@@ -93,7 +93,8 @@ def unreadable(text: str) -> str | None:
         return "holds a NUL character, which a database cannot keep"
     for character in text:
         if "\udc80" <= character <= "\udcff":
-            return f"holds the byte 0x{ord(character) - 0xDC00:02X}, which the file's encoding does not have"
+            byte = f"0x{ord(character) - 0xDC00:02X}"
+            return f"holds the byte {byte}, which the file's encoding does not have"
         if "\ud800" <= character <= "\udfff":
             return "holds half of a character (a lone surrogate)"
     return None

@@ -4,7 +4,7 @@ import os
 from functools import cache
 from pathlib import Path
 
-from pydantic import SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from stageline.errors import StagelineError
@@ -22,6 +22,8 @@ class Settings(BaseSettings):
         port: TCP port to prefer for the embedded server; a free one is taken if it is in use.
         env_file: The file of variables that is read here; a marked block in it is what dbt needs.
         output: Where exports, the demo's files and reports are written.
+        sales_pipeline_cache: Where snapshots of the sales pipeline are kept, ``sales_cache`` in
+            ``output`` by default; its variable is ``SALES_PIPELINE_CACHE``, as in spec pulls.
         log_format: ``auto`` (progress on a terminal, else JSON lines), ``json`` or ``console``.
     """
 
@@ -36,6 +38,7 @@ class Settings(BaseSettings):
     port: int = 54320
     env_file: Path = PROJECT_ROOT / ".env"
     output: Path = PROJECT_ROOT / "output"
+    sales_pipeline_cache: Path | None = Field(default=None, alias="SALES_PIPELINE_CACHE")
     log_format: str = "auto"
 
 

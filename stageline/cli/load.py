@@ -22,7 +22,7 @@ _ENTITY = click.option(
     "entity",
     metavar="ENTITY",
     required=True,
-    help="What a row of the file is: leads, opportunities, tickets ... (`stageline load entities`).",
+    help="What a row is: leads, opportunities, tickets ... (see `stageline load entities`).",
 )
 
 
@@ -53,7 +53,7 @@ def load() -> None:
 @click.option(
     "--max-rejects",
     type=click.IntRange(min=0),
-    help="Load nothing if more rows than this do not fit. Without it, the rows that fit are loaded.",
+    help="Load nothing if more rows than this do not fit; by default, load those that fit.",
 )
 def file(
     path: Path,
@@ -91,7 +91,7 @@ def file(
     _show_rejects(console, done)
     if done.rejected and not (done.new or done.changed or done.unchanged):
         raise StagelineError(
-            f"No row of {path} fits {entity}. `stageline load file ... --dry-run` shows what is read."
+            f"No row of {path} fits {entity}. The same command with --dry-run shows what is read."
         )
     console.print(_next(done, dry_run=dry_run), highlight=False, soft_wrap=True)
 
@@ -237,13 +237,14 @@ def _show_rejects(console: Console, done: "FileLoad") -> None:
 def _next(done: "FileLoad", *, dry_run: bool) -> str:
     if dry_run:
         return "\nNothing was loaded. The same command without --dry-run loads it."
-    hint = "\nNext: `stageline build` brings the KPIs up to date."
-    if done.rejected:
-        hint = (
-            f"\nAll rejected rows: `stageline load rejects --as {done.entity.name}`. Correct the file or"
-            " the mapping and load it again; rows that are there already stay as they are." + hint
-        )
-    return hint
+    following = "\nNext: `stageline build` brings the KPIs up to date."
+    if not done.rejected:
+        return following
+    return (
+        f"\nAll rejected rows: `stageline load rejects --as {done.entity.name}`."
+        " Correct the file or the mapping and load it again;"
+        f" rows that are there already stay as they are.{following}"
+    )
 
 
 def _said(reject: "Reject") -> str:
