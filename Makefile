@@ -56,7 +56,7 @@ lint: $(READY) ## run all static checks
 	check 'tracked files: addresses and paths of the machine they were made on' \
 	    $(BIN)/python tests/lint/tracked_files.py; \
 	check 'dbt parse: warnings are errors' $(BIN)/python tests/lint/dbt_offline.py parse; \
-	check 'sqlfluff: style of the SQL' $(BIN)/python tests/lint/dbt_offline.py sqlfluff; \
+	check 'sqlfluff: style of the SQL' $(BIN)/python tests/lint/dbt_offline.py lint; \
 	if [ -n "$$failed" ]; then printf '\nlint failed: %s\n' "$${failed#, }"; exit 1; fi; \
 	printf '\nlint passed\n'
 

@@ -1,12 +1,12 @@
 """Runs the checks that need dbt's parser, without a database.
 
     python tests/lint/dbt_offline.py parse              dbt parse, every warning an error
-    python tests/lint/dbt_offline.py sqlfluff [PATH...] sqlfluff lint through the dbt templater
+    python tests/lint/dbt_offline.py lint [PATH...]     sqlfluff lint through the dbt templater
+    python tests/lint/dbt_offline.py fix [PATH...]      sqlfluff fix, likewise
 
 sqlfluff's dbt templater asks the database which tables there are before it compiles the first
 model, and our models ask for nothing else. Here the answer is always "none", as in a new database,
-so that style can be checked where there is no server. ``sqlfluff lint`` by hand works, too, after
-``stageline up``.
+so that style can be checked where there is no server.
 """
 
 import logging
@@ -59,10 +59,10 @@ def parse() -> int:
     return 0 if result.success else 1
 
 
-def sqlfluff(paths: list[str]) -> int:
-    """Lints ``paths``, or all SQL that dbt compiles; fails as well if a file was passed over."""
+def sqlfluff(command: str, paths: list[str]) -> int:
+    """Runs sqlfluff on ``paths``, or all SQL that dbt compiles; a file passed over is a failure."""
     from dbt.adapters.base.impl import BaseAdapter
-    from sqlfluff.cli.commands import lint
+    from sqlfluff.cli.commands import cli
 
     def assume_empty_database(self: Any, nodes: Iterable[Any], *_: Any, **__: Any) -> None:
         self.cache.update_schemas(
@@ -74,7 +74,7 @@ def sqlfluff(paths: list[str]) -> int:
     logging.getLogger("sqlfluff").addHandler(passed_over)
     with patch.object(BaseAdapter, "set_relations_cache", assume_empty_database):
         try:
-            lint.main(args=["--processes", "2", *paths], standalone_mode=False)
+            cli.main(args=[command, "--processes", "2", *paths], standalone_mode=False)
         except SystemExit as ended:
             return int(ended.code or 0) or passed_over.count
     return passed_over.count
@@ -89,8 +89,8 @@ def main() -> int:
     match sys.argv[1:]:
         case ["parse"]:
             return parse()
-        case ["sqlfluff", *paths]:
-            return sqlfluff(paths)
+        case ["lint" | "fix" as command, *paths]:
+            return sqlfluff(command, paths)
         case _:
             print(__doc__)
             return 2
