@@ -251,6 +251,7 @@ class _Progress:
         self.selected: int | None = None
         self.errors: list[str] = []
         self._title = title
+        self._is_counting = False
         self._steps = ExitStack()
         self._step = self._steps.enter_context(step(f"{title}: read the project"))
 
@@ -264,14 +265,20 @@ class _Progress:
             self.errors.append(line.strip())
             return
         self.invocation_id = info["invocation_id"]
-        if info["name"] == "ConcurrencyLine":
+        name = info["name"]
+        if name == "ConcurrencyLine":
             self.selected = int(data["node_count"])
-            self._steps.close()
-            self._step = self._steps.enter_context(step(self._title, total=self.selected))
-        elif info["name"] != "LogStartLine" and "index" in data and "node_info" in data:
+        elif name == "LogStartLine":
+            if not self._is_counting:
+                # Told here and not before: only this total has the unit tests in it.
+                self._is_counting = True
+                self._steps.close()
+                self._step = self._steps.enter_context(step(self._title, total=data["total"]))
+            self.selected = max(self.selected or 0, int(data["total"]))
+        elif "index" in data and "node_info" in data and not name.startswith("LogHook"):
             self._step.advance()
             node = data["node_info"]
-            if not is_live() and node["resource_type"] not in ("test", "unit_test"):
+            if not is_live() and node["resource_type"] not in ("test", "unit_test", "exposure"):
                 log().info("built", node=node["node_name"], status=node["node_status"])
         elif info["level"] == "error":
             self.errors.append(str(info["msg"]))
