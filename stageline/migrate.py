@@ -1,8 +1,11 @@
 """Brings the database to the present shape, or back: Alembic, and the roles around it."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import psycopg
 from alembic import command
@@ -54,13 +57,21 @@ def upgrade(revision: str = "head") -> str | None:
             f"The database is at migration {before}, this Stageline knows only {head()}:"
             " it was upgraded by a newer version. Update this checkout."
         )
-    with connect("owner", autocommit=True) as connection:
+    with _locked() as connection:
         roles.ensure(connection)
     if before != (head() if revision == "head" else revision):
         _alembic("upgrade", revision)
-    with connect("owner", autocommit=True) as connection:
+    with _locked() as connection:
         roles.set_rights(connection)
     return before
+
+
+@contextmanager
+def _locked() -> Iterator[psycopg.Connection[Any]]:
+    """A session in a transaction that waits for every other one that sets this database up."""
+    with connect("owner") as connection:
+        connection.execute("select pg_advisory_xact_lock(%s)", [roles.LOCK])
+        yield connection
 
 
 def is_current() -> bool:

@@ -11,6 +11,7 @@ import pwd
 import shutil
 import subprocess
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -139,30 +140,40 @@ def programs(who: Account | None, version: int = VERSION) -> Path:
     )
 
 
+@cache
 def _runs(folder: Path, who: Account | None) -> bool:
-    try:
-        result = subprocess.run(
-            [folder / "postgres", "--version"],
-            capture_output=True,
-            cwd="/",
-            env=environment(),
-            timeout=30,
-            check=False,
-            **run_as(who),
-        )
-    except (OSError, subprocess.SubprocessError):
-        return False
-    return result.returncode == 0
+    for program in ("postgres", "initdb"):  # the second also needs the libraries of clients
+        try:
+            subprocess.run(
+                [folder / program, "--version"],
+                capture_output=True,
+                cwd="/",
+                env=environment(),
+                timeout=30,
+                check=True,
+                **run_as(who),
+            )
+        except (OSError, subprocess.SubprocessError):
+            return False
+    return True
 
 
 def _copy(folder: Path, version: int) -> Path:
-    """Copies the programs to where every account can reach them (root only)."""
+    """Copies the programs to where every account can reach them (root only).
+
+    The libraries of the wheel lie beside its package and are found by a relative path, so the copy
+    keeps the wheel's layout.
+    """
+    installed, package = folder.parent, folder.parent.parent
     stamp = int((folder / "postgres").stat().st_mtime)
     target = REFUGE / f"postgresql-{version}-{stamp}"
     if not target.exists():
         REFUGE.mkdir(mode=0o755, parents=True, exist_ok=True)
         partial = target.with_name(f"{target.name}.{os.getpid()}")
-        shutil.copytree(folder.parent, partial, symlinks=True)
+        shutil.copytree(installed, partial / package.name / installed.name, symlinks=True)
+        libraries = package.with_name(f"{package.name}.libs")
+        if libraries.is_dir():
+            shutil.copytree(libraries, partial / libraries.name, symlinks=True)
         for path in (partial, *partial.rglob("*")):
             if not path.is_symlink():
                 path.chmod(0o755 if path.is_dir() or path.parent.name == "bin" else 0o644)
@@ -170,4 +181,4 @@ def _copy(folder: Path, version: int) -> Path:
             partial.rename(target)
         except OSError:  # another command was quicker
             shutil.rmtree(partial)
-    return target / "bin"
+    return target / package.name / installed.name / "bin"

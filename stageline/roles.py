@@ -16,6 +16,9 @@ from stageline.errors import StagelineError
 #: Database roles, without the owner (whoever runs the migrations).
 WORKERS: tuple[str, ...] = tuple(f"stageline_{role}" for role in ROLES if role != "owner")
 
+#: Number of the advisory lock under which a database is set up and migrated.
+LOCK = 7_226_001
+
 #: Oldest server that Stageline runs on.
 LEAST_VERSION = 15
 
@@ -61,7 +64,7 @@ $$
 
 
 def ensure(connection: psycopg.Connection[Any]) -> None:
-    """Creates the roles that are missing, as far as the login may.
+    """Creates the roles that are missing, as far as the login may. Call it in a transaction.
 
     Raises:
         StagelineError: the server is too old, or an administrator has to run something first.
@@ -158,8 +161,19 @@ def set_role_defaults(connection: psycopg.Connection[Any]) -> None:
     Where it may not, nothing is lost for Stageline's own sessions: they send the settings
     themselves (`stageline.database`).
     """
+    rows = connection.execute(
+        """
+        select r.rolname || ' ' || unnest(s.setconfig)
+        from pg_db_role_setting as s
+        inner join pg_roles as r on s.setrole = r.oid
+        where s.setdatabase = 0
+        """
+    )
+    pinned = {setting for (setting,) in rows}
     for role, values in SESSION.items():
         for name, value in values.items():
+            if f"stageline_{role} {name}={value}" in pinned:
+                continue
             statement = sql.SQL("alter role {} set {} = {}").format(
                 sql.Identifier(f"stageline_{role}"), sql.Identifier(name), sql.Literal(value)
             )

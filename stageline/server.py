@@ -8,6 +8,7 @@ folder's* is the data folder that the server itself reports, never a port or a p
 import fcntl
 import json
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -117,10 +118,10 @@ def start(folder: Path, preferred_port: int, *, durable: bool = True) -> Running
         else:
             _create(work)
         process = _postmaster(data)
-        started = process is None
         if process is not None and _superuser_password(folder) is None:
-            _stop(data)
+            _stop(data)  # nobody can log in any more: new passwords need a restart
             process = None
+        started = process is None
         port = _start(work) if process is None else _wait_ready(work, process)
         _bootstrap(folder, port, fresh=started)
         _remember(folder, port, data)
@@ -377,7 +378,7 @@ def _last_words(log: Path, begin: int) -> str:
             word in line for word in ("FATAL:", "PANIC:", "error:", "No space left", "could not")
         )
     ]
-    words = (telling or lines or ["it said nothing."])[-1]
+    words = re.sub(r"^.*?(FATAL|PANIC): +", "", (telling or lines or ["it said nothing."])[-1])
     return words if words.endswith(".") else words + "."
 
 
@@ -499,6 +500,7 @@ def _upgrade(work: _Work, version: int) -> None:
                 f"--new-datadir={new}",
                 f"--socketdir={scratch}",
                 "--username=postgres",
+                *([] if work.durable else ["--no-sync"]),
             ],
             cwd=scratch,
             variables={"PGPASSWORD": password},

@@ -6,8 +6,7 @@ The connection comes from `stageline.migrate`; there is no alembic.ini.
 from alembic import context
 from sqlalchemy import Connection, text
 
-#: Any number that no other advisory lock of this database has; it says "stageline migrations".
-_LOCK = 7_226_001
+from stageline.roles import LOCK
 
 
 def _run(connection: Connection) -> None:
@@ -20,7 +19,7 @@ def _run(connection: Connection) -> None:
     )
     with context.begin_transaction():
         # Held until the commit: a second `stageline up` waits here, then finds all done.
-        connection.execute(text("select pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+        connection.execute(text("select pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
         # `create schema if not exists` asks for the right to create even where the schema exists.
         if connection.scalar(text("select to_regnamespace('ops') is null")):
             connection.execute(text("create schema ops"))

@@ -25,7 +25,8 @@ def test_psql_gives_the_bare_answer_to_a_script(database: Connection) -> None:
     assert (result.returncode, result.stdout) == (0, f"stageline_reader|{database.dbname}\n")
 
 
-def test_the_reader_of_psql_cannot_write(database: Connection) -> None:
+@pytest.mark.usefixtures("database")
+def test_the_reader_of_psql_cannot_write() -> None:
     with connect("transformer", autocommit=True) as session:
         session.execute("create table kpis.numbers as select 1 as one")
         session.execute("grant select on kpis.numbers to stageline_reader")

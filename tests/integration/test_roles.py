@@ -1,0 +1,219 @@
+"""Who may do what: every role, every kind of object, every verb, on a real database."""
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from stageline.database import ROLES, Role, connect
+
+pytestmark = pytest.mark.usefixtures("database")
+
+VERBS = {
+    "select": "select from {}",
+    "insert": "insert into {} default values",
+    "update": "update {} set {column} = default",
+    "delete": "delete from {}",
+    "truncate": "truncate {}",
+    "alter": "alter table {} add column extra text",
+    "drop": "drop table {}",
+}
+ALL = set(VERBS)
+READ = {"select"}
+NONE: set[str] = set()
+
+#: Table -> role -> what it may do; a role that is not named may do nothing. Tables `made_by_dbt`
+#: stand for what dbt builds, as the transformer, with its own grant to the reader.
+MATRIX: dict[str, dict[Role, set[str]]] = {
+    "raw_files.leads": {"loader": ALL, "transformer": READ},
+    "raw_files.rejects": {"loader": ALL, "transformer": READ},
+    "raw_files.made_by_dlt": {"loader": ALL, "transformer": READ},
+    "raw_files_staging.made_by_dlt": {"loader": ALL},
+    "raw_demo.opportunities": {"loader": ALL, "transformer": READ},
+    "raw_sample.made_by_dbt": {"transformer": ALL},
+    "settings.projects": {
+        "loader": {"select", "insert"},
+        "transformer": READ,
+        "jobs": READ,
+    },
+    "ops.loads": {
+        "loader": {"select", "insert", "update"},
+        "transformer": READ,
+        "jobs": {"select", "insert", "update", "delete"},
+    },
+    "ops.quality_runs": {"jobs": {"select", "insert", "update", "delete"}},
+    "ops.quality_results": {"jobs": {"select", "insert", "update", "delete"}},
+    "ops.builds": {"jobs": {"select", "insert", "update", "delete"}},
+    "ops.alembic_version": {},
+    "staging.made_by_dbt": {"transformer": ALL},
+    "intermediate.made_by_dbt": {"transformer": ALL},
+    "kpis.made_by_dbt": {"transformer": ALL, "reader": READ},
+    "snapshots.made_by_dbt": {"transformer": ALL, "reader": READ},
+    "reference.made_by_dbt": {"transformer": ALL, "reader": READ},
+}
+
+#: Schema -> roles that may create a table in it.
+MAKERS: dict[str, set[Role]] = {
+    "raw": set(),
+    "raw_files": {"loader"},
+    "raw_files_staging": {"loader"},
+    "raw_demo": {"loader"},
+    "raw_demo_staging": {"loader"},
+    "raw_sample": {"transformer"},
+    "settings": set(),
+    "reference": {"transformer"},
+    "staging": {"transformer"},
+    "intermediate": {"transformer"},
+    "kpis": {"transformer"},
+    "snapshots": {"transformer"},
+    "ops": set(),
+    "public": set(),
+}
+
+WORKERS: list[Role] = [role for role in ROLES if role != "owner"]
+
+
+def is_allowed(session: psycopg.Connection[object], statement: sql.Composed) -> bool:
+    """Whether the server takes the statement from this role; nothing of it stays."""
+    try:
+        with session.transaction(force_rollback=True):
+            session.execute(statement)
+    except (psycopg.errors.InsufficientPrivilege, psycopg.errors.ReadOnlySqlTransaction):
+        return False
+    except (psycopg.errors.NotNullViolation, psycopg.errors.FeatureNotSupported):
+        return True  # the right is there: what stopped it is what the statement said
+    return True
+
+
+def make_tables_of_the_tools() -> None:
+    """What dlt and dbt make, with the grant that dbt's configuration gives."""
+    with connect("loader") as session:
+        for schema in ("raw_files", "raw_files_staging"):
+            session.execute(
+                sql.SQL("create table {}.made_by_dlt (a text)").format(sql.Identifier(schema))
+            )
+    with connect("transformer") as session:
+        for name in MATRIX:
+            schema, table = name.split(".")
+            if table != "made_by_dbt":
+                continue
+            target = sql.Identifier(schema, table)
+            session.execute(sql.SQL("create table {} (a text)").format(target))
+            if schema in {"kpis", "snapshots", "reference"}:
+                session.execute(sql.SQL("grant select on {} to stageline_reader").format(target))
+
+
+def observed(session: psycopg.Connection[object], name: str, column: str) -> set[str]:
+    table = sql.Identifier(*name.split("."))
+    return {
+        verb
+        for verb, text in VERBS.items()
+        if is_allowed(session, sql.SQL(text).format(table, column=sql.Identifier(column)))
+    }
+
+
+def test_every_role_may_do_exactly_what_the_matrix_says() -> None:
+    make_tables_of_the_tools()
+    with connect("owner") as session:
+        columns = dict(
+            session.execute(
+                "select attrelid::regclass::text, attname from pg_attribute"
+                " where attnum = 1 and attrelid::regclass::text = any(%s)",
+                [list(MATRIX)],
+            ).fetchall()
+        )
+    assert set(columns) == set(MATRIX)
+    wrong = {}
+    for role in WORKERS:
+        with connect(role) as session:
+            session.rollback()
+            for name, rights in MATRIX.items():
+                found = observed(session, name, columns[name])
+                if found != rights.get(role, NONE):
+                    wrong[f"{role} on {name}"] = (found, rights.get(role, NONE))
+    assert wrong == {}
+
+
+def test_no_table_of_the_migrations_is_missing_from_the_matrix() -> None:
+    with connect("owner") as session:
+        tables = {
+            name
+            for (name,) in session.execute(
+                "select c.oid::regclass::text from pg_class as c"
+                " where relkind = 'r'"
+                " and relnamespace::regnamespace::text in ('settings', 'ops', 'raw')"
+            )
+        }
+    assert tables <= set(MATRIX)
+
+
+def test_who_may_create_where() -> None:
+    wrong = []
+    for role in WORKERS:
+        with connect(role) as session:
+            for schema, makers in MAKERS.items():
+                statement = sql.SQL("create table {} (a text)").format(
+                    sql.Identifier(schema, "attempt")
+                )
+                if is_allowed(session, statement) != (role in makers):
+                    wrong.append((role, schema))
+            if is_allowed(session, sql.SQL("create schema attempt").format()):
+                wrong.append((role, "the database"))
+            temporary = sql.SQL("create temporary table attempt (a text)").format()
+            if is_allowed(session, temporary) != (role == "transformer"):
+                wrong.append((role, "temporary"))
+            if is_allowed(session, sql.SQL("create role attempt").format()):
+                wrong.append((role, "roles"))
+    assert wrong == []
+
+
+def test_the_reader_stays_read_only_even_when_it_lifts_its_own_setting() -> None:
+    make_tables_of_the_tools()
+    with connect("reader", autocommit=True) as session:
+        assert session.execute("show default_transaction_read_only").fetchone() == ("on",)
+        assert session.execute("show statement_timeout").fetchone() == ("1min",)
+        with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
+            session.execute("insert into kpis.made_by_dbt values ('x')")
+        session.execute("set default_transaction_read_only = off")
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            session.execute("insert into kpis.made_by_dbt values ('x')")
+
+
+def test_settings_hold_for_a_bi_tool_that_logs_in_by_itself() -> None:
+    plain = connection_of("reader")
+    with psycopg.connect(**plain) as session:
+        assert session.execute("show default_transaction_read_only").fetchone() == ("on",)
+        assert session.execute("show statement_timeout").fetchone() == ("1min",)
+    with psycopg.connect(**connection_of("transformer")) as session:
+        assert session.execute("show client_connection_check_interval").fetchone() == ("1s",)
+    with psycopg.connect(**connection_of("receiver")) as session:
+        assert session.execute("show synchronous_commit").fetchone() == ("on",)
+
+
+def connection_of(role: Role) -> dict[str, object]:
+    """The login of a role without the settings that Stageline's own sessions send."""
+    from stageline.database import connection
+
+    return {k: v for k, v in connection(role).libpq().items() if k != "options"}
+
+
+def test_a_stranger_may_not_connect() -> None:
+    from stageline import config, server
+
+    with server.superuser(config.settings().home) as session:
+        session.execute("create role stranger login password 'x'")
+    try:
+        with pytest.raises(psycopg.OperationalError, match="permission denied for database"):
+            psycopg.connect(**connection_of("reader") | {"user": "stranger", "password": "x"})
+    finally:
+        with server.superuser(config.settings().home) as session:
+            session.execute("drop role stranger")
+
+
+def test_no_role_is_more_than_it_needs() -> None:
+    with connect("owner") as session:
+        powers = session.execute(
+            "select rolname from pg_roles where rolname ~ '^stageline_'"
+            " and (rolsuper or rolcreatedb or rolreplication or rolbypassrls"
+            " or (rolcreaterole and rolname <> 'stageline_owner'))"
+        ).fetchall()
+    assert powers == []
