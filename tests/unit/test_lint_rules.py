@@ -1,10 +1,12 @@
 """The project's own checks can fail: each planted mistake is found, and a sound project is not."""
 
 import importlib.util
+import re
 import shutil
 import subprocess
 import sys
 import textwrap
+import tomllib
 from pathlib import Path
 from types import ModuleType
 
@@ -468,7 +470,7 @@ def test_the_macros_that_are_recommended_exist() -> None:
     named = {
         word
         for rule in engine_sql.RULES
-        for word in engine_sql.re.findall(r"(?<![.\w])(\w+)\(\)", rule.instead)
+        for word in re.findall(r"(?<![.\w])(\w+)\(\)", rule.instead)
     }
     assert named
     assert named - known == set()
@@ -588,6 +590,39 @@ def test_what_belongs_to_one_machine_is_found(tmp_path: Path, text: str, found: 
     assert tracked_files.lint(tmp_path) == []
     subprocess.run(["git", "-C", str(tmp_path), "add", "notes.txt"], check=True)  # noqa: S607
     assert tracked_files.lint(tmp_path) == [f"notes.txt:2: {found}"]
+
+
+LOCK = (ROOT / "requirements.lock").read_text()
+
+
+def dependencies() -> set[str]:
+    """Names of the packages that ``pyproject.toml`` asks for."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    asked = [*project["dependencies"], *project["optional-dependencies"]["dev"]]
+    return {re.split(r"[^\w-]", each)[0] for each in asked}
+
+
+def test_the_lock_names_packages_by_name_version_and_hash_only() -> None:
+    package = r"[a-z0-9-]+==[\w.]+( ; [^\\\n]+)? \\\n"
+    hashes = r"( {4}--hash=sha256:[0-9a-f]{64} \\\n)* {4}--hash=sha256:[0-9a-f]{64}\n"
+    assert re.fullmatch(f"({package}{hashes})+", LOCK)
+
+
+def test_the_lock_has_every_dependency() -> None:
+    locked = set(re.findall(r"^([a-z0-9-]+)==", LOCK, re.MULTILINE))
+    assert dependencies() - locked == set()
+
+
+def test_the_parser_that_downloads_itself_is_installed_nowhere() -> None:
+    parser = re.search(r"^dbt-core-experimental-parser==\S+ ; (.+) \\$", LOCK, re.MULTILINE)
+    assert parser is None or parser.group(1) == "sys_platform == 'never'"
+    assert importlib.util.find_spec("dbt_core_experimental_parser") is None
+
+
+def test_every_dependency_has_its_reason_and_no_other_has() -> None:
+    tables = re.findall(r"^\| ([^|]+) \|", (ROOT / "docs/decisions.md").read_text(), re.MULTILINE)
+    explained = {re.split(r"[^\w-]", name)[0] for row in tables for name in row.split(", ")}
+    assert explained - {"package", "---"} == dependencies()
 
 
 LAYERS = ("stageline", "loaders", "jobs", "webhook_receiver")
