@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 import tomllib
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import ModuleType
 
@@ -616,7 +617,8 @@ def test_the_lock_has_every_dependency() -> None:
 def test_the_parser_that_downloads_itself_is_installed_nowhere() -> None:
     parser = re.search(r"^dbt-core-experimental-parser==\S+ ; (.+) \\$", LOCK, re.MULTILINE)
     assert parser is None or parser.group(1) == "sys_platform == 'never'"
-    assert importlib.util.find_spec("dbt_core_experimental_parser") is None
+    with pytest.raises(PackageNotFoundError):
+        version("dbt-core-experimental-parser")
 
 
 def test_every_dependency_has_its_reason_and_no_other_has() -> None:
