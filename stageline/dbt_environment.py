@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 
 from stageline.database import connection
+from stageline.errors import StagelineError
 
 BEGIN = "# >>> stageline: written by `stageline up`, do not edit between these lines"
 END = "# <<< stageline"
@@ -60,7 +61,12 @@ def write(path: Path) -> bool:
 
     Returns:
         Whether the file changed.
+
+    Raises:
+        StagelineError: no database has been set up yet, or the path is a folder or a device.
     """
+    if path.exists() and not path.is_file():
+        raise StagelineError(f"{path} is not a file. Set STAGELINE_ENV_FILE to another path.")
     before = path.read_text() if path.exists() else ""
     after = with_block(before, variables())
     if before == after:

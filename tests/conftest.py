@@ -6,6 +6,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from jobs.build import BuildReport, build
 from stageline import config, dbt_environment, migrate, roles
 from stageline import server as embedded
 from stageline.database import Connection, connection
@@ -44,15 +46,16 @@ class TestServer:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _no_configuration_of_the_user() -> Iterator[None]:
+def _no_configuration_of_the_user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Keeps the machine's own settings, and the demo's database, out of every test."""
     before = dict(os.environ)
     for name in list(os.environ):
         if name.startswith(("STAGELINE_", "PG", "DBT_")):
             del os.environ[name]
     # Nothing is to read or write the checkout's own `.env` or `.stageline`.
-    os.environ["STAGELINE_ENV_FILE"] = os.devnull
-    os.environ["STAGELINE_HOME"] = "/nonexistent/stageline"
+    nothing = tmp_path_factory.mktemp("nothing")
+    os.environ["STAGELINE_ENV_FILE"] = str(nothing / ".env")
+    os.environ["STAGELINE_HOME"] = str(nothing / "home")
     config.settings.cache_clear()
     yield
     os.environ.clear()
@@ -91,6 +94,42 @@ def server(short_folder: Path, _no_configuration_of_the_user: None) -> Iterator[
             embedded.stop(home)
 
 
+@contextmanager
+def _clone(
+    server: TestServer, template: str, folder: Path, patch: pytest.MonkeyPatch
+) -> Iterator[Connection]:
+    name = f"test_{os.getpid()}_{next(_numbers)}"
+    identifier = sql.Identifier(name)
+    home = folder / "stageline_home"
+    home.mkdir()
+    home.chmod(0o711)
+    (home / "postgres").symlink_to(server.home / "postgres")
+    (home / "credentials.json").symlink_to(server.home / "credentials.json")
+    (home / "server.json").write_text(json.dumps({"port": server.port, "dbname": name}))
+    patch.setenv("STAGELINE_HOME", str(home))
+    patch.setenv("STAGELINE_ENV_FILE", str(folder / ".env"))
+    patch.setenv("STAGELINE_OUTPUT", str(folder / "output"))
+    patch.delenv("STAGELINE_DATABASE_URL", raising=False)
+    config.settings.cache_clear()
+    with embedded.superuser(server.home) as session:
+        session.execute(
+            sql.SQL(
+                "create database {} template {} strategy file_copy owner stageline_owner"
+            ).format(identifier, sql.Identifier(template))
+        )
+    try:
+        for variable, value in dbt_environment.variables().items():
+            patch.setenv(variable, value)
+        owner = connection("owner")
+        with psycopg.connect(**owner.libpq(), autocommit=True) as session:
+            roles.set_rights(session)  # a clone does not inherit who may connect
+        yield owner
+    finally:
+        with embedded.superuser(server.home) as session:
+            session.execute(sql.SQL("drop database {} with (force)").format(identifier))
+        config.settings.cache_clear()
+
+
 @pytest.fixture
 def database(
     server: TestServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -100,33 +139,47 @@ def database(
     The environment also holds what the dbt profile reads, and ``STAGELINE_OUTPUT`` is a folder of
     the test's own, so a command started as a child process works on this database, too.
     """
-    name = f"test_{os.getpid()}_{next(_numbers)}"
-    identifier = sql.Identifier(name)
-    home = tmp_path / "stageline_home"
-    home.mkdir()
-    home.chmod(0o711)
-    (home / "postgres").symlink_to(server.home / "postgres")
-    (home / "credentials.json").symlink_to(server.home / "credentials.json")
-    (home / "server.json").write_text(json.dumps({"port": server.port, "dbname": name}))
-    monkeypatch.setenv("STAGELINE_HOME", str(home))
-    monkeypatch.setenv("STAGELINE_ENV_FILE", str(tmp_path / ".env"))
-    monkeypatch.setenv("STAGELINE_OUTPUT", str(tmp_path / "output"))
-    monkeypatch.delenv("STAGELINE_DATABASE_URL", raising=False)
-    config.settings.cache_clear()
-    with embedded.superuser(server.home) as session:
-        session.execute(
-            sql.SQL(
-                "create database {} template {} strategy file_copy owner stageline_owner"
-            ).format(identifier, sql.Identifier(TEMPLATE))
-        )
-    try:
-        for variable, value in dbt_environment.variables().items():
-            monkeypatch.setenv(variable, value)
-        owner = connection("owner")
-        with psycopg.connect(**owner.libpq(), autocommit=True) as session:
-            roles.set_rights(session)  # a clone does not inherit who may connect
+    with _clone(server, TEMPLATE, tmp_path, monkeypatch) as owner:
         yield owner
-    finally:
-        with embedded.superuser(server.home) as session:
-            session.execute(sql.SQL("drop database {} with (force)").format(identifier))
-        config.settings.cache_clear()
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A database in which the sample and the demo source are loaded, built and tested.
+
+    Attributes:
+        owner: How its owner reaches it.
+        report: What dbt built and tested.
+        target_path: dbt's folder; its parse is reused by every later build of the run.
+    """
+
+    owner: Connection
+    report: BuildReport
+    target_path: Path
+
+
+@pytest.fixture(scope="session")
+def sample(server: TestServer, short_folder: Path) -> Iterator[Sample]:
+    """The sample database of this test run. Only read it; ``sample_database`` may be changed."""
+    from loaders import demo
+
+    folder = short_folder / "sample"
+    folder.mkdir()
+    target_path = short_folder / "target"
+    with pytest.MonkeyPatch.context() as patch:
+        with _clone(server, TEMPLATE, folder, patch) as owner:
+            demo.activate_sample()
+            demo.load_demo()
+            report = build(target_path=target_path)
+            patch.undo()
+            config.settings.cache_clear()
+            yield Sample(owner, report, target_path)
+
+
+@pytest.fixture
+def sample_database(
+    server: TestServer, sample: Sample, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Connection]:
+    """A copy of the sample database, to build on and to break; configured like ``database``."""
+    with _clone(server, sample.owner.dbname, tmp_path, monkeypatch) as owner:
+        yield owner

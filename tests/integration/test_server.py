@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 import psycopg
 import pytest
+from plain_postgres import PASSWORD, PlainServer
 
 from stageline import config, dbt_environment, migrate, server
 from stageline import postgres_install as install
@@ -296,96 +297,29 @@ def test_a_lost_role_comes_back(shared: Path, monkeypatch: pytest.MonkeyPatch) -
         assert session.execute("select 1").fetchone() == (1,)
 
 
-def free_port() -> int:
-    """A TCP port that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
-
-
-def old_data(home: Path) -> tuple[subprocess.Popen[bytes], int]:
-    """A home as an earlier version left it: data of PostgreSQL 16, with a server running on it.
-
-    Returns:
-        The process of the server, and its port.
-    """
-    port = free_port()
+def old_home(home: Path) -> PlainServer:
+    """A home as an earlier version left it: data of PostgreSQL 16, with a server running on it."""
     home.mkdir(mode=0o711)
-    data, password = home / "postgres", home / "password"
-    who = install.account(data)
-    data.mkdir(mode=0o700)
-    password.write_text("old-password")
-    if who is not None:
-        os.chown(data, who.uid, who.gid)
-        os.chown(password, who.uid, who.gid)
-    folder = install.programs(who, 16)
-    initdb = [folder / "initdb", "-D", data, "-U", "postgres", "-A", "scram-sha-256", "-E", "UTF8"]
-    subprocess.run(
-        [*initdb, "--locale=C", "--no-sync", f"--pwfile={password}"],
-        check=True,
-        capture_output=True,
-        cwd="/",
-        env=install.environment(),
-        **install.run_as(who),
-    )
-    password.unlink()
+    old = PlainServer(home / "postgres", 16)
+    old.create()
     passwords = {name: f"pw-{name}" for name in (server.OWNER, *server.WORKERS)}
-    (home / "credentials.json").write_text(json.dumps(passwords | {"postgres": "old-password"}))
-    (home / "server.json").write_text(json.dumps({"port": port, "dbname": "stageline"}))
-    process = old_server(home, port)
-    with old_session(port, "postgres") as session:
+    (home / "credentials.json").write_text(json.dumps(passwords | {"postgres": PASSWORD}))
+    (home / "server.json").write_text(json.dumps({"port": old.port, "dbname": "stageline"}))
+    old.start()
+    with old.session() as session:
         session.execute("create role stageline_owner login createrole password 'other'")
         session.execute("create database stageline owner stageline_owner")
-    with old_session(port, "stageline") as session:
+    with old.session("stageline") as session:
         session.execute("create table public.kept as select generate_series(1, 1000) as a")
         session.execute("alter table public.kept owner to stageline_owner")
-    return process, port
-
-
-def old_server(home: Path, port: int) -> subprocess.Popen[bytes]:
-    """Starts PostgreSQL 16 on the data of `old_data`."""
-    data = home / "postgres"
-    who = install.account(data)
-    return subprocess.Popen(
-        [
-            install.programs(who, 16) / "postgres",
-            *("-D", data),
-            *("-p", str(port)),
-            *("-c", "unix_socket_directories="),
-        ],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        cwd="/",
-        env=install.environment(),
-        **install.run_as(who),
-    )
-
-
-def old_session(port: int, dbname: str) -> psycopg.Connection[object]:
-    """A session of the superuser on the server of `old_data`, once it answers."""
-    deadline = time.monotonic() + 30
-    while True:
-        try:
-            return psycopg.connect(
-                host="127.0.0.1",
-                port=port,
-                user="postgres",
-                password="old-password",
-                dbname=dbname,
-                autocommit=True,
-            )
-        except psycopg.OperationalError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.05)
+    return old
 
 
 def test_data_of_an_older_postgresql_that_crashed_are_upgraded(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     use(monkeypatch, home)
-    process, _ = old_data(home)
-    process.kill()
-    process.wait()
+    old_home(home).kill()
     result = start(home)
     assert result.notes == ("The data was upgraded from PostgreSQL 16 to 18.",)
     assert str(value(home, "show server_version")).startswith("18.")
@@ -406,21 +340,21 @@ def test_an_upgrade_that_fails_leaves_the_old_data(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     use(monkeypatch, home)
-    process, port = old_data(home)  # its server still runs, as after an update of the checkout
-    with old_session(port, "postgres") as session:
+    old = old_home(home)  # its server still runs, as after an update of the checkout
+    with old.session() as session:
         session.execute("alter database template0 allow_connections true")  # pg_upgrade refuses
     with pytest.raises(StagelineError, match=r"pg_upgrade failed: .*The log is .*postgres\.log"):
         start(home)
-    process.wait()
+    old.wait()
     assert (home / "postgres" / "PG_VERSION").read_text().strip() == "16"
     assert "template0" in server.log_file(home).read_text()
     # The old data still serve; and once the reason is gone, the upgrade works.
-    again = old_server(home, port)
-    with old_session(port, "stageline") as session:
+    old.start()
+    with old.session("stageline") as session:
         assert session.execute("select count(*) from kept").fetchone() == (1000,)
         session.execute("alter database template0 allow_connections false")
     assert "upgraded from PostgreSQL 16" in " ".join(start(home).notes)
-    again.wait()
+    old.wait()
     with connect("owner") as session:
         assert session.execute("select count(*) from kept").fetchone() == (1000,)
 
