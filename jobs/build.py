@@ -41,6 +41,8 @@ _DBT = (sys.executable, "-c", "from dbt.cli.main import cli; cli()")
 #: A database error that repeats a value of a row, which may be personal data.
 _VALUE = re.compile(r"(syntax for type [\w ]+: |value ).*")
 
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+
 
 @dataclass(frozen=True)
 class Node:
@@ -164,7 +166,7 @@ def build(
     """
     target_path = target_path or project / "target"
     arguments = [
-        *("--no-use-colors", "--log-format", "json", "--log-level", "info", command),
+        *("--log-format", "json", "--log-level", "info", "--log-format-file", "text", command),
         *("--project-dir", str(project), "--profiles-dir", str(project)),
         *("--target-path", str(target_path), "--log-path", str(project / "logs")),
         *(("--select", *select.split()) if select else ()),
@@ -178,6 +180,10 @@ def build(
     )
     report = BuildReport(uuid.uuid4())
     with _only_build(target or os.environ.get("STAGELINE_DBT_TARGET", "prod")) as ops:
+        # Who still says so held the lock that we hold now, and was killed.
+        ops.execute(
+            "update ops.builds set status = 'failed', finished_at = now() where status = 'running'"
+        )
         ops.execute(
             "insert into ops.builds (build_id, started_at, status, selector)"
             " values (%s, %s, 'running', %s)",
@@ -437,17 +443,15 @@ def _compiled_paths(target_path: Path) -> dict[str, Path]:
     return found
 
 
+#: Lines that announce the line which tells something.
+_HEADING = re.compile(
+    r"(\[ERROR\]: )?(Encountered an error:?|(Database|Runtime|Compilation|Parsing) Error.*|"
+    r"Traceback.*|File .*)?"
+)
+
+
 def _first_line(messages: Sequence[str]) -> str:
     """The first line that tells something, without values of rows."""
-    for message in messages:
-        for raw in message.splitlines():
-            line = re.sub(r"\x1b\[[0-9;]*m", "", raw).strip()
-            headings = (
-                "Database Error",
-                "Runtime Error",
-                "Compilation Error",
-                "Encountered an error",
-            )
-            if line and not line.startswith((*headings, "Traceback", "File ")):
-                return _VALUE.sub(r"\1(hidden)", line).rstrip(".")
-    return ""
+    lines = (_COLOUR.sub("", line).strip() for message in messages for line in message.splitlines())
+    telling = next((line for line in lines if not _HEADING.fullmatch(line)), "")
+    return _VALUE.sub(r"\1(hidden)", telling).rstrip(".")

@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 #: How many warnings are shown one by one; the rest stands in the report.
 _SHOWN = 5
 
-#: Kinds of nodes in the order in which they are told, and their plural.
+#: Kinds of nodes in the order in which they are told, one and many.
 _KINDS = {
-    "seed": "seeds",
-    "model": "models",
-    "snapshot": "snapshots",
-    "test": "data tests",
-    "unit_test": "unit tests",
+    "seed": ("seed", "seeds"),
+    "model": ("model", "models"),
+    "snapshot": ("snapshot", "snapshots"),
+    "test": ("data test", "data tests"),
+    "unit_test": ("unit test", "unit tests"),
 }
 
 
@@ -70,7 +70,7 @@ def build(
             dbt_vars={"as_of": instant.isoformat()} if instant else None,
         )
     tell_warnings([node.sentence() for node in report.warnings], "target/run_results.json")
-    click.echo(f"Built in {report.seconds:.1f} s: {built(report.counts())}. All is well.")
+    click.echo(f"Done in {report.seconds:.1f} s: {built(report.counts())}.")
     click.echo("Next: `stageline psql` to read the tables in schema kpis.")
 
 
@@ -138,7 +138,16 @@ def tell_warnings(warnings: list[str], rest: str) -> None:
 
 
 def built(counts: dict[str, int]) -> str:
-    """Counts per kind of node as a phrase: ``13 seeds, 51 models, 250 data tests passed``."""
-    made = [f"{counts[kind]} {word}" for kind, word in _KINDS.items() if counts.get(kind)]
-    passed = " passed" if any(counts.get(kind) for kind in ("test", "unit_test")) else ""
-    return (", ".join(made) or "nothing") + passed
+    """Counts per kind of node: ``13 seeds and 51 models built; 250 data tests passed``."""
+
+    def listed(kinds: tuple[str, ...], verb: str) -> list[str]:
+        found = [
+            f"{counts[kind]} {_KINDS[kind][counts[kind] != 1]}"
+            for kind in kinds
+            if counts.get(kind)
+        ]
+        return [f"{', '.join(found)} {verb}"] if found else []
+
+    made = listed(("seed", "model", "snapshot"), "built")
+    tested = listed(("test", "unit_test"), "passed")
+    return "; ".join(made + tested) or "nothing to build"

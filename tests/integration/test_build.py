@@ -155,9 +155,10 @@ def test_old_results_prove_nothing(tiny: Tiny) -> None:
     results = project / "target" / "run_results.json"
     old = json.loads(results.read_text())
     assert old["results"]
-    (project / "models" / "broken.yml").write_text("models: [")
+    (project / "models" / "lost.sql").write_text("select * from {{ ref('nowhere') }}")
 
-    with pytest.raises(BuildError, match="could not start") as caught:
+    reason = r"could not start: Model 'model.tiny.lost' .* depends on a node named 'nowhere'"
+    with pytest.raises(BuildError, match=reason) as caught:
         build(project=project)
 
     assert caught.value.report.nodes == []
