@@ -163,11 +163,10 @@ def _converted(
     except pa.ArrowInvalid:  # the 30th of February, 25 o'clock: read_value finds and names them
         return None
     for bound, within in ((reading.least, pc.greater_equal), (reading.most, pc.less_equal)):
-        if bound is not None:
-            limit = pa.scalar(bound).cast(pa.decimal128(38, DECIMALS))
-            compared = values.cast(pa.decimal128(38, DECIMALS)) if bound % 1 else values
-            limit = limit if bound % 1 else limit.cast(values.type)
-            fits = pc.and_(fits, pc.fill_null(within(compared, limit), False))
+        if bound is not None and reading.type in {"numeric", "integer"}:
+            number = values.cast(TYPES["numeric"])
+            limit = pa.scalar(bound).cast(TYPES["numeric"])
+            fits = pc.and_(fits, pc.fill_null(within(number, limit), False))
     return values, fits
 
 

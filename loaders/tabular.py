@@ -137,7 +137,8 @@ def open_rows(path: Path, mapping: Mapping) -> RowFile:
     if mapping.encoding is None and head[:2] in {b"\xff\xfe", b"\xfe\xff"}:
         encoding = "utf-16"
     sample = _sample(path, encoding)
-    if "\0" in sample:
+    # a stray NUL is one row's fault; a header with one, or many of them, is no text
+    if "\0" in sample.partition("\n")[0] or sample.count("\0") * 100 > len(sample):
         raise StagelineError(
             f"{path} is not a text file (it holds NUL bytes)."
             " CSV, JSON lines and Parquet can be read."
@@ -350,7 +351,7 @@ def _csv_batches(
                     reason = f"has {_columns(len(row))}, the header {width}"
             if reason is not None:
                 if len(lines.taken) > 1:
-                    reason = f"a quote is opened and not closed on this line ({reason})"
+                    reason = "a quote is opened on this line and not closed where its value ends"
                     lines.put_back()
                 broken.append(Broken(start, "".join(lines.taken).rstrip("\r\n"), reason))
             if len(rows) + len(broken) >= BATCH_ROWS:

@@ -248,11 +248,12 @@ def _next(done: "FileLoad", *, dry_run: bool) -> str:
 
 
 def _said(reject: "Reject") -> str:
-    return f"{reject.field}: {reject.reason}" if reject.field else reject.reason
+    return _short(f"{reject.field}: {reject.reason}" if reject.field else reject.reason, 400)
 
 
 def _short(text: str, most: int = 160) -> str:
-    line = " ".join(text.split())
+    # what a terminal would take for a command is written out
+    line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(text.split()))
     return line if len(line) <= most else line[: most - 3] + "..."
 
 
