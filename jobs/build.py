@@ -158,17 +158,19 @@ def build(
         command: dbt command with results (``build``, ``seed``, ``run``, ``test``, ``snapshot``).
         title: What to call it while it runs.
         project: Folder of ``dbt_project.yml`` and ``profiles.yml``.
-        target_path: Where dbt keeps what it compiles; default: the project's ``target``.
+        target_path: Where dbt keeps what it compiles; default: ``DBT_TARGET_PATH``, or ``target``
+            in the project.
 
     Raises:
         BuildError: a node failed, dbt could not start, or the build was stopped.
         StagelineError: another build of this target is running, or the database is out of reach.
     """
-    target_path = target_path or project / "target"
+    target_path = target_path or _folder("DBT_TARGET_PATH", project / "target")
+    log_path = _folder("DBT_LOG_PATH", project / "logs")
     arguments = [
         *("--log-format", "json", "--log-level", "info", "--log-format-file", "text", command),
         *("--project-dir", str(project), "--profiles-dir", str(project)),
-        *("--target-path", str(target_path), "--log-path", str(project / "logs")),
+        *("--target-path", str(target_path), "--log-path", str(log_path)),
         *(("--select", *select.split()) if select else ()),
         *(("--exclude", *exclude.split()) if exclude else ()),
         *(("--full-refresh",) if full_refresh else ()),
@@ -192,7 +194,7 @@ def build(
         started = time.monotonic()
         failure: BuildError | None = None
         try:
-            _run(arguments, report, title, project, target_path, ops.fileno())
+            _run(arguments, report, title, project, target_path, log_path, ops.fileno())
         except BuildError as error:
             failure = error
         report.seconds = round(time.monotonic() - started, 3)
@@ -200,6 +202,11 @@ def build(
     if failure is not None:
         raise failure
     return report
+
+
+def _folder(variable: str, default: Path) -> Path:
+    """The folder that dbt's own variable names, as dbt would read it."""
+    return Path(os.environ.get(variable) or default).resolve()
 
 
 @contextmanager
@@ -303,6 +310,7 @@ def _run(
     title: str,
     project: Path,
     target_path: Path,
+    log_path: Path,
     lock: int,
 ) -> None:
     results = target_path / "run_results.json"
@@ -339,11 +347,10 @@ def _run(
                 report,
                 exit_code=128 + stopped[0],
             )
-        _judge(report, said, code, project)
+        _judge(report, said, code, log_path / "dbt.log")
 
 
-def _judge(report: BuildReport, said: _Progress, code: int, project: Path) -> None:
-    log_file = project / "logs" / "dbt.log"
+def _judge(report: BuildReport, said: _Progress, code: int, log_file: Path) -> None:
     if report.failures:
         skipped = f", {len(report.skipped)} more were skipped" if report.skipped else ""
         raise BuildError(

@@ -275,7 +275,10 @@ def _check(
     table: RawTable,
     table_rules: list[Rule],
 ) -> list[Result]:
-    asset = source.add_table_asset(table.name, schema_name=table.schema, table_name=table.table)
+    with warnings.catch_warnings():
+        # It would rather have one data source, and so one pool of connections, per schema.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        asset = source.add_table_asset(table.name, schema_name=table.schema, table_name=table.table)
     definition = context.validation_definitions.add(
         gx.ValidationDefinition(
             name=table.name,

@@ -1,6 +1,8 @@
 """``stageline demo``: the whole job on the sample data and the demo source, and its numbers."""
 
 import json
+import shutil
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -311,7 +313,7 @@ def _demo_numbers(kpis: "psycopg.Connection[Any]") -> None:
             Column(f"value{unit}", True),
             Column("weighted by probability", True),
         ),
-        [*rows, ("in all", *(f"{number:,.0f}" for number in totals))],
+        [*rows, ("all leads", *(f"{number:,.0f}" for number in totals))],
         title="Demo source",
     )
     click.echo()
@@ -327,19 +329,34 @@ def _next(checks: "Report", files: list[Path]) -> None:
         )
     else:
         login = "any user that is a member of stageline_reader"
+    bin_ = _bin()
+    command = f"{bin_}stageline"
     lines = [
-        ("Look at the tables", "stageline psql   (schema kpis; \\dt kpis.*)"),
+        ("Look at the tables", f'{command} psql   (then: "\\dt kpis.*")'),
         ("Connect a BI tool", f"{where}, {login}"),
-        ("Read the docs", "dbt docs generate && dbt docs serve"),
+        ("Read the docs", f"{bin_}dbt docs generate && {bin_}dbt docs serve"),
         ("Data quality report", str(checks.docs / "index.html")),
         ("Files of the demo", ", ".join(str(path) for path in files)),
-        ("Load a file of yours", "stageline load file leads.csv --as leads, then stageline build"),
-        ("Without the sample", "stageline demo --remove, then stageline build"),
+        (
+            "Load a file of yours",
+            f"{command} load file leads.csv --as leads, then {command} build",
+        ),
+        ("Without the sample", f"{command} demo --remove, then {command} build"),
     ]
     click.echo("What next")
     width = max(len(name) for name, _ in lines)
     for name, text in lines:
         click.echo(f"  {name.ljust(width)}  {text}")
+
+
+def _bin() -> str:
+    """What to write before a command of ours so that a shell in this folder finds it."""
+    folder = Path(sys.executable).parent
+    found = shutil.which("stageline")
+    if found is not None and Path(found).parent.resolve() == folder.resolve():
+        return ""
+    cwd = Path.cwd()
+    return f"{folder.relative_to(cwd) if folder.is_relative_to(cwd) else folder}/"
 
 
 def _pct(part: int, whole: int) -> str:

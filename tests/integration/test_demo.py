@@ -1,0 +1,147 @@
+"""``stageline demo`` from nothing to numbers, as a newcomer runs it; again; and out again."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs.inputs import fingerprint
+from stageline import config
+from stageline import server as embedded
+from stageline.config import PROJECT_ROOT
+from stageline.database import connect
+
+
+@pytest.fixture
+def nothing(short_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A home with no server in it yet; what the command starts there is stopped at the end."""
+    folder = short_folder / "newcomer"
+    folder.mkdir()
+    monkeypatch.setenv("STAGELINE_HOME", str(folder / "home"))
+    monkeypatch.setenv("STAGELINE_OUTPUT", str(folder / "output"))
+    monkeypatch.setenv("STAGELINE_ENV_FILE", str(folder / ".env"))
+    monkeypatch.setenv("STAGELINE_PORT", "55433")
+    monkeypatch.setenv("DBT_TARGET_PATH", str(folder / "target"))
+    monkeypatch.setenv("DBT_LOG_PATH", str(folder / "logs"))
+    config.settings.cache_clear()
+    try:
+        yield folder
+    finally:
+        embedded.stop(folder / "home")
+        config.settings.cache_clear()
+
+
+def demo(*arguments: str) -> tuple[str, list[dict[str, Any]], float]:
+    """What it said on stdout, its JSON lines, and its seconds."""
+    started = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-m", "stageline", "demo", *arguments],
+        cwd=PROJECT_ROOT,
+        env={**os.environ, "COLUMNS": "200"},
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    lines = [json.loads(line) for line in done.stderr.splitlines() if line.startswith("{")]
+    return done.stdout, lines, time.monotonic() - started
+
+
+def row(text: str, name: str) -> list[str]:
+    """The cells of the line that begins with ``name``."""
+    (line,) = [line for line in text.splitlines() if line.startswith(name)]
+    return [cell.strip() for cell in line.split("  ") if cell.strip()]
+
+
+def counted() -> dict[str, int]:
+    """Rows of every table of raw data and KPIs."""
+    with connect("owner") as session:
+        names = session.execute(
+            "select format('%I.%I', schemaname, tablename) from pg_tables"
+            " where schemaname in ('raw_demo', 'raw_sample', 'kpis', 'snapshots', 'settings')"
+            " and tablename not like '\\_dlt\\_%'"
+        ).fetchall()
+        return {
+            name: session.execute(f"select count(*) from {name}").fetchone()[0]  # type: ignore[index, arg-type]  # noqa: S608 - names come from the catalogue, quoted
+            for (name,) in names
+        }
+
+
+@pytest.mark.timeout(600)
+def test_from_nothing_to_numbers_and_again(nothing: Path) -> None:
+    text, log, first = demo()
+
+    # The table of the KPI dictionary.
+    assert row(text, "KPI") == ["KPI", "unit", "Jan 2024", "Feb 2024"]
+    assert row(text, "Leads")[2:] == ["8", "4"]
+    assert row(text, "Reached SQL")[2:] == ["4 (50.0 %)", "3 (75.0 %)"]
+    assert row(text, "Won")[2:] == ["3 (37.5 %)", "1 (25.0 %)"]
+    assert row(text, "Ticket SLA compliance")[2:] == ["95.0 %", "100.0 %"]
+    assert row(text, "Customer satisfaction")[2:] == ["4.00", "4.50"]
+    (january, february) = row(text, "Overall health")[2:]
+    for told, expected in ((january, 73), (february, 78)):
+        score, status = told.split()
+        assert abs(float(score) - expected) <= 0.5 and status == "good"
+    assert "Tickets that met both targets: 90.0 % (9 of 10)" in text
+    assert row(text, "all leads")[1:4] == ["5", "462,000", "254,500"]
+    assert [row(text, stage)[1] for stage in ("Qualification", "Proposal", "Negotiation")] == [
+        "2",
+        "1",
+        "1",
+    ]
+    # What was done, and where to go.
+    assert "data tests" in text and "passed" in text
+    assert "stageline_reader" in text and "credentials.json" in text
+    for name in ("sales_pipeline.json", "daily_summary.json", "data_docs/index.html"):
+        assert (nothing / "output" / name).exists() and name in text
+    done = [line["step"] for line in log if line["event"] == "done"]
+    assert done.index("quality checks") < done.index("Build and test the models")
+    (checks,) = [line for line in log if line["event"] == "done" and "tables" in line]
+    assert checks["tables"] == 8 and checks["critical"] == 0
+
+    before = counted()
+    assert before["raw_demo.opportunities"] == 5 and before["raw_sample.sample_leads"] == 12
+    again, _, second = demo()
+    assert counted() == before
+    assert row(again, "Leads")[2:] == ["8", "4"]
+    assert "Nothing has changed since the last build" in again
+    assert second < first / 2
+
+    told, _, _ = demo("--remove")
+    assert "stageline build" in told
+    with connect("jobs") as session:
+        assert session.execute(
+            "select count(*) from settings.projects where is_active"
+        ).fetchone() == (0,)
+
+
+@pytest.mark.usefixtures("database")
+def test_the_fingerprint_sees_what_a_build_depends_on() -> None:
+    made_from = fingerprint()
+    assert fingerprint() == made_from
+
+    with connect("loader") as session:
+        session.execute("insert into raw_demo.opportunities (id) values ('by hand')")
+    # The counters are written a moment after the session has ended.
+    wait_until(lambda: fingerprint() != made_from)
+    after_load = fingerprint()
+
+    with connect("owner") as session:
+        session.execute(
+            "insert into settings.projects (source_system, project_id) values ('a', 'b')"
+        )
+    wait_until(lambda: fingerprint() != after_load)
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.1)
