@@ -142,7 +142,7 @@ def test_a_write_that_fails_leaves_the_old_file(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(StagelineError, match="summary.json cannot be written: No space left"):
+    with pytest.raises(StagelineError, match=r"summary\.json cannot be written: No space left"):
         demo.write_whole(path, "new")
     assert path.read_text() == "old"
     assert list(tmp_path.glob(".summary*")) == []
@@ -167,7 +167,7 @@ def test_a_crash_leaves_the_old_file(tmp_path: Path, moment: str) -> None:
 
 def test_a_folder_that_cannot_be_made_is_one_clear_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(StagelineError, match="cannot be written: .*SALES_PIPELINE_CACHE"):
+    with pytest.raises(StagelineError, match=r"cannot be written: .*SALES_PIPELINE_CACHE"):
         demo.write_whole(tmp_path / "file" / "below" / "x.json", "{}")
 
 

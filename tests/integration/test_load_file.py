@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -114,9 +115,14 @@ def test_a_large_file_with_a_few_broken_lines(tmp_path: Path) -> None:
     result = stageline("load", "file", path, "--as", "leads")
     assert result.returncode == 0, result.stderr
     assert "leads.csv as leads, project default: 100000 rows read" in result.stdout
-    assert result.stdout.split("The first rejected")[0].split()[-10:] == (
-        "new 99995 changed 0 unchanged 0 duplicate 0 rejected 5".split()
-    )
+    counts = dict(re.findall(r"^  (\w+) +(\d+)$", result.stdout, re.MULTILINE))
+    assert counts == {
+        "new": "99995",
+        "changed": "0",
+        "unchanged": "0",
+        "duplicate": "0",
+        "rejected": "5",
+    }
     assert "line 50002: a quote is opened on this line" in result.stdout
     assert (
         "line 70002: stage: 'wonn' is not one of lead, sql, opportunity, won, lost" in result.stdout
@@ -336,9 +342,7 @@ def test_a_header_without_rows_loads_nothing_in_peace(tmp_path: Path) -> None:
     ("arguments", "code", "said"),
     [
         (["none.csv", "--as", "leads"], 1, "error: none.csv cannot be read: No such file"),
-        (["none.csv", "--as", "leeds"], 1, "error: There is no entity 'leeds'"),
         (["none.csv"], 2, "Missing option '--as'"),
-        ([".", "--as", "leads"], 1, "error: . is a folder"),
     ],
 )
 def test_mistakes_are_one_line(arguments: list[str], code: int, said: str) -> None:
@@ -346,6 +350,11 @@ def test_mistakes_are_one_line(arguments: list[str], code: int, said: str) -> No
     assert result.returncode == code
     assert said in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_an_unknown_entity_is_named_with_those_that_are_known(tmp_path: Path) -> None:
+    with pytest.raises(StagelineError, match=r"no entity 'leeds'\. There are: leads, "):
+        load_file(tmp_path / "none.csv", "leeds")
 
 
 def test_every_load_stands_in_the_book(tmp_path: Path) -> None:
@@ -419,7 +428,7 @@ files.touched = lambda *given: os.kill(os.getpid(), 9)
 def test_a_load_that_was_killed_is_made_good_by_the_next(
     tmp_path: Path, moment: str, run_python: Callable[[str], int]
 ) -> None:
-    path = leads(tmp_path / "leads.csv", 30_000, lead_77="x", lead_78="y")
+    path = leads(tmp_path / "leads.csv", 6_000, lead_77="x", lead_78="y")
     code = (
         "import os, sys\nfrom pathlib import Path\n"
         f"{KILLS[moment]}\n"
@@ -427,11 +436,11 @@ def test_a_load_that_was_killed_is_made_good_by_the_next(
         f"load_file(Path({str(path)!r}), 'leads')\n"
     )
     assert run_python(code) == -9
-    assert len(table("leads", "lead_id")) in {0, 29_998}  # all of them or none
+    assert len(table("leads", "lead_id")) in {0, 5_998}  # all of them or none
     done = load_file(path, "leads")
-    assert done.new + done.unchanged == 29_998
+    assert done.new + done.unchanged == 5_998
     undisturbed = load_file(path, "leads", project_id="undisturbed")
-    assert undisturbed.new == 29_998
+    assert undisturbed.new == 5_998
     fields = [field.name for field in ENTITIES["leads"].fields]
     columns = ["source_system", *fields, "source_file", "source_line"]
     assert table("leads", *columns) == table("leads", *columns, project="undisturbed")
