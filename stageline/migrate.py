@@ -8,10 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
-from alembic import command
-from alembic.config import Config
-from alembic.util.exc import CommandError
-from sqlalchemy import NullPool, create_engine
 
 from stageline import roles
 from stageline.database import connect
@@ -94,6 +90,12 @@ def downgrade(revision: str) -> None:
 
 
 def _alembic(action: str, revision: str) -> None:
+    # Imported here: most commands only ask which revision the database is at.
+    from alembic import command
+    from alembic.config import Config
+    from alembic.util.exc import CommandError
+    from sqlalchemy import NullPool, create_engine
+
     if not re.fullmatch(r"head|base|\d{4}|[+-]\d", revision):
         raise StagelineError(f"There is no migration {revision!r}; the newest is {head()}.")
     config = Config()
@@ -108,8 +110,6 @@ def _alembic(action: str, revision: str) -> None:
             getattr(command, action)(config, revision)
             connection.commit()
     except CommandError as error:
-        raise StagelineError(f"Migration to {revision} failed: {error}.") from None
-    except psycopg.Error as error:  # pragma: no cover - SQLAlchemy wraps these
         raise StagelineError(f"Migration to {revision} failed: {error}.") from None
     finally:
         engine.dispose()

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from plain_postgres import PlainServer
 from psycopg import sql
 
 from stageline import config, dbt_environment, migrate, roles
 from stageline.database import connect, connection
 from stageline.errors import StagelineError
+from tests.plain_postgres import PlainServer
 
 LOGIN = "crm team"  # a name and a password that have to be quoted everywhere
 SECRET = "p@ss'/word%"

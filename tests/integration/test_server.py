@@ -15,12 +15,12 @@ from pathlib import Path
 import psutil
 import psycopg
 import pytest
-from plain_postgres import PASSWORD, PlainServer
 
-from stageline import config, dbt_environment, migrate, server
+from stageline import config, dbt_environment, migrate, roles, server
 from stageline import postgres_install as install
 from stageline.database import connect
 from stageline.errors import StagelineError
+from tests.plain_postgres import PASSWORD, PlainServer
 
 PORT = 56100
 
@@ -302,7 +302,7 @@ def old_home(home: Path) -> PlainServer:
     home.mkdir(mode=0o711)
     old = PlainServer(home / "postgres", 16)
     old.create()
-    passwords = {name: f"pw-{name}" for name in (server.OWNER, *server.WORKERS)}
+    passwords = {name: f"pw-{name}" for name in (server.OWNER, *roles.WORKERS)}
     (home / "credentials.json").write_text(json.dumps(passwords | {"postgres": PASSWORD}))
     (home / "server.json").write_text(json.dumps({"port": old.port, "dbname": "stageline"}))
     old.start()
