@@ -46,11 +46,13 @@ def _run(
         raise StagelineError(f"{arguments[0]} failed: {last_words(log, begin)} The log is {log}.")
 
 
-def _folder_for(site: Site, name: str) -> Path:
-    """An empty folder beside the data, owned by the account that runs the server."""
-    path = site.data.with_name(name)
-    shutil.rmtree(path, ignore_errors=True)
-    path.mkdir(mode=0o700)
+def _new_folder(site: Site) -> Path:
+    """An empty folder beside the data, owned by the account that runs the server.
+
+    Its name is new each time, because the ``initdb`` of a killed command may still be writing to
+    its own.
+    """
+    path = Path(tempfile.mkdtemp(prefix="postgres.new.", dir=site.data.parent))
     if site.who is not None:
         os.chown(path, site.who.uid, site.who.gid)
     return path
@@ -92,7 +94,7 @@ def _initdb(site: Site, target: Path, *more: str) -> None:
 def create(site: Site) -> None:
     """Makes the data folder beside its place and moves it there whole."""
     try:
-        target = _folder_for(site, "postgres.new")
+        target = _new_folder(site)
         _initdb(site, target, "--data-checksums")
         target.rename(site.data)
     except OSError as error:
@@ -101,7 +103,12 @@ def create(site: Site) -> None:
 
 
 def tidy(site: Site) -> None:
-    """Undoes what a crash in the middle of an upgrade has left."""
+    """Removes what a command that was killed has left, and undoes half an upgrade."""
+    for left in site.data.parent.glob("postgres.new.*"):
+        if left.is_dir():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            left.unlink(missing_ok=True)
     if site.data.exists():
         return
     for version in install.versions():
@@ -149,7 +156,7 @@ def _upgrade(site: Site, version: int) -> None:
     with launched(site, version):  # a server that crashed has to recover under its own version
         pass
     checksums = _checksums(site, version)
-    new = _folder_for(site, "postgres.new")
+    new = _new_folder(site)
     _initdb(site, new, "--data-checksums" if checksums else "--no-data-checksums")
     with tempfile.TemporaryDirectory(prefix="stageline-", dir="/tmp") as scratch:
         if site.who is not None:

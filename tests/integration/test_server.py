@@ -363,9 +363,29 @@ def test_a_crash_between_the_two_renames_of_an_upgrade(shared: Path) -> None:
     start(shared)
     server.stop(shared)
     (shared / "postgres").rename(shared / "postgres-18")  # as `postgres-16` would stand there
-    (shared / "postgres.new").mkdir()
+    (shared / "postgres.new.half").mkdir()
     assert not start(shared).created
     assert not (shared / "postgres-18").exists()
+
+
+def test_a_first_start_that_was_killed_is_done_again(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(monkeypatch, home)
+    # Its `initdb` goes on for a while after the command is gone, and must not meet the next one's.
+    with subprocess.Popen(
+        [sys.executable, "-m", "stageline", "up"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    ) as first:
+        while not list(home.glob("postgres.new.*/global")):
+            assert first.poll() is None
+            time.sleep(0.005)
+        first.kill()
+    assert start(home).created
+    assert value(home, "select count(*) from pg_database where datname = 'stageline'") == 1
+    deadline = time.monotonic() + 20
+    while list(home.glob("postgres.new*")):  # at the latest once that `initdb` has ended, too
+        assert time.monotonic() < deadline
+        start(home)
 
 
 def test_data_of_an_unknown_postgresql_are_left_alone(shared: Path) -> None:
