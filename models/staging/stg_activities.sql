@@ -14,7 +14,9 @@ final as (
         files.source_system,
         files.project_id,
         files.activity_id,
-        case when files.lead_id is not null then {{ entity_key('lead_id', 'files') }} end as lead_key,
+        case
+            when files.lead_id is not null then {{ entity_key('lead_id', 'files') }}
+        end as lead_key,
         coalesce(files.facility_id, 'unassigned') as facility_id,
         coalesce(files.rep_id, 'unassigned') as rep_id,
         files.activity_type,

@@ -28,7 +28,8 @@ final as (
         records.status,
         records.is_compliant,
         coalesce(records.is_deleted, false) as is_deleted,
-        {{ local_month('records.submitted_at', "coalesce(projects.timezone, 'UTC')") }} as submitted_month,
+        {{ local_month('records.submitted_at', "coalesce(projects.timezone, 'UTC')") }}
+            as submitted_month,
         records.submitted_at,
         records.due_at,
         records.decided_at,

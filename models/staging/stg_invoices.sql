@@ -24,13 +24,16 @@ final as (
         records.source_system,
         records.project_id,
         records.invoice_id,
-        case when records.opportunity_id is not null then {{ entity_key('opportunity_id') }} end as opportunity_key,
+        case
+            when records.opportunity_id is not null then {{ entity_key('opportunity_id') }}
+        end as opportunity_key,
         coalesce(records.facility_id, 'unassigned') as facility_id,
         records.status,
         records.amount,
         upper(coalesce(records.currency, projects.currency, 'XXX')) as currency,
         coalesce(records.is_deleted, false) as is_deleted,
-        {{ local_month('records.issued_at', "coalesce(projects.timezone, 'UTC')") }} as issued_month,
+        {{ local_month('records.issued_at', "coalesce(projects.timezone, 'UTC')") }}
+            as issued_month,
         records.issued_at,
         records.due_at,
         records.paid_at,

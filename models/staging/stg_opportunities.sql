@@ -41,7 +41,8 @@ final as (
         upper(coalesce(records.currency, projects.currency, 'XXX')) as currency,
         records.win_probability,
         coalesce(records.is_deleted, false) as is_deleted,
-        {{ local_month('records.created_at', "coalesce(projects.timezone, 'UTC')") }} as created_month,
+        {{ local_month('records.created_at', "coalesce(projects.timezone, 'UTC')") }}
+            as created_month,
         records.expected_close_date,
         records.created_at,
         records.closed_at,

@@ -25,11 +25,14 @@ final as (
         records.project_id,
         records.response_id,
         coalesce(records.facility_id, 'unassigned') as facility_id,
-        case when records.ticket_id is not null then {{ entity_key('ticket_id') }} end as ticket_key,
+        case
+            when records.ticket_id is not null then {{ entity_key('ticket_id') }}
+        end as ticket_key,
         records.survey_type,
         records.score,
         coalesce(records.is_deleted, false) as is_deleted,
-        {{ local_month('records.responded_at', "coalesce(projects.timezone, 'UTC')") }} as responded_month,
+        {{ local_month('records.responded_at', "coalesce(projects.timezone, 'UTC')") }}
+            as responded_month,
         records.responded_at,
         records.record_origin
     from records

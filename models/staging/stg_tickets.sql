@@ -30,7 +30,8 @@ final as (
         records.status,
         coalesce(records.waiting_seconds, 0) as waiting_seconds,
         coalesce(records.is_deleted, false) as is_deleted,
-        {{ local_month('records.created_at', "coalesce(projects.timezone, 'UTC')") }} as created_month,
+        {{ local_month('records.created_at', "coalesce(projects.timezone, 'UTC')") }}
+            as created_month,
         records.created_at,
         records.first_response_at,
         records.first_resolved_at,

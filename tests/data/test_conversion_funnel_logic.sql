@@ -10,4 +10,6 @@ group by
     facility_id,
     rep_id,
     month
-having count(*) != 4 or count(*) filter (where funnel_stage in ('lead', 'sql', 'opportunity', 'won')) != 4
+having
+    count(*) != 4
+    or count(*) filter (where funnel_stage in ('lead', 'sql', 'opportunity', 'won')) != 4

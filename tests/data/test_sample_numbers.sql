@@ -76,30 +76,54 @@ measured as (
     from funnel
     union all
     select
-        cast(month as {{ type_label() }}) || ' ' || funnel_stage || ' % of leads',
-        {{ pct('stage_count', 'leads') }}
+        cast(month as {{ type_label() }}) || ' ' || funnel_stage || ' % of leads' as number_name,
+        {{ pct('stage_count', 'leads') }} as measured
     from funnel
     union all
-    select cast(month as {{ type_label() }}) || ' SLA compliance %', round(sla_compliance_pct, 2)
+    select
+        cast(month as {{ type_label() }}) || ' SLA compliance %' as number_name,
+        round(sla_compliance_pct, 2) as measured
     from health
     union all
-    select cast(month as {{ type_label() }}) || ' overall health', round(overall_health, 2)
+    select
+        cast(month as {{ type_label() }}) || ' overall health' as number_name,
+        round(overall_health, 2) as measured
     from health
     union all
-    select cast(month as {{ type_label() }}) || ' mean CSAT', round(mean_csat, 2)
+    select
+        cast(month as {{ type_label() }}) || ' mean CSAT' as number_name,
+        round(mean_csat, 2) as measured
     from csat
     union all
-    select 'tickets', tickets from tickets
+    select
+        'tickets' as number_name,
+        tickets as measured
+    from tickets
     union all
-    select 'open tickets', open_tickets from tickets
+    select
+        'open tickets' as number_name,
+        open_tickets as measured
+    from tickets
     union all
-    select 'ticket compliance %', ticket_compliance_pct from tickets
+    select
+        'ticket compliance %' as number_name,
+        ticket_compliance_pct as measured
+    from tickets
     union all
-    select survey_type || ' responses', responses from responses
+    select
+        survey_type || ' responses' as number_name,
+        responses as measured
+    from responses
     union all
-    select 'lead value', amount from lead_value
+    select
+        'lead value' as number_name,
+        amount as measured
+    from lead_value
     union all
-    select 'opportunity value', amount from opportunity_value
+    select
+        'opportunity value' as number_name,
+        amount as measured
+    from opportunity_value
 ),
 
 expected as (

@@ -33,19 +33,15 @@ health as (
 ),
 
 facility_months as (
-    select facility_id, month from funnel
-    union
-    select facility_id, month from pipeline
-    union
-    select facility_id, month from outreach
-    union
-    select facility_id, month from revenue
-    union
-    select facility_id, month from compliance
-    union
-    select facility_id, month from tickets
-    union
-    select facility_id, month from satisfaction
+    {%- for part in [
+        'funnel', 'pipeline', 'outreach', 'revenue', 'compliance', 'tickets', 'satisfaction',
+    ] %}
+    select
+        facility_id,
+        month
+    from {{ part }}
+    {{ 'union' if not loop.last }}
+    {%- endfor %}
 ),
 
 leads_by_month as (
@@ -62,9 +58,17 @@ leads_by_month as (
 ),
 
 money_rows as (
-    select facility_id, month, currency from pipeline
+    select
+        facility_id,
+        month,
+        currency
+    from pipeline
     union
-    select facility_id, month, currency from revenue
+    select
+        facility_id,
+        month,
+        currency
+    from revenue
 ),
 
 -- Amounts of two currencies are never added: where a month has several, their columns stay empty

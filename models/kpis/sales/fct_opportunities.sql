@@ -64,8 +64,9 @@ final as (
             else coalesce(measured.win_probability, stages.default_win_probability)
         end as win_probability,
         measured.age_seconds,
-        case when measured.outcome = 'won' and measured.raw_cycle_seconds >= 0
-            then measured.raw_cycle_seconds
+        case
+            when measured.outcome = 'won' and measured.raw_cycle_seconds >= 0
+                then measured.raw_cycle_seconds
         end as sales_cycle_seconds,
         measured.created_month as month,
         measured.expected_close_date,

@@ -36,8 +36,9 @@ final as (
         record_origin,
         is_reviewed,
         {{ flag('is_reviewed = 1 and is_compliant') }} as is_compliant,
-        {{ flag('due_at is not null and (known_decided_at is not null or due_at < ' ~ as_of() ~ ')') }}
-            as timeliness_judged,
+        {{ flag(
+            'due_at < ' ~ as_of() ~ ' or (due_at is not null and known_decided_at is not null)'
+        ) }} as timeliness_judged,
         {{ flag('known_decided_at <= due_at') }} as is_on_time,
         {{ flag('raw_review_seconds < 0') }} as has_impossible_duration,
         case when raw_review_seconds >= 0 then raw_review_seconds end as review_seconds,
