@@ -29,6 +29,7 @@ from loaders.destination import FINGERPRINT, Target, clear_scratch, exclusive, l
 from loaders.entities import ENTITIES, Entity
 from loaders.load_log import Entry, logged
 from loaders.mapping import Mapping, Reading, read_mapping, readings
+from loaders.row_rules import row_problems
 from loaders.tabular import Batch, RowFile, open_rows
 from loaders.values import unreadable
 from stageline.config import settings
@@ -311,7 +312,7 @@ def _check(
 
     with pq.ParquetWriter(checked.fitting_path, schema, compression="lz4") as fitting:
         for batch in file.batches(wanted, moved):
-            columns, found = _read_batch(batch, rules)
+            columns, found = _read_batch(batch, rules, entity)
             count = len(batch.lines)
             checked.read += count + len(batch.broken)
             broken = [Reject(line.line, None, line.reason, line.text) for line in batch.broken]
@@ -348,7 +349,7 @@ def _check(
 
 
 def _read_batch(
-    batch: Batch, rules: list[Reading]
+    batch: Batch, rules: list[Reading], entity: Entity
 ) -> tuple[dict[str, pa.Array], dict[int, Reject]]:
     """The columns of a batch by field, and its rows that do not fit by index."""
     count = len(batch.lines)
@@ -360,6 +361,8 @@ def _read_batch(
         columns[rule.name] = column.values
         for index, reason in column.problems.items():
             problems.setdefault(index, []).append((rule.name, reason))
+    for index, problem in row_problems(entity.name, columns).items():
+        problems.setdefault(index, []).append(problem)
     found = {}
     for index, reasons in sorted(problems.items()):
         first, *others = reasons

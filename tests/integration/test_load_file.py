@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from stageline.errors import StagelineError
 
 pytestmark = pytest.mark.usefixtures("database")
 
+EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 START = datetime(2024, 1, 1, tzinfo=UTC)
 
 
@@ -218,6 +219,25 @@ def test_repeated_rows_within_a_file(tmp_path: Path) -> None:
     assert table("stage_events", "entity_type", "sequence") == [("deal", 1), ("deal", 2)]
 
 
+def test_a_score_has_to_suit_its_survey(tmp_path: Path) -> None:
+    path = tmp_path / "answers.csv"
+    path.write_text(
+        "response_id,survey_type,score,responded_at\n"
+        "r1,csat,5,2024-01-01T00:00Z\n"
+        "r2,csat,9,2024-01-01T00:00Z\n"
+        "r3,nps,9,2024-01-01T00:00Z\n"
+        "r4,csat,0,2024-01-01T00:00Z\n"
+        "r5,,0,2024-01-01T00:00Z\n"
+    )
+    done = load_file(path, "satisfaction")
+    assert [(reject.line, reject.field) for reject in done.first_rejects] == [
+        (3, "score"),
+        (5, "score"),
+        (6, "survey_type"),
+    ]
+    assert done.first_rejects[0].reason == "9 is no CSAT score (1 to 5)"
+
+
 def test_projects_are_kept_apart(tmp_path: Path) -> None:
     path = leads(tmp_path / "leads.csv", 10)
     assert load_file(path, "leads", project_id="north").new == 10
@@ -226,7 +246,7 @@ def test_projects_are_kept_apart(tmp_path: Path) -> None:
 
 
 def test_a_log_of_events_with_a_mapping_of_a_few_lines(tmp_path: Path) -> None:
-    mapping = Path(__file__).parents[2] / "docs" / "examples" / "receipt_events.yml"
+    mapping = EXAMPLES / "receipt_events.yml"
     path = tmp_path / "receipt_events.csv"
     lines = ["entity_id,stage,at,seq"]
     for number in range(600):
@@ -245,6 +265,38 @@ def test_a_log_of_events_with_a_mapping_of_a_few_lines(tmp_path: Path) -> None:
         START + timedelta(seconds=977 * 599, milliseconds=599),
         599,
     )
+
+
+def test_the_mapping_for_a_spreadsheet_in_the_examples(tmp_path: Path) -> None:
+    path = tmp_path / "deals.csv"
+    path.write_bytes(
+        "Deal ID;Owner;Deal name;Deal stage;Amount;Probability, %;"
+        "Create date;Close date;Expected\r\n"
+        "17;Ada;New roof;Closed Won;1\u00a0234,50;100;01.07.2024 12:00;-;31.07.2024\r\n"
+        "18;Ada;Old roof;Proposal;n/a;12,5;31.03.2024 03:30;;\r\n"
+        "19;Bo;Shed;On hold;5;50;01.07.2024 12:00;;\r\n".encode("utf-8-sig")
+    )
+    done = load_file(path, "opportunities", mapping_path=EXAMPLES / "deals.yml")
+    assert [(reject.line, reject.field) for reject in done.first_rejects] == [
+        (3, "created_at"),
+        (4, "status"),
+    ]
+    columns = ["opportunity_id", "rep_id", "status", "stage", "amount", "currency"]
+    columns += ["win_probability", "created_at", "closed_at", "expected_close_date"]
+    assert table("opportunities", *columns) == [
+        (
+            "17",
+            "Ada",
+            "won",
+            "Closed Won",
+            Decimal("1234.5"),
+            "UAH",
+            Decimal(1),
+            datetime(2024, 7, 1, 9, tzinfo=UTC),
+            None,
+            date(2024, 7, 31),
+        )
+    ]
 
 
 def test_parquet_and_json_lines_land_like_csv(tmp_path: Path) -> None:

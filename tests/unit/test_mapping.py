@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from loaders.entities import ENTITIES
-from loaders.mapping import Mapping, parse_mapping, read_mapping, readings
+from loaders.mapping import FieldMapping, Mapping, parse_mapping, read_mapping, readings
 from stageline.errors import StagelineError
 
 DEALS = ENTITIES["opportunities"]
@@ -143,3 +143,11 @@ def test_the_mapping_in_the_examples_fits_its_entity() -> None:
         "entered_at": "at",
         "sequence": "seq",
     }
+
+
+def test_the_guide_describes_every_key() -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "load-your-files.md").read_text()
+    for key in {*Mapping.model_fields, *FieldMapping.model_fields}:
+        assert f"`{key}`" in guide or key == "fields", key
+    for name in ENTITIES:
+        assert f"`{name}`" in guide
