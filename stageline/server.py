@@ -40,6 +40,7 @@ from stageline.server_home import (
     Site,
     credentials,
     data_folder,
+    first_port,
     home,
     locked,
     log_file,
@@ -114,7 +115,7 @@ def start(folder: Path, preferred_port: int, *, durable: bool = True) -> Running
         started = process is None
         port = _start(site) if process is None else _wait_ready(site, process)
         _bootstrap(folder, port, fresh=started)
-        remember(folder, port, data)
+        remember(site, port, started=started)
     return Running(port, data, started, site.created, tuple(site.notes))
 
 
@@ -171,7 +172,7 @@ def _start(site: Site) -> int:
         replace_stale_pid(site.data)
         reset_superuser_password(site)
         site.notes.append("credentials.json was missing: all passwords were made anew.")
-    first = remembered_port(site.home) or site.preferred_port
+    first = first_port(site)
     port = first
     for _ in range(PORTS_TRIED):
         if port > 65535:

@@ -213,9 +213,19 @@ def credentials(folder: Path) -> dict[str, str]:
     return complete
 
 
-def remember(folder: Path, port: int, data: Path) -> None:
+def first_port(site: Site) -> int:
+    """The port to try first: the last one, unless another was asked for since."""
+    known = read(site.home / "server.json")
+    if known.get("preferred_port", site.preferred_port) != site.preferred_port:
+        return site.preferred_port
+    return int(known.get("port") or site.preferred_port)
+
+
+def remember(site: Site, port: int, *, started: bool) -> None:
     """Writes down where the server listens, if that is news."""
-    known = read(folder / "server.json")
-    now = {"dbname": DBNAME, **known, "port": port, "data": str(data)}
+    known = read(site.home / "server.json")
+    now = {"dbname": DBNAME, **known, "port": port, "data": str(site.data)}
+    if started:
+        now["preferred_port"] = site.preferred_port
     if now != known:
-        _write_private(folder / "server.json", now)
+        _write_private(site.home / "server.json", now)

@@ -20,7 +20,7 @@ from stageline import config, dbt_environment, migrate, roles, server
 from stageline import postgres_install as install
 from stageline.database import connect
 from stageline.errors import StagelineError
-from tests.plain_postgres import PASSWORD, PlainServer
+from tests.plain_postgres import PASSWORD, PlainServer, free_port
 
 PORT = 56100
 
@@ -207,6 +207,7 @@ def test_a_port_in_use_is_left_to_its_owner(home: Path, monkeypatch: pytest.Monk
     use(monkeypatch, home)
     with socket.create_server(("127.0.0.1", 0)) as other:
         taken = other.getsockname()[1]
+        monkeypatch.setenv("STAGELINE_PORT", str(taken))
         assert start(home, taken).port > taken
     first = json.loads((home / "server.json").read_text())["port"]
     migrate.upgrade()
@@ -221,6 +222,12 @@ def test_a_port_in_use_is_left_to_its_owner(home: Path, monkeypatch: pytest.Monk
     assert f"Port {first} is in use by another program: took {second}." in result.stderr
     assert f"STAGELINE_DBT_PORT='{second}'" in config.settings().env_file.read_text()
     assert command("psql", "--", "-Atc", "select 1").stdout == "1\n"
+    # A port that the user asks for later is taken at the next start.
+    server.stop(home)
+    wanted = free_port()
+    assert start(home, wanted).port == wanted
+    server.stop(home)
+    assert start(home, wanted).port == wanted
 
 
 def test_two_homes_side_by_side_never_meet(home: Path, short_folder: Path) -> None:
@@ -448,9 +455,9 @@ def test_below_a_private_folder(short_folder: Path) -> None:
     """As root the server runs under an account that cannot enter; not so as a user."""
     private = short_folder / "private"
     private.mkdir(mode=0o700)
-    home = private / "home"
+    home, port = private / "home", free_port()
     try:
-        result = start(home)
+        result = start(home, port)
         assert value(home, "select 1") == 1
         assert private.stat().st_mode & 0o777 == 0o700, "no permission is changed"
         if os.geteuid() == 0:
@@ -459,7 +466,7 @@ def test_below_a_private_folder(short_folder: Path) -> None:
             assert len(result.notes) == 1
             assert str(result.data) in result.notes[0]
             server.stop(home)
-            assert start(home).notes == (), "it is said once"
+            assert start(home, port).notes == (), "it is said once"
             copied = private / "copied"
             shutil.copytree(home, copied, symlinks=True)
             with pytest.raises(StagelineError, match="is a copy of"):
