@@ -54,7 +54,6 @@ def demo(remove: bool) -> None:
     if remove:
         _remove()
         return
-    from jobs.quality import run_checks  # noqa: F401 - a missing package is told before any work
     from loaders.demo import activate_sample, load_demo, write_outputs
 
     course = _Course()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -17,32 +18,38 @@ from stageline import server as embedded
 from stageline.config import PROJECT_ROOT
 from stageline.database import connect
 
+#: What of the checkout a clone needs to run.
+PARTS = ("stageline", "loaders", "jobs", "webhook_receiver", "models", "macros", "seeds")
+
 
 @pytest.fixture
-def nothing(short_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A home with no server in it yet; what the command starts there is stopped at the end."""
-    folder = short_folder / "newcomer"
-    folder.mkdir()
-    monkeypatch.setenv("STAGELINE_HOME", str(folder / "home"))
+def clone(short_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A checkout in which nothing was ever started; its server is stopped at the end."""
+    folder = short_folder / "clone"
+    for part in (*PARTS, "snapshots", "tests/data"):
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(PROJECT_ROOT / part, folder / part, ignore=ignored)
+    for file in PROJECT_ROOT.glob("*.yml"):
+        shutil.copy(file, folder)
+    home = folder / ".stageline"
+    monkeypatch.setenv("STAGELINE_HOME", str(home))
     monkeypatch.setenv("STAGELINE_OUTPUT", str(folder / "output"))
     monkeypatch.setenv("STAGELINE_ENV_FILE", str(folder / ".env"))
     monkeypatch.setenv("STAGELINE_PORT", "55433")
-    monkeypatch.setenv("DBT_TARGET_PATH", str(folder / "target"))
-    monkeypatch.setenv("DBT_LOG_PATH", str(folder / "logs"))
     config.settings.cache_clear()
     try:
         yield folder
     finally:
-        embedded.stop(folder / "home")
+        embedded.stop(home)
         config.settings.cache_clear()
 
 
-def demo(*arguments: str) -> tuple[str, list[dict[str, Any]], float]:
-    """What it said on stdout, its JSON lines, and its seconds."""
+def stageline(clone: Path, *arguments: str) -> tuple[str, str, float]:
+    """What it said on stdout and on stderr, and its seconds."""
     started = time.monotonic()
     done = subprocess.run(
-        [sys.executable, "-m", "stageline", "demo", *arguments],
-        cwd=PROJECT_ROOT,
+        [sys.executable, "-m", "stageline", *arguments],
+        cwd=clone,
         env={**os.environ, "COLUMNS": "200"},
         capture_output=True,
         text=True,
@@ -50,8 +57,13 @@ def demo(*arguments: str) -> tuple[str, list[dict[str, Any]], float]:
         check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    lines = [json.loads(line) for line in done.stderr.splitlines() if line.startswith("{")]
-    return done.stdout, lines, time.monotonic() - started
+    return done.stdout, done.stderr, time.monotonic() - started
+
+
+def ended(stderr: str) -> list[dict[str, Any]]:
+    """The steps that its JSON lines say are done."""
+    lines = [json.loads(line) for line in stderr.splitlines() if line.startswith("{")]
+    return [line for line in lines if line["event"] == "done"]
 
 
 def row(text: str, name: str) -> list[str]:
@@ -75,8 +87,8 @@ def counted() -> dict[str, int]:
 
 
 @pytest.mark.timeout(600)
-def test_from_nothing_to_numbers_and_again(nothing: Path) -> None:
-    text, log, first = demo()
+def test_from_nothing_to_numbers_and_again(clone: Path) -> None:
+    text, log, first = stageline(clone, "demo")
 
     # The table of the KPI dictionary.
     assert row(text, "KPI") == ["KPI", "unit", "Jan 2024", "Feb 2024"]
@@ -100,26 +112,28 @@ def test_from_nothing_to_numbers_and_again(nothing: Path) -> None:
     assert "data tests" in text and "passed" in text
     assert "stageline_reader" in text and "credentials.json" in text
     for name in ("sales_pipeline.json", "daily_summary.json", "data_docs/index.html"):
-        assert (nothing / "output" / name).exists() and name in text
-    done = [line["step"] for line in log if line["event"] == "done"]
+        assert (clone / "output" / name).exists() and name in text
+    done = [step["step"] for step in ended(log)]
     assert done.index("quality checks") < done.index("Build and test the models")
-    (checks,) = [line for line in log if line["event"] == "done" and "tables" in line]
+    (checks,) = [step for step in ended(log) if step["step"] == "quality checks"]
     assert checks["tables"] == 8 and checks["critical"] == 0
 
     before = counted()
     assert before["raw_demo.opportunities"] == 5 and before["raw_sample.sample_leads"] == 12
-    again, _, second = demo()
+    again, _, second = stageline(clone, "demo")
     assert counted() == before
     assert row(again, "Leads")[2:] == ["8", "4"]
     assert "Nothing has changed since the last build" in again
     assert second < first / 2
 
-    told, _, _ = demo("--remove")
+    told, _, _ = stageline(clone, "demo", "--remove")
     assert "stageline build" in told
-    with connect("jobs") as session:
-        assert session.execute(
-            "select count(*) from settings.projects where is_active"
-        ).fetchone() == (0,)
+    _, log, _ = stageline(clone, "build", "--no-check", "--select", "+conversion_funnel")
+    assert "warning: the raw data was not checked (--no-check)." in log
+    assert "quality checks" not in log
+    after = counted()
+    assert after["kpis.conversion_funnel"] == 0 < before["kpis.conversion_funnel"]
+    assert after["raw_sample.sample_leads"] == 12
 
 
 @pytest.mark.usefixtures("database")
