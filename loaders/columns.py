@@ -66,13 +66,10 @@ def read_column(cells: list[str | None] | pa.Array, reading: Reading) -> Column:
     target = TYPES[reading.type]
     problems: dict[int, str] = {}
     given = cells if isinstance(cells, (pa.Array, pa.ChunkedArray)) else _strings(cells, problems)
-    if pa.types.is_timestamp(given.type) and reading.type == "timestamp" and reading.format is None:
-        given = given.cast(pa.timestamp("us", given.type.tz), safe=False)
-        plain = _instants(given, reading)
-        texts = given.cast(pa.string())
+    texts = pc.utf8_trim_whitespace(given.cast(pa.string()))
+    if pa.types.is_timestamp(given.type) and reading.type == "timestamp" and not reading.format:
+        plain = _typed(given, reading)
     else:
-        texts = given.cast(pa.string())
-        texts = pc.utf8_trim_whitespace(texts)
         plain = _plain(texts, reading)
     values, settled = plain if plain else (pa.nulls(len(texts), target), None)
     rest = pa.repeat(True, len(texts)) if settled is None else pc.invert(settled)
@@ -180,6 +177,16 @@ def _localized(
     except pa.ArrowInvalid:
         return None
     return _instants(naive, reading)
+
+
+def _typed(given: pa.Array, reading: Reading) -> tuple[pa.Array, pa.Array] | None:
+    """The instants of a column of timestamps; digits beyond microseconds are cut off."""
+    try:
+        # only digits may get lost: from coarser units, what is too far away is an error
+        given = given.cast(pa.timestamp("us", given.type.tz), safe=given.type.unit != "ns")
+    except pa.ArrowInvalid:
+        return None
+    return _instants(given, reading)
 
 
 def _instants(given: pa.Array, reading: Reading) -> tuple[pa.Array, pa.Array] | None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl, quote, urlencode
 
 import psycopg
 import pyarrow as pa
@@ -100,10 +101,7 @@ def land(
             name,
             pipelines_dir=str(folder),
             dataset_name=dataset,
-            destination=dlt.destinations.postgres(
-                connection("loader").url(),
-                create_indexes=False,
-            ),
+            destination=dlt.destinations.postgres(_url(), create_indexes=False),
         )
         pipeline.extract([_resource(dlt, target) for target in targets])
         on_merge()
@@ -167,6 +165,20 @@ def _dlt() -> "ModuleType":
     import dlt
 
     return dlt
+
+
+def _url() -> str:
+    """How dlt reaches the database as the loader.
+
+    dlt writes a blank in a URL's query as a plus, as forms do, and hands it to a driver that takes
+    a plus for a plus (``options=-c role=...``). A tabulator parts options as well as a blank does.
+    """
+    login, _, query = connection("loader").url().partition("?")
+    pairs = [
+        (name, value.replace("-c ", "-c").replace(" ", "\t") if name == "options" else value)
+        for name, value in parse_qsl(query)
+    ]
+    return f"{login}?{urlencode(pairs, quote_via=quote)}"
 
 
 def _resource(dlt: Any, target: Target) -> Any:

@@ -34,6 +34,7 @@ def _known_zone(name: str) -> str:
 
 def _known_encoding(name: str) -> str:
     try:
+        "a".encode(name)  # refuses codecs that are no encoding of text, too
         return codecs.lookup(name).name
     except LookupError:
         raise ValueError(f"{name!r} is not an encoding such as utf-8 or cp1251") from None
@@ -54,7 +55,7 @@ def _positive(scale: Decimal) -> Decimal:
 
 Zone = Annotated[str, AfterValidator(_known_zone)]
 Scale = Annotated[Decimal, AfterValidator(_positive)]
-Mark = Annotated[str, Field(min_length=1, max_length=1)]
+Mark = Annotated[str, Field(pattern=r"^[^\r\n]$")]
 
 
 class FieldMapping(BaseModel):
@@ -228,6 +229,7 @@ def readings(entity: Entity, mapping: Mapping, columns: list[str]) -> list[Readi
     found = []
     missing = []
     by_name = {_plain(column): column for column in reversed(columns)}
+    by_name |= {column: column for column in columns}  # the very name wins
     for field in entity.fields:
         given = mapping.fields.get(field.name)
         rule = FieldMapping(column=given) if isinstance(given, str) else given or FieldMapping()

@@ -30,6 +30,8 @@ BATCH_ROWS = 20_000
 LONGEST_LINE = 4_000_000
 #: Lines that one quoted value may span; beyond it, its quote is taken for one never closed.
 LONGEST_QUOTE = 1_000
+#: Lines of JSON that are looked at for the names of columns.
+SAMPLED_LINES = 100_000
 _SUFFIXES: dict[str, Kind] = {
     ".csv": "csv",
     ".tsv": "csv",
@@ -81,7 +83,7 @@ class RowFile:
     Attributes:
         path: The file.
         kind: csv, jsonl or parquet.
-        columns: Names of its columns; of JSON lines, those of the first thousand lines.
+        columns: Names of its columns; of JSON lines, those of the first ``SAMPLED_LINES``.
         size: Bytes; what ``position`` of the progress counts up to.
         rows: Number of rows, where the file says it itself.
         delimiter, encoding, note: What was found out about a text file.
@@ -250,6 +252,8 @@ def _open_csv(path: Path, size: int, encoding: str, mapping: Mapping, sample: st
             [],
         )
         columns = [name.strip() for name in header]
+    if delimiter == mapping.quote:
+        raise StagelineError(f"The mapping gives {delimiter!r} both as delimiter and as quote.")
     _check_names(path, columns)
     return RowFile(path, "csv", columns, size, None, delimiter, encoding, mapping)
 
@@ -404,7 +408,7 @@ def _open_json(path: Path, size: int, encoding: str, mapping: Mapping, sample: s
     names: dict[str, None] = {}
     with _text(path, encoding) as (text, _):
         for _number, line in zip(
-            range(1000), iter(partial(text.readline, LONGEST_LINE), ""), strict=False
+            range(SAMPLED_LINES), iter(partial(text.readline, LONGEST_LINE), ""), strict=False
         ):
             try:
                 found = _decode(line.strip())
@@ -413,7 +417,7 @@ def _open_json(path: Path, size: int, encoding: str, mapping: Mapping, sample: s
             if isinstance(found, dict):
                 names.update(dict.fromkeys(_names(found)))
     if not names:
-        raise StagelineError(f"{path} holds no JSON object in its first 1,000 lines.")
+        raise StagelineError(f"{path} holds no JSON object in its first {SAMPLED_LINES} lines.")
     return RowFile(path, "jsonl", list(names), size, None, "", encoding, mapping)
 
 
@@ -523,7 +527,7 @@ def _parquet_batch(part: pa.RecordBatch, done: int) -> Batch:
         if pa.types.is_dictionary(kind):
             array, kind = array.dictionary_decode(), kind.value_type
         castable = (
-            pa.types.is_primitive(kind)
+            (pa.types.is_primitive(kind) and not pa.types.is_duration(kind))
             or pa.types.is_decimal(kind)
             or pa.types.is_string(kind)
             or pa.types.is_large_string(kind)

@@ -96,7 +96,7 @@ def file(
     console.print(_next(done, dry_run=dry_run), highlight=False, soft_wrap=True)
 
 
-@load.command()
+@load.command(short_help="Show the rows that did not fit.")
 @click.option("--project", help="Only of this project.")
 @click.option("--as", "entity", metavar="ENTITY", help="Only of this entity.")
 @click.option(

@@ -540,6 +540,19 @@ def test_loads_at_the_same_time_do_not_mix(tmp_path: Path) -> None:
     assert len(list(rejects(None, None))) == 3
 
 
+def test_a_server_of_the_users_is_loaded_under_the_loaders_role(
+    tmp_path: Path, database: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STAGELINE_DATABASE_URL", database.url())
+    config.settings.cache_clear()
+    assert load_file(leads(tmp_path / "leads.csv", 3, lead_0="x"), "leads").new == 2
+    with connect("owner") as session:
+        owners = session.execute(
+            "select distinct tableowner from pg_tables where schemaname like 'raw_files%'"
+        ).fetchall()
+    assert owners == [("stageline_loader",)]
+
+
 def test_the_reader_sees_neither_rows_nor_rejects(tmp_path: Path) -> None:
     load_file(leads(tmp_path / "leads.csv", 3, lead_0="x"), "leads")
     for name in ("leads", "rejects"):

@@ -22,6 +22,12 @@ def test_columns_named_like_fields_are_read_without_a_mapping() -> None:
     }
 
 
+def test_the_very_name_of_a_field_wins_over_one_like_it() -> None:
+    columns = ["Opportunity ID", "opportunity_id", "status", "created at"]
+    found = {rule.name: rule.column for rule in readings(DEALS, Mapping(), columns)}
+    assert found["opportunity_id"] == "opportunity_id"
+
+
 def test_a_mapping_names_columns_and_how_they_are_read() -> None:
     mapping = parse_mapping(
         """
@@ -85,6 +91,7 @@ def test_a_key_part_that_may_be_left_out_gets_its_default() -> None:
         ("time_zone: Europe/Kiew", "line 1: time_zone: 'Europe/Kiew' is not an IANA time zone"),
         ("decimal: ;", "line 1: decimal: "),
         ("encoding: utf-9", "line 1: encoding: 'utf-9' is not an encoding"),
+        ("encoding: base64", "line 1: encoding: 'base64' is not an encoding"),
         ("fields:\n  amount: {column: a, scale: 0}", "line 2: fields.amount.scale: a scale is"),
         ("fields: {}\nfields: {}", "line 2: 'fields' is given twice"),
         ("fields: [", "line 1: not YAML"),

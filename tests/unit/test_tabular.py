@@ -4,6 +4,7 @@ import csv
 import gzip
 import io
 import json
+from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -174,6 +175,8 @@ def test_parquet_keeps_types_and_counts_rows(tmp_path: Path) -> None:
             "id": pa.array(["a", "b", None]).dictionary_encode(),
             "amount": pa.array([Decimal("1.10"), None, Decimal(2)], pa.decimal128(10, 2)),
             "raw": pa.array([b"x", b"\xff", None], pa.binary()),
+            "wait": pa.array([timedelta(hours=1), None, None]),
+            "tags": pa.array([["a"], [], None]),
         }
     )
     path = tmp_path / "rows.parquet"
@@ -182,6 +185,7 @@ def test_parquet_keeps_types_and_counts_rows(tmp_path: Path) -> None:
     assert broken == []
     assert [line for line, _ in rows] == [1, 2, 3]
     assert [row["amount"] for _, row in rows] == [Decimal("1.10"), None, Decimal("2.00")]
+    assert (rows[0][1]["wait"], rows[0][1]["tags"]) == ('"1:00:00"', '["a"]')
     assert rows[1][1]["raw"] == "\udcff"  # not text: refused where a field wants it
 
 

@@ -7,6 +7,7 @@ from fractions import Fraction
 from typing import Any
 from zoneinfo import ZoneInfo
 
+import pyarrow as pa
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -242,6 +243,23 @@ def test_times_with_an_offset_keep_their_instant(at: datetime) -> None:
     column = read_column([at.isoformat()], reading("timestamp", zone="Asia/Tokyo"))
     assert column.problems == {}
     assert column.values.to_pylist() == [at]
+
+
+def test_typed_timestamps_are_read_like_written_ones() -> None:
+    zone = reading("timestamp", zone="Europe/Kyiv")
+    naive = datetime(2024, 7, 1, 12)  # noqa: DTZ001
+    at = datetime(2024, 7, 1, 9, tzinfo=UTC)
+    for unit in ("s", "ms", "us", "ns"):
+        local = read_column(pa.array([naive, None], pa.timestamp(unit)), zone)
+        aware = read_column(pa.array([at, None], pa.timestamp(unit, "Asia/Tokyo")), zone)
+        assert local.values.to_pylist() == aware.values.to_pylist() == [at, None]
+        assert not local.problems | aware.problems
+    cut = pa.array([1_700_000_000_123_456_789], pa.timestamp("ns", "UTC"))
+    assert read_column(cut, zone).values.cast(pa.int64()).to_pylist() == [1_700_000_000_123_456]
+    far = read_column(pa.array([2**60], pa.timestamp("s", "UTC")), zone)
+    assert set(far.problems) == {0}
+    unzoned = read_column(pa.array([naive], pa.timestamp("us")), reading("timestamp"))
+    assert "no time zone" in unzoned.problems[0]
 
 
 @settings(max_examples=300, deadline=None)
