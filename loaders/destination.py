@@ -51,16 +51,25 @@ def exclusive(dataset: str) -> Iterator[psycopg.Connection[Any]]:
     """A session of the loader's (autocommit) that alone may load into ``dataset`` meanwhile.
 
     Waits for a load that is under way. The lock goes with the session, also when the process dies.
+
+    Raises:
+        StagelineError: the database cannot be reached, or goes away meanwhile.
     """
-    with connect("loader", autocommit=True) as session:
-        name = f"stageline.load.{dataset}"
-        row = session.execute(
-            "select pg_try_advisory_lock(hashtextextended(%s, 0))", [name]
-        ).fetchone()
-        if not (row and row[0]):
-            with step("Waiting for another load to end"):
-                session.execute("select pg_advisory_lock(hashtextextended(%s, 0))", [name])
-        yield session
+    try:
+        with connect("loader", autocommit=True) as session:
+            name = f"stageline.load.{dataset}"
+            row = session.execute(
+                "select pg_try_advisory_lock(hashtextextended(%s, 0))", [name]
+            ).fetchone()
+            if not (row and row[0]):
+                with step("Waiting for another load to end"):
+                    session.execute("select pg_advisory_lock(hashtextextended(%s, 0))", [name])
+            yield session
+    except psycopg.OperationalError as error:
+        raise StagelineError(
+            f"The database went away during the load: {_reason(error)}. Run it again; what was"
+            " loaded already is not loaded twice."
+        ) from None
 
 
 def land(

@@ -16,7 +16,8 @@ class Field:
 
     Attributes:
         name: Column name.
-        type: How a value is read; ``timestamp`` is an instant (timestamptz, UTC), ``numeric`` is exact.
+        type: How a value is read; ``timestamp`` is an instant (timestamptz, UTC), ``numeric`` is
+            exact.
         about: What it means, with its unit.
         required: A row without it is rejected.
         choices: The only values allowed (lower case), where there is such a list.
@@ -53,12 +54,12 @@ class Entity:
         return next((f for f in self.fields if f.name == name), None)
 
 
-def _text(name: str, about: str, **more: bool) -> Field:
-    return Field(name, "text", about, **more)
+def _text(name: str, about: str, *, required: bool = False) -> Field:
+    return Field(name, "text", about, required=required)
 
 
-def _instant(name: str, about: str, **more: bool) -> Field:
-    return Field(name, "timestamp", about, **more)
+def _instant(name: str, about: str, *, required: bool = False) -> Field:
+    return Field(name, "timestamp", about, required=required)
 
 
 _FACILITY = _text("facility_id", "Facility (site, branch, account) that the row counts for.")
@@ -67,7 +68,9 @@ _LEAD = _text("lead_id", "Lead that the row belongs to.")
 _CURRENCY = _text("currency", "ISO 4217 code of the amount; the project's currency where empty.")
 _PROBABILITY = Field("win_probability", "numeric", "Chance of winning, 0 to 1.", least=0, most=1)
 _UPDATED = _instant("updated_at", "When the row last changed at its source.")
-_DELETED = Field("is_deleted", "boolean", "Deleted at its source; leaves the KPIs, stays in the log.")
+_DELETED = Field(
+    "is_deleted", "boolean", "Deleted at its source; leaves the KPIs, stays in the log."
+)
 
 
 def _amount(required: bool = False) -> Field:
@@ -140,7 +143,12 @@ ENTITIES: dict[str, Entity] = {
                 _instant("first_resolved_at", "First resolution; a reopening does not erase it."),
                 _instant("last_resolved_at", "Latest resolution, after any reopening."),
                 _instant("waiting_since", "Start of the wait that is running now (clock paused)."),
-                Field("waiting_seconds", "integer", "Seconds of waits that ended before the first resolution (clock paused).", least=0),
+                Field(
+                    "waiting_seconds",
+                    "integer",
+                    "Seconds of waits that ended before the first resolution (clock paused).",
+                    least=0,
+                ),
                 _UPDATED,
                 _DELETED,
             ),
@@ -200,7 +208,13 @@ ENTITIES: dict[str, Entity] = {
                 _text("application_id", "The application.", required=True),
                 _FACILITY,
                 _choice(
-                    "status", "State now.", "submitted", "in_review", "approved", "rejected", "withdrawn"
+                    "status",
+                    "State now.",
+                    "submitted",
+                    "in_review",
+                    "approved",
+                    "rejected",
+                    "withdrawn",
                 ),
                 _instant("submitted_at", "When it was submitted.", required=True),
                 _instant("due_at", "When a decision is due."),

@@ -467,8 +467,14 @@ def _working_folder() -> Iterator[Path]:
             and not _is_alive(int(process))
         ):
             shutil.rmtree(left, ignore_errors=True)
-    with tempfile.TemporaryDirectory(prefix=f"{os.getpid()}-", dir=parent) as folder:
-        yield Path(folder)
+    try:
+        with tempfile.TemporaryDirectory(prefix=f"{os.getpid()}-", dir=parent) as folder:
+            yield Path(folder)
+    except OSError as error:  # a full disk, a share that is gone
+        raise StagelineError(
+            f"The load stopped, and nothing was loaded: {error.strerror or error}. It keeps what it"
+            f" has checked in {parent} until it ends."
+        ) from None
 
 
 def _is_alive(process: int) -> bool:

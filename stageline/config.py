@@ -17,7 +17,8 @@ class Settings(BaseSettings):
     """What a user can configure, one ``STAGELINE_*`` variable each.
 
     Attributes:
-        database_url: A PostgreSQL server of the user's; unset means the embedded one.
+        database_url: A PostgreSQL server of the user's; unset means the embedded one. What it
+            leaves out comes from libpq's `PG*` variables; `postgresql://` leaves out all.
         home: Where the embedded server keeps its data, port and passwords.
         port: TCP port to prefer for the embedded server; a free one is taken if it is in use.
         env_file: The file of variables that is read here; a marked block in it is what dbt needs.

@@ -1,6 +1,7 @@
 """The one way to reach the database: who connects, and how."""
 
 import json
+import os
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 from urllib.parse import quote
@@ -141,14 +142,23 @@ def _own_server(url: str, role: Role) -> Connection:
             f"STAGELINE_DATABASE_URL cannot be read: {str(error).strip()}."
             " It looks like postgresql://user:password@host:5432/database."
         ) from None
-    known = {"host", "port", "dbname", "user", "password", "connect_timeout", "options"}
-    user = str(given.get("user") or "postgres")
+    # What the URL leaves out comes from libpq's own variables; `postgresql://` leaves out all.
+    known = {
+        "host": os.environ.get("PGHOST", "127.0.0.1"),
+        "port": os.environ.get("PGPORT", "5432"),
+        "user": os.environ.get("PGUSER", "postgres"),
+        "password": os.environ.get("PGPASSWORD", ""),
+        "dbname": os.environ.get("PGDATABASE"),
+        "connect_timeout": None,
+        "options": None,
+    }
+    said = {**known, **{name: value for name, value in given.items() if value}}
     return Connection(
-        host=str(given.get("host") or "127.0.0.1"),
-        port=int(given.get("port") or 5432),
-        dbname=str(given.get("dbname") or user),
-        user=user,
-        password=str(given.get("password") or ""),
+        host=str(said["host"]),
+        port=int(str(said["port"])),
+        dbname=str(said["dbname"] or said["user"]),
+        user=str(said["user"]),
+        password=str(said["password"]),
         set_role="" if role == "owner" else f"stageline_{role}",
         session=SESSION.get(role, {}),
         extra={k: str(v) for k, v in given.items() if k not in known},

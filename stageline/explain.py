@@ -193,6 +193,30 @@ def entity(session: psycopg.Connection[Any], model: Model, key: str) -> dict[str
     return rows[0]
 
 
+def deliveries(session: psycopg.Connection[Any], fact: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The loads that brought the file of a fact's record, newest first; none for other origins.
+
+    Args:
+        session: Of a role that may read ``ops.loads``.
+        fact: From ``entity``.
+    """
+    with session.cursor(row_factory=dict_row) as cursor:
+        cursor.execute(
+            """
+            select file_name, file_sha256, finished_at as loaded_at
+            from ops.loads
+            where
+                status = 'success'
+                and project_id = %(project)s
+                and starts_with(%(origin)s, file_name || ' line ')
+            order by finished_at desc
+            limit 5
+            """,
+            {"project": fact.get("project_id"), "origin": fact.get("record_origin") or ""},
+        )
+        return cursor.fetchall()
+
+
 #: Columns that end in ``_id`` but name something an entity belongs to.
 _NOT_AN_ID = {"project_id", "facility_id", "rep_id", "agent_id"}
 

@@ -166,14 +166,16 @@ def sample(server: TestServer, short_folder: Path) -> Iterator[Sample]:
     folder = short_folder / "sample"
     folder.mkdir()
     target_path = short_folder / "target"
-    with pytest.MonkeyPatch.context() as patch:
-        with _clone(server, TEMPLATE, folder, patch) as owner:
-            demo.activate_sample()
-            demo.load_demo()
-            report = build(target_path=target_path)
-            patch.undo()
-            config.settings.cache_clear()
-            yield Sample(owner, report, target_path)
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        _clone(server, TEMPLATE, folder, patch) as owner,
+    ):
+        demo.activate_sample()
+        demo.load_demo()
+        report = build(target_path=target_path)
+        patch.undo()
+        config.settings.cache_clear()
+        yield Sample(owner, report, target_path)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import click
 from stageline.cli.tables import Column, show
 from stageline.database import connect
 from stageline.errors import StagelineError
-from stageline.explain import Explanation, Model, entity, model_named
+from stageline.explain import Explanation, Model, deliveries, entity, model_named
 from stageline.explain import explain as take_apart
 
 
@@ -50,7 +50,9 @@ def explain(
     where = _parsed(conditions)
     if key is not None:
         with connect("reader") as session:
-            _show_entity(entity(session, kpi, key), as_json)
+            fact = entity(session, kpi, key)
+        with connect("jobs") as session:
+            _show_entity(fact, deliveries(session, fact), as_json)
     elif column is not None:
         with connect("reader") as session:
             result = take_apart(session, kpi, column, where, limit)
@@ -160,11 +162,20 @@ def _shares(result: Explanation) -> list[str]:
     return [f"{100 * (part.numerator or 0) / total:.2f}" for part in result.contributions]
 
 
-def _show_entity(row: dict[str, Any], as_json: bool) -> None:
+def _show_entity(fact: dict[str, Any], loads: list[dict[str, Any]], as_json: bool) -> None:
     if as_json:
-        click.echo(json.dumps(row, ensure_ascii=False, indent=2, default=str))
+        found = {"fact": fact, "loads": loads}
+        click.echo(json.dumps(found, ensure_ascii=False, indent=2, default=str))
         return
-    show([Column("fact"), Column("value")], [[name, _text(value)] for name, value in row.items()])
+    show([Column("fact"), Column("value")], [[name, _text(fact[name])] for name in fact])
+    if loads:
+        click.echo("")
+        names = list(loads[0])
+        show(
+            [Column(name) for name in names],
+            [[_text(load[name]) for name in names] for load in loads],
+            title="Loads of its file, newest first",
+        )
 
 
 def _as_json(result: Explanation) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, timedelta
@@ -13,6 +14,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -446,8 +448,8 @@ def test_a_failed_load_says_so_and_keeps_rows_out_of_words(tmp_path: Path) -> No
     assert load_file(path, "leads").new == 9  # what was left behind does not stand in the way
 
 
-#: Where a child process kills itself: while rows are handed over, between dlt's steps, while the
-#: database merges, and after the merge but before the load is closed.
+#: Where a child process kills itself: while rows are handed over, between dlt's steps, when the
+#: scratch table is filled, and after the merge but before the load is closed.
 KILLS = {
     "handing over": """
 import loaders.files as files
@@ -461,13 +463,13 @@ files._Checked.tables = dying
 import dlt
 dlt.Pipeline.load = lambda self, *given: os.kill(os.getpid(), 9)
 """,
-    "while loading": """
-import threading, dlt
-load = dlt.Pipeline.load
-def dying(self, *given):
-    threading.Timer(0.4, os.kill, (os.getpid(), 9)).start()
-    return load(self, *given)
-dlt.Pipeline.load = dying
+    "after the copy": """
+from dlt.destinations._adbc_jobs import AdbcParquetCopyJob
+run = AdbcParquetCopyJob.run
+def dying(self):
+    run(self)
+    os.kill(os.getpid(), 9)
+AdbcParquetCopyJob.run = dying
 """,
     "after the merge": """
 import loaders.files as files
@@ -489,6 +491,33 @@ def test_a_load_that_was_killed_is_made_good_by_the_next(
     )
     assert run_python(code) == -9
     assert len(table("leads", "lead_id")) in {0, 5_998}  # all of them or none
+    expect_the_next_load_to_make_good(path)
+
+
+def test_a_load_killed_while_the_database_merges_is_made_good_by_the_next(tmp_path: Path) -> None:
+    path = leads(tmp_path / "leads.csv", 6_000, lead_77="x", lead_78="y")
+    with connect("owner") as holding:
+        holding.execute("lock table raw_files.leads in share mode")
+        command = [sys.executable, "-m", "stageline", "load", "file", path, "--as", "leads"]
+        child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        with connect("owner", autocommit=True) as session:
+            for _ in range(600):
+                waiting = session.execute(
+                    "select count(*) from pg_locks"
+                    " where relation = 'raw_files.leads'::regclass and not granted"
+                ).fetchone()
+                if waiting == (1,):
+                    break
+                time.sleep(0.05)
+        child.kill()
+        child.wait()
+        assert waiting == (1,)
+    # the lock is gone: the server goes on with the merge of the dead process, beside the next load
+    expect_the_next_load_to_make_good(path)
+
+
+def expect_the_next_load_to_make_good(path: Path) -> None:
+    """Loads ``path`` again and holds the result against a load that nothing disturbed."""
     done = load_file(path, "leads")
     assert done.new + done.unchanged == 5_998
     undisturbed = load_file(path, "leads", project_id="undisturbed")
@@ -551,6 +580,31 @@ def test_a_server_of_the_users_is_loaded_under_the_loaders_role(
             "select distinct tableowner from pg_tables where schemaname like 'raw_files%'"
         ).fetchall()
     assert owners == [("stageline_loader",)]
+
+
+def test_a_database_that_goes_away_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(session: psycopg.Connection[Any], *_: object) -> int:
+        with connect("owner", autocommit=True) as other:
+            other.execute("select pg_terminate_backend(%s)", [session.info.backend_pid])
+        return len(session.execute("select 1").fetchall())
+
+    path = leads(tmp_path / "leads.csv", 3)
+    with monkeypatch.context() as patch:
+        patch.setattr("loaders.files.touched", gone)
+        with pytest.raises(StagelineError, match="database went away during the load"):
+            load_file(path, "leads")
+    assert load_file(path, "leads").unchanged == 3
+
+
+def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pyarrow.parquet.ParquetWriter.write_table", full)
+    with pytest.raises(StagelineError, match="nothing was loaded: No space left on device"):
+        load_file(leads(tmp_path / "leads.csv", 3), "leads")
 
 
 def test_the_reader_sees_neither_rows_nor_rejects(tmp_path: Path) -> None:
