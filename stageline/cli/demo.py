@@ -1,6 +1,5 @@
 """``stageline demo``: the whole job on the sample data and the demo source, and its numbers."""
 
-import json
 import shutil
 import sys
 import time
@@ -115,43 +114,14 @@ def _check() -> "Report":
 
 
 def _build() -> str:
-    """Builds everything, unless nothing has changed since the demo last did; tells what it did."""
     from jobs.build import build
-    from jobs.inputs import fingerprint
     from stageline.cli.build import built, failures_told, tell_warnings
 
-    note = settings().home / "demo.json"
-    made_from = fingerprint()
-    before = _last_build(note, made_from)
-    if before is not None:
-        return (
-            f"Nothing has changed since the last build, so its tables stay ({before});"
-            " `stageline build` builds in any case."
-        )
-    note.unlink(missing_ok=True)
     with failures_told():
         report = build(title="Build and test the models")
     tell_warnings([node.sentence() for node in report.warnings], "target/run_results.json")
     phrase = built(report.counts())
-    if not report.warnings:
-        # A warning is told at every run, so such a build is made again.
-        content = {"made_from": made_from, "build_id": str(report.build_id), "built": phrase}
-        note.write_text(json.dumps(content), encoding="utf-8")
     return f"{phrase[:1].upper()}{phrase[1:]}."
-
-
-def _last_build(note: Path, made_from: str) -> str | None:
-    """What the demo's last build made, if it was the last of all, good, and of the same inputs."""
-    try:
-        told = json.loads(note.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    with connect("jobs") as ops:
-        last = ops.execute(
-            "select build_id::text, status from ops.builds order by started_at desc limit 1"
-        ).fetchone()
-    is_same = told.get("made_from") == made_from and last == (told.get("build_id"), "success")
-    return str(told["built"]) if is_same else None
 
 
 def _summary(course: _Course, checks: "Report", files: list[Path]) -> None:
