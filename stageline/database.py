@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 from urllib.parse import quote
@@ -97,51 +98,58 @@ def connect(role: Role, *, autocommit: bool = False) -> psycopg.Connection[Any]:
     try:
         return psycopg.connect(**target.libpq(), autocommit=autocommit)
     except psycopg.OperationalError as error:
-        reason = str(error).strip().splitlines()[-1]
         hint = (
             "Run `stageline up`."
             if settings().database_url is None
-            else "Check STAGELINE_DATABASE_URL, then run `stageline doctor`."
+            else "Check STAGELINE_DATABASE_URL, and whether that server runs."
         )
         raise StagelineError(
             f"Cannot reach PostgreSQL at {target.host}:{target.port} as {target.user}:"
-            f" {reason}. {hint}"
+            f" {_reason(error)}. {hint}"
         ) from None
+
+
+def _reason(error: psycopg.OperationalError) -> str:
+    """What went wrong, without libpq's repetitions of the address and its questions after it."""
+    first = str(error).strip().splitlines()[0]
+    return re.sub(r"^connection (failed|is bad): (connection to server .*? failed: )?", "", first)
 
 
 def _embedded(role: Role) -> Connection:
     server, credentials = settings().home / "server.json", settings().home / "credentials.json"
-    if not (server.exists() and credentials.exists()):
-        raise StagelineError(
-            "There is no database yet. Run `stageline up` for the embedded PostgreSQL,"
-            " or set STAGELINE_DATABASE_URL to a server of yours."
-        )
     user = "stageline_owner" if role == "owner" else f"stageline_{role}"
     try:
         where, passwords = json.loads(server.read_text()), json.loads(credentials.read_text())
+        return Connection(
+            host="127.0.0.1",
+            port=int(where["port"]),
+            dbname=str(where.get("dbname", "stageline")),
+            user=user,
+            password=str(passwords[user]),
+            session=SESSION.get(role, {}),
+        )
+    except (FileNotFoundError, NotADirectoryError):
+        raise StagelineError(
+            "There is no database yet. Run `stageline up` for the embedded PostgreSQL,"
+            " or set STAGELINE_DATABASE_URL to a server of yours."
+        ) from None
     except PermissionError:
         raise StagelineError(
             f"{settings().home} belongs to another user. Run `stageline` as that user,"
             " or set STAGELINE_HOME to a folder of your own."
         ) from None
-    return Connection(
-        host="127.0.0.1",
-        port=int(where["port"]),
-        dbname=str(where.get("dbname", "stageline")),
-        user=user,
-        password=str(passwords[user]),
-        session=SESSION.get(role, {}),
-    )
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise StagelineError(
+            f"{server} or {credentials} is damaged. Remove both and run `stageline up`:"
+            " they are made anew, with new passwords."
+        ) from None
 
 
 def _own_server(url: str, role: Role) -> Connection:
     try:
         given = conninfo_to_dict(url)
-    except psycopg.ProgrammingError as error:
-        raise StagelineError(
-            f"STAGELINE_DATABASE_URL cannot be read: {str(error).strip()}."
-            " It looks like postgresql://user:password@host:5432/database."
-        ) from None
+    except psycopg.ProgrammingError:
+        raise _unreadable() from None  # libpq's own words would show the password
     # What the URL leaves out comes from libpq's own variables; `postgresql://` leaves out all.
     known = {
         "host": os.environ.get("PGHOST", "127.0.0.1"),
@@ -153,6 +161,8 @@ def _own_server(url: str, role: Role) -> Connection:
         "options": None,
     }
     said = {**known, **{name: value for name, value in given.items() if value}}
+    if "@" in str(said["host"]) or not re.fullmatch(r"[0-9]+", str(said["port"])):
+        raise _unreadable()  # most often the rest of a password with a sign that ends it
     return Connection(
         host=str(said["host"]),
         port=int(str(said["port"])),
@@ -162,4 +172,12 @@ def _own_server(url: str, role: Role) -> Connection:
         set_role="" if role == "owner" else f"stageline_{role}",
         session=SESSION.get(role, {}),
         extra={k: str(v) for k, v in given.items() if k not in known},
+    )
+
+
+def _unreadable() -> StagelineError:
+    return StagelineError(
+        "STAGELINE_DATABASE_URL cannot be read. It looks like"
+        " postgresql://user:password@host:5432/database; in the password write @ as %40, / as %2F,"
+        " : as %3A and % as %25."
     )

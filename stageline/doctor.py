@@ -35,7 +35,7 @@ class Finding:
         check: What was looked at.
         is_ok: Whether it is as it should be.
         detail: What was found.
-        remedy: What to do, where it is not ok.
+        remedy: What to do, where it is not ok and ``detail`` does not say it already.
     """
 
     check: str
@@ -82,7 +82,7 @@ def _safely(name: str, check: Callable[[], Finding]) -> Finding:
     try:
         return check()
     except StagelineError as error:
-        return Finding(name, False, str(error).splitlines()[0], "See what the line says.")
+        return Finding(name, False, str(error).splitlines()[0])  # it says itself what to do
     except (OSError, psycopg.Error) as error:
         return Finding(name, False, str(error).strip().splitlines()[0], "Run `stageline up`.")
 

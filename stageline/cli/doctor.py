@@ -31,7 +31,7 @@ def doctor(as_json: bool) -> None:
             else click.style("problem", fg="red")
         )
         click.echo(f"{mark}  {finding.check}: {finding.detail}")
-        if not finding.is_ok:
+        if finding.remedy and not finding.is_ok:
             click.echo(f"         -> {finding.remedy}")
     problems = sum(not finding.is_ok for finding in findings)
     if as_json:

@@ -1,0 +1,100 @@
+"""How the user's URL is read, and what is said where it, or the embedded server's files, is bad."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from stageline import config
+from stageline.database import connect, connection
+from stageline.errors import StagelineError
+
+SECRET = "geheim123"
+
+
+@pytest.fixture(autouse=True)
+def _own_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    for name in ("HOST", "PORT", "USER", "PASSWORD", "DATABASE"):
+        monkeypatch.delenv(f"PG{name}", raising=False)
+    monkeypatch.delenv("STAGELINE_DATABASE_URL", raising=False)
+    monkeypatch.setenv("STAGELINE_ENV_FILE", str(tmp_path / ".env"))
+    monkeypatch.setenv("STAGELINE_HOME", str(tmp_path / "home"))
+    config.settings.cache_clear()
+    yield
+    config.settings.cache_clear()
+
+
+def refusal(action: object = connection) -> str:
+    with pytest.raises(StagelineError) as caught:
+        action("owner")  # type: ignore[operator]
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"mysql://u:{SECRET}@db.example/crm",
+        f"u {SECRET}",
+        f"postgresql://u:{SECRET}@db.example:many/crm",
+        f"postgresql://u:x@{SECRET}@db.example/crm",
+        f"postgresql://u:%zz{SECRET}@db.example/crm",
+        f"postgresql://u:x/{SECRET}@db.example/crm",
+    ],
+)
+def test_a_url_that_cannot_be_read_is_not_shown(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STAGELINE_DATABASE_URL", url)
+    said = refusal()
+    assert said.startswith("STAGELINE_DATABASE_URL cannot be read")
+    assert SECRET not in said
+
+
+def test_a_server_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STAGELINE_DATABASE_URL", f"postgresql://u:{SECRET}@127.0.0.1:1/crm")
+    assert refusal(connect) == (
+        "Cannot reach PostgreSQL at 127.0.0.1:1 as u: Connection refused."
+        " Check STAGELINE_DATABASE_URL, and whether that server runs."
+    )
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        (
+            'connection failed: connection to server at "127.0.0.1", port 5 failed:'
+            ' FATAL:  database "crm" does not exist',
+            'FATAL:  database "crm" does not exist',
+        ),
+        ('connection is bad: invalid sslmode value: "x"', 'invalid sslmode value: "x"'),
+        ("failed to resolve host 'h': [Errno -2] Unknown", "failed to resolve host 'h'"),
+    ],
+)
+def test_the_reason_is_told_once(monkeypatch: pytest.MonkeyPatch, said: str, reason: str) -> None:
+    def refuse(**_: object) -> None:
+        raise psycopg.OperationalError(f"{said}\n\tIs the server running?")
+
+    monkeypatch.setenv("STAGELINE_DATABASE_URL", "postgresql://u@h/crm")
+    monkeypatch.setattr(psycopg, "connect", refuse)
+    assert refusal(connect).startswith(f"Cannot reach PostgreSQL at h:5432 as u: {reason}")
+
+
+def test_no_server_yet(tmp_path: Path) -> None:
+    assert "There is no database yet. Run `stageline up`" in refusal()
+    (tmp_path / "home").write_text("a file where a folder belongs")
+    assert "There is no database yet." in refusal()
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"port": "many"}', "\x00\xff"])
+def test_damaged_files_of_the_embedded_server(tmp_path: Path, content: str) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "credentials.json").write_text(json.dumps({"stageline_owner": SECRET}))
+    (home / "server.json").write_text(content)
+    said = refusal()
+    assert "server.json" in said and "is damaged. Remove both and run `stageline up`" in said
+    (home / "server.json").write_text(json.dumps({"port": 1}))
+    assert connection("owner").password == SECRET
+    (home / "credentials.json").write_text(content)
+    assert "is damaged" in refusal()
