@@ -24,7 +24,7 @@ from psycopg.types.json import Jsonb
 from jobs.data_docs import IndexRow, make_offline
 from jobs.expectations import TABLES, Limits, RawTable, Rule, Severity, row_count_rules, rules
 from jobs.expectations import limits as configured_limits
-from loaders.entities import ENTITIES
+from loaders.entities import entity_named
 from stageline.config import settings
 from stageline.database import connect, connection
 from stageline.errors import StagelineError
@@ -138,8 +138,8 @@ def run_checks(
     Raises:
         StagelineError: no such entity, or the database cannot be reached.
     """
-    if entity is not None and entity not in ENTITIES:
-        raise StagelineError(f"There is no entity {entity}. Known: {', '.join(ENTITIES)}.")
+    if entity is not None:
+        entity_named(entity)
     limits = limits or configured_limits()
     now = datetime.now(UTC)
     report = Report(uuid.uuid4(), now, settings().output / "data_docs")
@@ -216,7 +216,7 @@ def _evaluate(plan: list[tuple[RawTable, list[Rule]]], report: Report) -> None:
     home = settings().home
     scratch = home / f"gx.{report.run_id.hex}"
     try:
-        with step("quality checks", total=len(plan) or None) as progress:
+        with step("Check the raw data", total=len(plan) or None) as progress:
             gx = _great_expectations()
             with _database_url():
                 context, source = _context(gx, scratch)

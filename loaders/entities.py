@@ -7,6 +7,8 @@ read exactly these. The migrations create the tables, a test holds the two again
 from dataclasses import dataclass
 from typing import Literal
 
+from stageline.errors import StagelineError
+
 Type = Literal["text", "numeric", "integer", "boolean", "date", "timestamp"]
 
 
@@ -256,3 +258,17 @@ ENTITIES: dict[str, Entity] = {
         ),
     )
 }
+
+
+def entity_named(name: str) -> Entity:
+    """The entity that a user means.
+
+    Raises:
+        StagelineError: there is none of that name; says which there are.
+    """
+    try:
+        return ENTITIES[name]
+    except KeyError:
+        raise StagelineError(
+            f"There is no entity {name!r}. There are: {', '.join(ENTITIES)}."
+        ) from None

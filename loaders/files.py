@@ -26,7 +26,7 @@ from psycopg import sql
 
 from loaders.columns import TYPES, content, fingerprints, read_column
 from loaders.destination import FINGERPRINT, Target, clear_scratch, exclusive, land, touched
-from loaders.entities import ENTITIES, Entity
+from loaders.entities import Entity, entity_named
 from loaders.load_log import Entry, logged
 from loaders.mapping import Mapping, Reading, read_mapping, readings
 from loaders.row_rules import row_problems
@@ -130,18 +130,14 @@ def load_file(
         StagelineError: the file, the mapping or the database does not allow it; nothing was loaded.
     """
     started = time.monotonic()
-    entity = ENTITIES.get(entity_name)
-    if entity is None:
-        raise StagelineError(
-            f"There is no entity {entity_name!r}. There are: {', '.join(ENTITIES)}."
-        )
+    entity = entity_named(entity_name)
     if not project_id.strip() or unreadable(project_id):
         raise StagelineError("The project's id must not be empty.")
     mapping = read_mapping(mapping_path, entity)
     file = open_rows(path, mapping)
     rules = readings(entity, mapping, file.columns)
     with _working_folder() as folder:
-        with step(f"Checking {path.name}", total=file.size) as shown:
+        with step(f"Check {path.name}", total=file.size) as shown:
             checked = _check(file, entity, rules, mapping, project_id, folder, shown.advance)
             shown.note(rows=checked.read, rejected=checked.rejected, duplicate=checked.duplicate)
         if max_rejects is not None and checked.rejected > max_rejects:
@@ -175,7 +171,13 @@ def load_file(
 
 
 def rejects(project_id: str | None, entity_name: str | None) -> Iterator[dict[str, Any]]:
-    """The rejected lines that are still open, newest file first; both arguments narrow them."""
+    """The rejected lines that are still open, newest file first; both arguments narrow them.
+
+    Raises:
+        StagelineError: no such entity, or the database cannot be reached.
+    """
+    if entity_name is not None:
+        entity_named(entity_name)
     # the loader's own role: the reader may not see raw data, rejects least of all
     with connect("loader") as session, session.cursor("rejects") as cursor:
         cursor.itersize = 2_000
@@ -511,7 +513,7 @@ def _land(
     with (
         exclusive(DATASET) as session,
         logged(session, entry),
-        step(f"Loading into {DATASET}.{entity.name}") as shown,
+        step(f"Load into {DATASET}.{entity.name}") as shown,
     ):
         before = _count(session, entity, project_id)
         changes = 0

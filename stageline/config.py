@@ -3,6 +3,7 @@
 import os
 from functools import cache
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -40,7 +41,7 @@ class Settings(BaseSettings):
     env_file: Path = PROJECT_ROOT / ".env"
     output: Path = PROJECT_ROOT / "output"
     sales_pipeline_cache: Path | None = Field(default=None, alias="SALES_PIPELINE_CACHE")
-    log_format: str = "auto"
+    log_format: Literal["auto", "json", "console"] = "auto"
 
 
 @cache

@@ -149,7 +149,7 @@ def entities(name: str | None) -> None:
         stageline load entities
         stageline load entities tickets
     """
-    from loaders.entities import ENTITIES
+    from loaders.entities import ENTITIES, entity_named
 
     console = _console()
     table = Table(box=None, pad_edge=False)
@@ -160,9 +160,7 @@ def entities(name: str | None) -> None:
             table.add_row(entity.name, entity.about)
         console.print(table)
         return
-    chosen = ENTITIES.get(name)
-    if chosen is None:
-        raise StagelineError(f"There is no entity {name!r}. There are: {', '.join(ENTITIES)}.")
+    chosen = entity_named(name)
     for title in ("field", "type", "needed", "about"):
         table.add_column(title)
     for field in chosen.fields:

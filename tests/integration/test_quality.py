@@ -297,5 +297,5 @@ def test_rows_are_held_against_an_earlier_day() -> None:
 
 
 def test_an_unknown_suite_is_told_with_those_there_are() -> None:
-    with pytest.raises(StagelineError, match=r"no entity lead\. Known: leads"):
+    with pytest.raises(StagelineError, match=r"no entity 'lead'\. There are: leads"):
         run_checks("lead")
