@@ -158,7 +158,7 @@ def load_demo() -> PipelineTotals:
     target = Target("opportunities", ("id",), _tables)
     with exclusive(DATASET) as session:
         entry = Entry("demo", target.table, DEMO[1], read=len(DEALS))
-        with logged(session, entry), step("Loading the demo source") as shown:
+        with logged(session, entry), step("Load the demo source") as shown:
             load_id = land(session, DATASET, [target])
             entry.loaded = touched(session, DATASET, target, load_id)
             entry.unchanged = entry.read - entry.loaded

@@ -62,7 +62,7 @@ def exclusive(dataset: str) -> Iterator[psycopg.Connection[Any]]:
                 "select pg_try_advisory_lock(hashtextextended(%s, 0))", [name]
             ).fetchone()
             if not (row and row[0]):
-                with step("Waiting for another load to end"):
+                with step("Wait for another load to end"):
                     session.execute("select pg_advisory_lock(hashtextextended(%s, 0))", [name])
             yield session
     except psycopg.OperationalError as error:

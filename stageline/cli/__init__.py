@@ -27,7 +27,7 @@ _ABOUT = {
     "up": "Start the database, creating or upgrading it as needed.",
     "down": "Stop the embedded database.",
     "status": "Show the database, what is loaded, and the last build.",
-    "demo": "Load the demo source and write its files.",
+    "demo": "Run everything on sample data and show the numbers.",
     "load": "Load data of yours.",
     "check": "Check the raw data, and show what is wrong with it.",
     "build": "Check the data, then build and test the models.",

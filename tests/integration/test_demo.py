@@ -111,8 +111,8 @@ def test_from_nothing_to_numbers_and_again(clone: Path) -> None:
     for name in ("sales_pipeline.json", "daily_summary.json", "data_docs/index.html"):
         assert (clone / "output" / name).exists() and name in text
     done = [step["step"] for step in ended(log)]
-    assert done.index("quality checks") < done.index("Build and test the models")
-    (checks,) = [step for step in ended(log) if step["step"] == "quality checks"]
+    assert done.index("Check the raw data") < done.index("Build and test the models")
+    (checks,) = [step for step in ended(log) if step["step"] == "Check the raw data"]
     assert checks["tables"] == 8 and checks["critical"] == 0
 
     before = counted()
@@ -125,7 +125,7 @@ def test_from_nothing_to_numbers_and_again(clone: Path) -> None:
     assert "stageline build" in told
     _, log = stageline(clone, "build", "--no-check", "--select", "+conversion_funnel")
     assert "warning: the raw data was not checked (--no-check)." in log
-    assert "quality checks" not in log
+    assert "Check the raw data" not in log
     after = counted()
     assert after["kpis.conversion_funnel"] == 0 < before["kpis.conversion_funnel"]
     assert after["raw_sample.sample_leads"] == 12
