@@ -1,5 +1,6 @@
 """``stageline demo``: the whole job on the sample data and the demo source, and its numbers."""
 
+import shlex
 import shutil
 import sys
 import time
@@ -290,32 +291,35 @@ def _demo_numbers(kpis: "psycopg.Connection[Any]") -> None:
 
 def _next(checks: "Report", files: list[Path]) -> None:
     reader = connection("reader")
-    where = f"host {reader.host}, port {reader.port}, database {reader.dbname}"
     if settings().database_url is None:
-        login = (
-            f"user {reader.user}, password: `{reader.user}`"
-            f" in {settings().home / 'credentials.json'}"
-        )
+        login = [
+            f"user {reader.user}, its password is in",
+            _from_here(settings().home / "credentials.json"),
+        ]
     else:
-        login = "any user that is a member of stageline_reader"
+        login = ["any user that is a member of stageline_reader"]
     bin_ = _bin()
     command = f"{bin_}stageline"
-    lines = [
-        ("Look at the tables", f'{command} psql   (then: "\\dt kpis.*")'),
-        ("Connect a BI tool", f"{where}, {login}"),
-        ("Read the docs", f"{bin_}dbt docs generate && {bin_}dbt docs serve"),
-        ("Data quality report", str(checks.docs / "index.html")),
-        ("Files of the demo", ", ".join(str(path) for path in files)),
+    entries = [
+        ("Look at the tables", [f"{command} psql", r"(there, \dt kpis.* lists them)"]),
+        (
+            "Connect a BI tool",
+            [f"host {reader.host}, port {reader.port}, database {reader.dbname}", *login],
+        ),
+        ("Read the docs", [f"{bin_}dbt docs generate", f"{bin_}dbt docs serve"]),
+        ("Data quality report", [_from_here(checks.docs / "index.html")]),
+        ("Files of the demo", [_from_here(path) for path in files]),
         (
             "Load a file of yours",
-            f"{command} load file leads.csv --as leads, then {command} build",
+            [f"{command} load file leads.csv --as leads", f"{command} build"],
         ),
-        ("Without the sample", f"{command} demo --remove, then {command} build"),
+        ("Without the sample", [f"{command} demo --remove", f"{command} build"]),
     ]
     click.echo("What next")
-    width = max(len(name) for name, _ in lines)
-    for name, text in lines:
-        click.echo(f"  {name.ljust(width)}  {text}")
+    width = max(len(name) for name, _ in entries)
+    for name, lines in entries:
+        for at, line in enumerate(lines):
+            click.echo(f"  {'' if at else name:<{width}}  {line}")
 
 
 def _bin() -> str:
@@ -324,8 +328,14 @@ def _bin() -> str:
     found = shutil.which("stageline")
     if found is not None and Path(found).parent.resolve() == folder.resolve():
         return ""
+    # A blank in the path would end the command there.
+    return shlex.quote(f"{_from_here(folder)}/")
+
+
+def _from_here(path: Path) -> str:
+    """The path from the current folder, where it leads down; else the whole of it."""
     cwd = Path.cwd()
-    return f"{folder.relative_to(cwd) if folder.is_relative_to(cwd) else folder}/"
+    return str(path.relative_to(cwd) if path.is_relative_to(cwd) else path)
 
 
 def _pct(part: int, whole: int) -> str:
