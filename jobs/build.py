@@ -293,7 +293,7 @@ class _Progress:
         elif "index" in data and "node_info" in data and not name.startswith("LogHook"):
             self._step.advance()
             node = data["node_info"]
-            if not is_live() and node["resource_type"] not in ("test", "unit_test", "exposure"):
+            if not is_live() and node["resource_type"] in ("seed", "model", "snapshot"):
                 log().info("built", node=node["node_name"], status=node["node_status"])
         elif info["level"] == "error":
             self.errors.append(str(info["msg"]))
