@@ -8,27 +8,30 @@ stages as (
     select * from {{ ref('stage_weights') }}
 ),
 
--- A stage counts as reached when it, or any stage after it, was entered; a lead that only states
--- its present stage is taken to have reached it when it last changed.
-reached as (
+-- A lead that only states its present stage, and not since when, is taken to have entered it when
+-- it last changed.
+entered as (
     select
         leads.*,
-        least(
-            leads.sql_at,
-            leads.opportunity_at,
-            leads.won_at,
-            case when leads.stage in ('sql', 'opportunity', 'won') then leads.changed_at end
-        ) as reached_sql_at,
-        least(
-            leads.opportunity_at,
-            leads.won_at,
-            case when leads.stage in ('opportunity', 'won') then leads.changed_at end
-        ) as reached_opportunity_at,
+        coalesce(leads.sql_at, case when leads.stage = 'sql' then leads.changed_at end)
+            as entered_sql_at,
+        coalesce(
+            leads.opportunity_at, case when leads.stage = 'opportunity' then leads.changed_at end
+        ) as entered_opportunity_at,
         coalesce(leads.won_at, case when leads.stage = 'won' then leads.changed_at end)
             as reached_won_at,
         case when leads.stage = 'lost' then coalesce(leads.lost_at, leads.changed_at) end
             as given_up_at
     from leads
+),
+
+-- A stage counts as reached when it, or any stage after it, was entered.
+reached as (
+    select
+        entered.*,
+        least(entered_sql_at, entered_opportunity_at, reached_won_at) as reached_sql_at,
+        least(entered_opportunity_at, reached_won_at) as reached_opportunity_at
+    from entered
 ),
 
 -- Only what had happened by then is known as of an instant.
