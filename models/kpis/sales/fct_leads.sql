@@ -72,7 +72,10 @@ final as (
         {{ months_to('known_won_at') }} as months_to_won,
         {{ months_to('known_lost_at') }} as months_to_lost,
         known.amount,
-        coalesce(known.win_probability, stages.default_win_probability) as win_probability,
+        case
+            when known.known_lost_at is null and stages.stage = 'won' then 1
+            else coalesce(known.win_probability, stages.default_win_probability)
+        end as win_probability,
         known.created_month as month,
         known.created_at,
         known.known_sql_at as sql_at,
