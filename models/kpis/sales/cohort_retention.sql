@@ -16,7 +16,9 @@ cohorts as (
         months_to_opportunity,
         months_to_won,
         months_to_lost,
-        count(*) as leads
+        count(*) as leads,
+        -- A month has begun as soon as it has in the zone of one of the cohort's projects.
+        max(max(months_since_created)) over (partition by month) as months_followed
     from leads
     group by
         month,
@@ -30,10 +32,7 @@ followed as (
         cohorts.*,
         month_offsets.months_since
     from cohorts
-    inner join month_offsets
-        on
-            {{ months_between('cohorts.cohort_month', as_of()) }}
-            >= month_offsets.months_since
+    inner join month_offsets on cohorts.months_followed >= month_offsets.months_since
 ),
 
 counted as (

@@ -68,6 +68,9 @@ final as (
         end as excluded_reason,
         known.record_origin,
         known.stages_reached,
+        {{ months_between(
+            'known.created_month', local_month(as_of(), 'known.timezone')
+        ) }} as months_since_created,
         {{ months_to('known_opportunity_at') }} as months_to_opportunity,
         {{ months_to('known_won_at') }} as months_to_won,
         {{ months_to('known_lost_at') }} as months_to_lost,
