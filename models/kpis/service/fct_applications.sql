@@ -16,7 +16,10 @@ measured as (
     select
         known.*,
         {{ seconds_between('submitted_at', 'known_decided_at') }} as raw_review_seconds,
-        {{ flag('known_decided_at is not null and is_compliant is not null') }} as is_reviewed
+        -- A finding without the instant of its decision counts from the submission on.
+        {{ flag(
+            'is_compliant is not null and coalesce(decided_at, submitted_at) <= ' ~ as_of()
+        ) }} as is_reviewed
     from known
 ),
 
