@@ -21,7 +21,12 @@ known as (
         case when tickets.last_resolved_at <= {{ as_of() }} then tickets.last_resolved_at end
             as known_last_resolution_at,
         case when tickets.waiting_since <= {{ as_of() }} then tickets.waiting_since end
-            as known_waiting_since
+            as known_waiting_since,
+        -- Resolved, but not said when for the first time: neither open nor judged.
+        tickets.status in ('resolved', 'closed')
+        and tickets.first_resolved_at is null
+        and coalesce(tickets.last_resolved_at, tickets.created_at) <= {{ as_of() }}
+            as only_says_resolved
     from tickets
     inner join targets on tickets.priority = targets.priority
 ),
@@ -51,6 +56,7 @@ judged as (
             else 'pending'
         end as first_response_result,
         case
+            when only_says_resolved then 'unknown'
             when raw_resolution_seconds < 0 then 'impossible'
             when raw_resolution_seconds <= resolution_target_seconds then 'met'
             when raw_resolution_seconds > resolution_target_seconds then 'breached'
@@ -77,7 +83,7 @@ final as (
             when created_at > {{ as_of() }} then 'created after as_of'
         end as excluded_reason,
         record_origin,
-        {{ flag('known_resolution_at is null') }} as is_open,
+        {{ flag('known_resolution_at is null and not only_says_resolved') }} as is_open,
         {{ flag("first_response_result in ('met', 'breached')") }} as first_response_judged,
         {{ flag("first_response_result = 'met'") }} as first_response_met,
         {{ flag("resolution_result in ('met', 'breached')") }} as resolution_judged,
