@@ -71,6 +71,19 @@ money_rows as (
     from revenue
 ),
 
+-- A rate by count adds up over currencies.
+deals_by_month as (
+    select
+        facility_id,
+        month,
+        {{ pct('sum(won_opportunities)', 'sum(won_opportunities + lost_opportunities)') }}
+            as win_rate_pct
+    from pipeline
+    group by
+        facility_id,
+        month
+),
+
 -- Amounts of two currencies are never added: where a month has several, their columns stay empty
 -- and currency_count says why.
 currencies as (
@@ -125,7 +138,7 @@ final as (
         {{ pct('leads_by_month.won_leads', 'leads_by_month.leads') }} as won_rate_pct,
         pipeline.open_value,
         pipeline.won_value,
-        pipeline.win_rate_pct,
+        deals_by_month.win_rate_pct,
         outreach.total_outreach,
         outreach.response_rate_pct,
         revenue.invoiced_amount,
@@ -156,6 +169,10 @@ final as (
             facility_months.facility_id = pipeline.facility_id
             and facility_months.month = pipeline.month
             and currencies.currency = pipeline.currency
+    left join deals_by_month
+        on
+            facility_months.facility_id = deals_by_month.facility_id
+            and facility_months.month = deals_by_month.month
     left join outreach
         on
             facility_months.facility_id = outreach.facility_id
