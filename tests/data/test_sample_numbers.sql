@@ -69,6 +69,41 @@ opportunity_value as (
     where facility_id like 'sample-%'
 ),
 
+outreach as (
+    select
+        sum(total_outreach) as total_outreach,
+        sum(responses) as responses,
+        sum(conversions) as conversions
+    from {{ ref('outreach_kpis') }}
+    where facility_id like 'sample-%'
+),
+
+revenue as (
+    select
+        sum(invoiced_amount) as invoiced_amount,
+        sum(paid_amount) as paid_amount
+    from {{ ref('revenue_kpis') }}
+    where facility_id like 'sample-%'
+),
+
+applications as (
+    select
+        sum(reviewed_applications) as reviewed_applications,
+        sum(compliant_applications) as compliant_applications,
+        sum(on_time_applications) as on_time_applications
+    from {{ ref('compliance_kpis') }}
+    where facility_id like 'sample-%'
+),
+
+weighted_pipeline as (
+    select
+        scenario,
+        sum(weighted_pipeline_value) as weighted_pipeline_value
+    from {{ ref('weighted_pipeline_scenarios') }}
+    where facility_id like 'sample-%'
+    group by scenario
+),
+
 measured as (
     select
         cast(month as {{ type_label() }}) || ' ' || funnel_stage || ' leads' as number_name,
@@ -124,6 +159,51 @@ measured as (
         'opportunity value' as number_name,
         amount as measured
     from opportunity_value
+    union all
+    select
+        'outreach' as number_name,
+        total_outreach as measured
+    from outreach
+    union all
+    select
+        'responses' as number_name,
+        responses as measured
+    from outreach
+    union all
+    select
+        'conversions' as number_name,
+        conversions as measured
+    from outreach
+    union all
+    select
+        'invoiced amount' as number_name,
+        invoiced_amount as measured
+    from revenue
+    union all
+    select
+        'paid amount' as number_name,
+        paid_amount as measured
+    from revenue
+    union all
+    select
+        'reviewed applications' as number_name,
+        reviewed_applications as measured
+    from applications
+    union all
+    select
+        'compliant applications' as number_name,
+        compliant_applications as measured
+    from applications
+    union all
+    select
+        'on-time applications' as number_name,
+        on_time_applications as measured
+    from applications
+    union all
+    select
+        scenario || ' pipeline' as number_name,
+        weighted_pipeline_value as measured
+    from weighted_pipeline
 ),
 
 expected as (
@@ -151,6 +231,19 @@ expected as (
         ('nps responses', 5, 0),
         ('lead value', 765000, 0),
         ('opportunity value', 490000, 0),
+        ('outreach', 16, 0),
+        ('responses', 10, 0),
+        ('conversions', 7, 0),
+        ('invoiced amount', 210000, 0),
+        ('paid amount', 120000, 0),
+        ('reviewed applications', 18, 0),
+        ('compliant applications', 15, 0),
+        ('on-time applications', 16, 0),
+        ('unweighted pipeline', 720000, 0),
+        ('probability pipeline', 424000, 0),
+        ('weighted pipeline', 322450, 0),
+        ('commit pipeline', 250000, 0),
+        ('best_case pipeline', 490000, 0),
     ] %}
     select
         '{{ name }}' as number_name,
