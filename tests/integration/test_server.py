@@ -575,6 +575,9 @@ def test_a_home_of_somebody_else(shared: Path) -> None:
     start(shared)
     if os.geteuid() != 0:
         (shared / "lock").chmod(0o400)
-    for work in (lambda: start(shared), lambda: server.stop(shared)):
-        assert "belongs to another user" in as_ordinary_user(work)  # type: ignore[arg-type]
+    try:
+        for work in (lambda: start(shared), lambda: server.stop(shared)):
+            assert "belongs to another user" in as_ordinary_user(work)  # type: ignore[arg-type]
+    finally:
+        (shared / "lock").chmod(0o644)
     assert server.find(shared) is not None
