@@ -67,6 +67,9 @@ class _Lazy(click.Group):
         except StagelineError as error:
             click.echo(f"error: {error}", err=True)
             sys.exit(error.exit_code)
+        except KeyboardInterrupt:
+            click.echo("\nerror: stopped. Nothing is left half done: run it again.", err=True)
+            sys.exit(130)  # as a shell does for a program that Ctrl-C ends
         except BrokenPipeError:  # the reader of our output (head, less) has left
             sys.stderr.close()
             sys.exit(0)

@@ -118,11 +118,13 @@ def _readable(found: dict[str, Any]) -> str:
         lines.append("Loaded")
     else:
         lines.append("Loaded     nothing yet: `stageline demo`, or `stageline load --help`")
-    for load in found["loaded"]:
-        name = "/".join(
-            str(part) for part in (load["source"], load["project_id"], load["entity"]) if part
-        )
-        text = f"  {name:<36} {load['rows_loaded'] or 0:>12,} rows"
+    names = [
+        "/".join(str(part) for part in (load["source"], load["project_id"], load["entity"]) if part)
+        for load in found["loaded"]
+    ]
+    width = max(map(len, names), default=0)
+    for name, load in zip(names, found["loaded"], strict=True):
+        text = f"  {name:<{width}} {load['rows_loaded'] or 0:>11,} rows"
         if load["rows_rejected"]:
             text += f", {load['rows_rejected']:,} rejected"
         if load["failed_loads"]:
@@ -132,9 +134,14 @@ def _readable(found: dict[str, Any]) -> str:
     if build is None:
         lines.append("Build      none yet: `stageline build`")
     else:
+        state = build["status"]
+        if state == "failed" and not build["nodes_failed"]:
+            state = "not finished"  # it was stopped, or could not begin: no node has failed
+        if state != "running":
+            state += f", {build['nodes_ok']} ok, {build['nodes_failed']} failed"
         lines.append(
-            f"Build      {build['status']}, {build['nodes_ok']} ok, {build['nodes_failed']} failed,"
-            f" started {_minute(build['started_at'])}; {found['kpi_tables']} KPI tables"
+            f"Build      {state}, started {_minute(build['started_at'])};"
+            f" {found['kpi_tables']} KPI tables"
         )
     return "\n".join(lines)
 

@@ -147,7 +147,41 @@ def test_status_counts_what_was_loaded() -> None:
     assert found["last_build"]["nodes_ok"] == 7
     text = stageline("status").stdout
     assert "file/p/leads" in text
+    assert "Build      success, 7 ok, 0 failed, started" in text
     assert "1,234 rows, 3 rejected, 1 failed loads, last 2026-01-03 03:04 UTC" in text
+
+
+@pytest.mark.parametrize(
+    ("status", "counts", "said"),
+    [
+        ("running", (0, 0), "Build      running, started"),
+        ("failed", (196, 0), "Build      not finished, 196 ok, 0 failed, started"),
+        ("failed", (6, 1), "Build      failed, 6 ok, 1 failed, started"),
+    ],
+)
+@pytest.mark.usefixtures("database")
+def test_status_tells_how_the_last_build_went(
+    status: str, counts: tuple[int, int], said: str
+) -> None:
+    with connect("jobs") as session:
+        session.execute(
+            "insert into ops.builds (status, nodes_ok, nodes_failed) values (%s, %s, %s)",
+            (status, *counts),
+        )
+    assert said in stageline("status").stdout
+
+
+@pytest.mark.usefixtures("database")
+def test_ctrl_c_is_one_line() -> None:
+    code = (
+        "import stageline.migrate as migrate; from stageline.cli import main\n"
+        "def interrupted(): raise KeyboardInterrupt\n"
+        "migrate.current = interrupted\n"
+        "main(['build'])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 130
+    assert result.stderr == "\nerror: stopped. Nothing is left half done: run it again.\n"
 
 
 def test_status_says_when_nothing_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
