@@ -27,7 +27,7 @@ Kind = Literal["csv", "jsonl", "parquet"]
 def _known_zone(name: str) -> str:
     if name not in available_timezones():
         near = get_close_matches(name, available_timezones(), n=1, cutoff=0.5)
-        hint = f"; did you mean {near[0]}?" if near else ""
+        hint = f" (did you mean {near[0]}?)" if near else ""
         raise ValueError(f"{name!r} is not an IANA time zone such as Europe/Kyiv{hint}")
     return name
 

@@ -187,7 +187,7 @@ def _show_plan(console: Console, done: "FileLoad") -> None:
         if rule.zone is not None and rule.type == "timestamp":
             how.append(f"in {rule.zone.key} where it says no offset")
         if rule.values:
-            how.append(f"{len(rule.values)} values translated")
+            how.append(f"{len(rule.values)} value{'s' * (len(rule.values) != 1)} translated")
         if rule.scale is not None:
             how.append(f"times {rule.scale}")
         if rule.default is not None and rule.column is not None:
