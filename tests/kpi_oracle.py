@@ -198,6 +198,11 @@ def _plus_months(month: date, months: int) -> date:
     return date(years, rest + 1, 1)
 
 
+def _is_plausible(start: datetime) -> bool:
+    """No duration is measured from before the year 2000."""
+    return start.year >= 2000
+
+
 def _known(instant: datetime | None, as_of: datetime) -> datetime | None:
     """The instant, if it has come."""
     return instant if instant is not None and instant <= as_of else None
@@ -232,9 +237,16 @@ def _counted(world: World, entity: str, began: str) -> Iterable[Row]:
                 "facility_id": record["facility_id"] or "unassigned",
                 "rep_id": record.get("rep_id") or "unassigned",
                 "currency": record.get("currency") or project.currency,
+                "amount": _amount(entity, record),
                 "month": _month(record[began], project.timezone),
                 "timezone": project.timezone,
             }
+
+
+def _amount(entity: str, record: Record) -> Decimal | None:
+    """A deal is worth something or nothing; only an invoice can be a credit note."""
+    amount: Decimal | None = record.get("amount")
+    return None if amount is not None and amount < 0 and entity != "invoices" else amount
 
 
 def _leads(world: World) -> Iterable[Row]:
@@ -284,7 +296,10 @@ def _opportunities(world: World) -> Iterable[Row]:
         outcome = deal["status"] if is_closed else "open"
         # A duration needs both its instants as the source states them.
         closed_at = deal["closed_at"] if is_closed else None
-        is_impossible = closed_at is not None and closed_at < deal["created_at"]
+        end = closed_at if is_closed else world.as_of
+        is_impossible = end is not None and (
+            end < deal["created_at"] or not _is_plausible(deal["created_at"])
+        )
         stated = deal["win_probability"]
         probability = {"won": Decimal(1), "lost": Decimal(0)}.get(
             outcome, _default_probability("opportunity") if stated is None else stated
@@ -294,7 +309,9 @@ def _opportunities(world: World) -> Iterable[Row]:
             "outcome": outcome,
             "is_impossible": is_impossible,
             "win_probability": probability,
-            "age_seconds": _seconds(deal["created_at"], world.as_of) if outcome == "open" else None,
+            "age_seconds": _seconds(deal["created_at"], world.as_of)
+            if outcome == "open" and not is_impossible
+            else None,
             "sales_cycle_seconds": _seconds(deal["created_at"], closed_at)
             if outcome == "won" and closed_at is not None and not is_impossible
             else None,
@@ -343,14 +360,15 @@ def _invoices(world: World) -> Iterable[Row]:
             invoice["paid_at"] is None or paid_at is not None
         )
         took = _seconds(invoice["issued_at"], paid_at) if is_paid and paid_at is not None else None
+        is_impossible = took is not None and (took < 0 or not _is_plausible(invoice["issued_at"]))
         yield {
             **invoice,
             "is_paid": is_paid,
             "is_overdue": not is_paid
             and invoice["due_at"] is not None
             and invoice["due_at"] < world.as_of,
-            "is_impossible": took is not None and took < 0,
-            "payment_seconds": took if took is not None and took >= 0 else None,
+            "is_impossible": is_impossible,
+            "payment_seconds": None if is_impossible else took,
         }
 
 
@@ -359,7 +377,10 @@ def _tickets(world: World) -> Iterable[Row]:
     for ticket in _counted(world, "tickets", "created_at"):
         target = targets[ticket["priority"]]
         created_at = ticket["created_at"]
-        answered_at = _known(ticket["first_response_at"], world.as_of)
+        # Who resolves a ticket has answered it.
+        answered_at = _known(
+            ticket["first_response_at"] or ticket["first_resolved_at"], world.as_of
+        )
         resolved_at = _known(ticket["first_resolved_at"], world.as_of)
         waiting_since = _known(ticket["waiting_since"], world.as_of)
         waited = ticket["waiting_seconds"] or 0
@@ -369,8 +390,12 @@ def _tickets(world: World) -> Iterable[Row]:
         # first response.
         running = _seconds(created_at, waiting_since or world.as_of) - waited
 
-        def judge(took: int | None, limit: int, running: int = running) -> str:
-            if took is not None and took < 0:
+        is_plausible = _is_plausible(created_at)
+
+        def judge(
+            took: int | None, limit: int, running: int = running, ok: bool = is_plausible
+        ) -> str:
+            if not ok or (took is not None and took < 0):
                 return "impossible"
             if (running if took is None else took) > limit:
                 return "breached"
@@ -391,6 +416,8 @@ def _tickets(world: World) -> Iterable[Row]:
         )
         if says_only_resolved:
             results["resolution"] = "unknown"
+            if ticket["first_response_at"] is None:
+                results["first_response"] = "unknown"
         judged = {name: result in ("met", "breached") for name, result in results.items()}
         met = {name: result == "met" for name, result in results.items()}
         yield {
@@ -433,7 +460,13 @@ def _applications(world: World) -> Iterable[Row]:
             continue
         decided_at = _known(application["decided_at"], world.as_of)
         due_at = application["due_at"]
-        is_impossible = decided_at is not None and decided_at < application["submitted_at"]
+        is_impossible = decided_at is not None and (
+            decided_at < application["submitted_at"]
+            or not _is_plausible(application["submitted_at"])
+        )
+        only_says_decided = (
+            application["status"] in ("approved", "rejected") and application["decided_at"] is None
+        )
         has_finding = application["is_compliant"] is not None and (
             application["decided_at"] is None or decided_at is not None
         )
@@ -442,7 +475,7 @@ def _applications(world: World) -> Iterable[Row]:
             "is_reviewed": has_finding,
             "is_compliant": has_finding and application["is_compliant"],
             "timeliness_judged": due_at is not None
-            and (decided_at is not None or due_at < world.as_of),
+            and (decided_at is not None or (due_at < world.as_of and not only_says_decided)),
             "is_on_time": due_at is not None and decided_at is not None and decided_at <= due_at,
             "is_impossible": is_impossible,
             "review_seconds": _seconds(application["submitted_at"], decided_at)
@@ -630,7 +663,11 @@ def _revenue_kpis(invoices: Sequence[Row]) -> Table:
             "paid_amount": _money(received),
             "outstanding_amount": _money(total - received),
             "overdue_amount": _money(_sum(overdue, "amount")),
-            "collection_rate_pct": percentage(received, total),
+            # Credit notes, whose amounts are negative, are no share of anything.
+            "collection_rate_pct": percentage(
+                _sum((i for i in paid if i["amount"] > 0), "amount"),
+                _sum((i for i in group if i["amount"] > 0), "amount"),
+            ),
             "paid_invoices_pct": percentage(len(paid), len(group)),
             **_durations("payment", "payment_times", (i["payment_seconds"] for i in group)),
         }

@@ -112,6 +112,7 @@ class _Dice:
             Decimal(self.random.randint(1, 50)) * 1000,
             Decimal(self.random.randint(1, 9_999_999)) / 100,
             Decimal(self.random.randint(1, 99_999_999)) / 10_000,
+            Decimal(self.random.randint(-99_999, -1)) / 100,
         )
 
     def probability(self) -> Decimal | None:

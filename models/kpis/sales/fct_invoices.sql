@@ -21,6 +21,15 @@ measured as (
     from known
 ),
 
+judged as (
+    select
+        measured.*,
+        raw_payment_seconds < 0
+        or (raw_payment_seconds is not null and {{ is_implausible('issued_at') }})
+            as is_impossible
+    from measured
+),
+
 final as (
     select
         invoice_key,
@@ -38,15 +47,17 @@ final as (
         record_origin,
         is_paid,
         {{ flag('is_paid = 0 and due_at < ' ~ as_of()) }} as is_overdue,
-        {{ flag('raw_payment_seconds < 0') }} as has_impossible_duration,
+        {{ flag('is_impossible') }} as has_impossible_duration,
         amount,
-        case when raw_payment_seconds >= 0 then raw_payment_seconds end as payment_seconds,
+        case when amount > 0 then amount else 0 end as collectable_amount,
+        case when amount > 0 then amount * is_paid else 0 end as collected_amount,
+        case when not is_impossible then raw_payment_seconds end as payment_seconds,
         issued_month as month,
         issued_at,
         due_at,
         known_paid_at as paid_at,
         {{ built_at() }} as updated_at
-    from measured
+    from judged
 )
 
 select * from final

@@ -74,7 +74,7 @@ final as (
         {{ months_to('known_opportunity_at') }} as months_to_opportunity,
         {{ months_to('known_won_at') }} as months_to_won,
         {{ months_to('known_lost_at') }} as months_to_lost,
-        known.amount,
+        case when known.amount >= 0 then known.amount end as amount,
         case
             when known.known_lost_at is null and stages.stage = 'won' then 1
             else coalesce(known.win_probability, stages.default_win_probability)

@@ -27,53 +27,59 @@ measured as (
     select
         outcomes.*,
         case
-            when outcome != 'open' then {{ seconds_between('created_at', 'known_closed_at') }}
-        end as raw_cycle_seconds,
-        case when outcome = 'open' then {{ seconds_between('created_at', as_of()) }} end
-            as age_seconds
+            when outcome = 'open' then {{ seconds_between('created_at', as_of()) }}
+            else {{ seconds_between('created_at', 'known_closed_at') }}
+        end as raw_seconds
     from outcomes
+),
+
+judged as (
+    select
+        measured.*,
+        raw_seconds < 0 or (raw_seconds is not null and {{ is_implausible('created_at') }})
+            as is_impossible
+    from measured
 ),
 
 final as (
     select
-        measured.opportunity_key,
-        measured.source_system,
-        measured.project_id,
-        measured.opportunity_id,
-        measured.lead_key,
-        measured.facility_id,
-        measured.rep_id,
-        measured.opportunity_name,
-        measured.company,
-        measured.stage,
-        measured.outcome,
-        measured.currency,
+        judged.opportunity_key,
+        judged.source_system,
+        judged.project_id,
+        judged.opportunity_id,
+        judged.lead_key,
+        judged.facility_id,
+        judged.rep_id,
+        judged.opportunity_name,
+        judged.company,
+        judged.stage,
+        judged.outcome,
+        judged.currency,
         case
-            when measured.is_deleted then 'deleted'
-            when measured.created_at > {{ as_of() }} then 'created after as_of'
+            when judged.is_deleted then 'deleted'
+            when judged.created_at > {{ as_of() }} then 'created after as_of'
         end as excluded_reason,
-        measured.record_origin,
-        {{ flag("measured.outcome = 'open'") }} as is_open,
-        {{ flag("measured.outcome = 'won'") }} as is_won,
-        {{ flag("measured.outcome = 'lost'") }} as is_lost,
-        {{ flag('measured.raw_cycle_seconds < 0') }} as has_impossible_duration,
-        measured.amount,
+        judged.record_origin,
+        {{ flag("judged.outcome = 'open'") }} as is_open,
+        {{ flag("judged.outcome = 'won'") }} as is_won,
+        {{ flag("judged.outcome = 'lost'") }} as is_lost,
+        {{ flag('judged.is_impossible') }} as has_impossible_duration,
+        case when judged.amount >= 0 then judged.amount end as amount,
         case
-            when measured.outcome = 'won' then 1
-            when measured.outcome = 'lost' then 0
-            else coalesce(measured.win_probability, stages.default_win_probability)
+            when judged.outcome = 'won' then 1
+            when judged.outcome = 'lost' then 0
+            else coalesce(judged.win_probability, stages.default_win_probability)
         end as win_probability,
-        measured.age_seconds,
-        case
-            when measured.outcome = 'won' and measured.raw_cycle_seconds >= 0
-                then measured.raw_cycle_seconds
-        end as sales_cycle_seconds,
-        measured.created_month as month,
-        measured.expected_close_date,
-        measured.created_at,
-        measured.known_closed_at as closed_at,
+        case when judged.outcome = 'open' and not judged.is_impossible then judged.raw_seconds end
+            as age_seconds,
+        case when judged.outcome = 'won' and not judged.is_impossible then judged.raw_seconds end
+            as sales_cycle_seconds,
+        judged.created_month as month,
+        judged.expected_close_date,
+        judged.created_at,
+        judged.known_closed_at as closed_at,
         {{ built_at() }} as updated_at
-    from measured
+    from judged
     cross join stages
     where stages.stage = 'opportunity'
 )

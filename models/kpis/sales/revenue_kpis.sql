@@ -18,7 +18,7 @@ final as (
         sum(amount * is_paid) as paid_amount,
         sum(amount * (1 - is_paid)) as outstanding_amount,
         sum(amount * is_overdue) as overdue_amount,
-        {{ pct('sum(amount * is_paid)', 'sum(amount)') }} as collection_rate_pct,
+        {{ pct('sum(collected_amount)', 'sum(collectable_amount)') }} as collection_rate_pct,
         {{ pct('sum(is_paid)', 'count(*)') }} as paid_invoices_pct,
         count(payment_seconds) as payment_times,
         {{ mean_seconds('payment_seconds') }} as avg_payment_seconds,

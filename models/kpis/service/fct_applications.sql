@@ -23,6 +23,15 @@ measured as (
     from known
 ),
 
+judged as (
+    select
+        measured.*,
+        raw_review_seconds < 0
+        or (raw_review_seconds is not null and {{ is_implausible('submitted_at') }})
+            as is_impossible
+    from measured
+),
+
 final as (
     select
         application_key,
@@ -39,18 +48,20 @@ final as (
         record_origin,
         is_reviewed,
         {{ flag('is_reviewed = 1 and is_compliant') }} as is_compliant,
+        -- Decided, but not said when: nobody knows whether in time.
         {{ flag(
-            'due_at < ' ~ as_of() ~ ' or (due_at is not null and known_decided_at is not null)'
+            '(due_at is not null and known_decided_at is not null) or (due_at < ' ~ as_of()
+            ~ " and not (status in ('approved', 'rejected') and decided_at is null))"
         ) }} as timeliness_judged,
         {{ flag('known_decided_at <= due_at') }} as is_on_time,
-        {{ flag('raw_review_seconds < 0') }} as has_impossible_duration,
-        case when raw_review_seconds >= 0 then raw_review_seconds end as review_seconds,
+        {{ flag('is_impossible') }} as has_impossible_duration,
+        case when not is_impossible then raw_review_seconds end as review_seconds,
         submitted_month as month,
         submitted_at,
         due_at,
         known_decided_at as decided_at,
         {{ built_at() }} as updated_at
-    from measured
+    from judged
 )
 
 select * from final

@@ -14,8 +14,11 @@ known as (
         tickets.*,
         targets.first_response_target_seconds,
         targets.resolution_target_seconds,
-        case when tickets.first_response_at <= {{ as_of() }} then tickets.first_response_at end
-            as known_response_at,
+        -- Who resolves a ticket has answered it.
+        case
+            when coalesce(tickets.first_response_at, tickets.first_resolved_at) <= {{ as_of() }}
+                then coalesce(tickets.first_response_at, tickets.first_resolved_at)
+        end as known_response_at,
         case when tickets.first_resolved_at <= {{ as_of() }} then tickets.first_resolved_at end
             as known_resolution_at,
         case when tickets.last_resolved_at <= {{ as_of() }} then tickets.last_resolved_at end
@@ -49,7 +52,8 @@ judged as (
     select
         clocks.*,
         case
-            when raw_response_seconds < 0 then 'impossible'
+            when only_says_resolved and first_response_at is null then 'unknown'
+            when {{ is_implausible('created_at') }} or raw_response_seconds < 0 then 'impossible'
             when raw_response_seconds <= first_response_target_seconds then 'met'
             when raw_response_seconds > first_response_target_seconds then 'breached'
             when running_seconds > first_response_target_seconds then 'breached'
@@ -57,7 +61,7 @@ judged as (
         end as first_response_result,
         case
             when only_says_resolved then 'unknown'
-            when raw_resolution_seconds < 0 then 'impossible'
+            when {{ is_implausible('created_at') }} or raw_resolution_seconds < 0 then 'impossible'
             when raw_resolution_seconds <= resolution_target_seconds then 'met'
             when raw_resolution_seconds > resolution_target_seconds then 'breached'
             when running_seconds > resolution_target_seconds then 'breached'
@@ -101,8 +105,10 @@ final as (
         first_response_target_seconds,
         resolution_target_seconds,
         waiting_seconds,
-        case when raw_response_seconds >= 0 then raw_response_seconds end as first_response_seconds,
-        case when raw_resolution_seconds >= 0 then raw_resolution_seconds end as resolution_seconds,
+        case when first_response_result != 'impossible' then raw_response_seconds end
+            as first_response_seconds,
+        case when resolution_result != 'impossible' then raw_resolution_seconds end
+            as resolution_seconds,
         created_month as month,
         created_at,
         known_response_at as first_response_at,

@@ -1,0 +1,3 @@
+{% macro is_implausible(instant) -%}
+    {{ instant }} < cast('2000-01-01T00:00:00+00:00' as {{ type_instant() }})
+{%- endmacro %}
