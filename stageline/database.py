@@ -59,12 +59,18 @@ class Connection:
             "connect_timeout": 10,
             "options": " ".join(f"-c {name}={value}" for name, value in options.items()),
             **self.extra,
+            # Else a server in SQL_ASCII, or PGCLIENTENCODING, would turn every text into bytes.
+            "client_encoding": "UTF8",
         }
 
     def environment(self) -> dict[str, str]:
         """The parameters as the ``PG*`` variables of psql and its kin."""
         names = {"dbname": "PGDATABASE", "connect_timeout": "PGCONNECT_TIMEOUT"}
-        return {names.get(k, f"PG{k.upper()}"): str(v) for k, v in self.libpq().items() if v != ""}
+        return {
+            names.get(k, f"PG{k.upper()}"): str(v)
+            for k, v in self.libpq().items()
+            if v != "" and k != "client_encoding"  # psql knows what its terminal can show
+        }
 
     def url(self, scheme: str = "postgresql") -> str:
         """The parameters as a URL. Holds the password: never print or log it."""

@@ -67,12 +67,20 @@ def ensure(connection: psycopg.Connection[Any]) -> None:
     """Creates the roles that are missing, as far as the login may. Call it in a transaction.
 
     Raises:
-        StagelineError: the server is too old, or an administrator has to run something first.
+        StagelineError: the server is too old, the database does not hold every letter, or an
+            administrator has to run something first.
     """
     if connection.info.server_version < LEAST_VERSION * 10000:
         raise StagelineError(
             f"The server at {connection.info.host}:{connection.info.port} is PostgreSQL"
             f" {connection.info.server_version // 10000}; Stageline needs {LEAST_VERSION} or newer."
+        )
+    encoding = connection.info.parameter_status("server_encoding")
+    if encoding != "UTF8":
+        raise StagelineError(
+            f"Database `{connection.info.dbname}` has the encoding {encoding}; Stageline needs"
+            " UTF8. An administrator makes one with:"
+            " create database NAME encoding 'UTF8' template template0"
         )
     lacking = blockers(connection)
     if lacking:

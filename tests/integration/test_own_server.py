@@ -210,6 +210,22 @@ def test_a_server_that_is_too_old(place: Place, monkeypatch: pytest.MonkeyPatch)
     assert traces(place) == before
 
 
+def test_a_database_in_another_encoding(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as every database of a server that was made in the locale C."""
+    with place.as_superuser() as session:
+        session.execute("drop database if exists plain_ascii")
+        session.execute(
+            "create database plain_ascii encoding 'SQL_ASCII' lc_collate 'C' lc_ctype 'C'"
+            " template template0"
+        )
+    url = os.environ["STAGELINE_DATABASE_URL"].replace("crm%20numbers", "plain_ascii")
+    monkeypatch.setenv("STAGELINE_DATABASE_URL", url)
+    refused = up()
+    assert refused.returncode == 1
+    assert "has the encoding SQL_ASCII; Stageline needs UTF8" in complaint(refused)
+    assert len(complaint(refused).splitlines()) == 1
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
