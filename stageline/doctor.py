@@ -338,7 +338,10 @@ def _dbt() -> Finding:
     if find_spec("dbt") is None:
         return Finding("dbt", False, "not installed", "See `packages` above.")
     result = subprocess.run(
-        [sys.executable, "-m", "dbt.cli.main", "--no-use-colors", "debug", "--connection"],
+        [
+            *(sys.executable, "-c", "from dbt.cli.main import cli; cli()"),
+            *("--no-use-colors", "debug", "--connection"),
+        ],
         capture_output=True,
         text=True,
         cwd=PROJECT_ROOT,
@@ -346,10 +349,12 @@ def _dbt() -> Finding:
         timeout=120,
         check=False,
     )
-    said = [line.strip() for line in (result.stdout + result.stderr).splitlines() if line.strip()]
+    said = [line.strip() for line in (result.stderr + result.stdout).splitlines() if line.strip()]
+    reason = re.search(r">Database Error\s+(.+)", result.stdout)
+    detail = reason.group(1) if reason else (said or ["it said nothing"])[-1]
     return Finding(
         "dbt",
         result.returncode == 0,
-        "connects" if result.returncode == 0 else (said or ["it said nothing"])[-1],
+        "connects" if result.returncode == 0 else detail,
         f"Run `dbt debug` in {PROJECT_ROOT}.",
     )

@@ -1,5 +1,6 @@
 """A server of the user's: what `stageline up` does there, and what it says where it may not."""
 
+import json
 import os
 import subprocess
 import sys
@@ -244,6 +245,22 @@ def test_a_wrong_url_is_one_line(
     assert result.returncode == 1
     assert said in complaint(result)
     assert len([line for line in result.stderr.splitlines() if not line.startswith("{")]) == 1
+
+
+@pytest.mark.usefixtures("place")
+def test_the_doctor_before_the_first_up() -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", "stageline", "doctor", "--json"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    found = {finding["check"]: finding for finding in json.loads(result.stdout)}
+    assert found["server"]["is_ok"]
+    assert not found["roles"]["is_ok"]
+    assert 'role "stageline_transformer" does not exist' in found["dbt"]["detail"]
+    assert SECRET not in result.stdout + result.stderr
 
 
 @pytest.mark.usefixtures("place")
