@@ -49,12 +49,20 @@ def settings() -> Settings:
     """The configuration of this process, read once.
 
     Raises:
-        StagelineError: a variable has a value that cannot be read.
+        StagelineError: a variable has a value that cannot be read, or ``.env`` cannot.
     """
+    path = Path(os.environ.get("STAGELINE_ENV_FILE") or PROJECT_ROOT / ".env")
     try:
         return Settings(
-            _env_file=os.environ.get("STAGELINE_ENV_FILE") or PROJECT_ROOT / ".env"  # type: ignore[call-arg]  # an argument of its base
+            _env_file=path  # type: ignore[call-arg]  # an argument of its base
         )
+    except PermissionError:
+        raise StagelineError(
+            f"{path} belongs to another user. Run `stageline` as that user, or in a checkout of"
+            " your own."
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise StagelineError(f"{path} cannot be read: {error}.") from None
     except ValidationError as error:
         first = error.errors()[0]
         name = "STAGELINE_" + "_".join(str(part) for part in first["loc"]).upper()

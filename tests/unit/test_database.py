@@ -98,3 +98,16 @@ def test_damaged_files_of_the_embedded_server(tmp_path: Path, content: str) -> N
     assert connection("owner").password == SECRET
     (home / "credentials.json").write_text(content)
     assert "is damaged" in refusal()
+
+
+def test_a_configuration_file_that_cannot_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".env").write_bytes(b"STAGELINE_PORT=\xff\n")
+    assert refusal().startswith(f"{tmp_path / '.env'} cannot be read: 'utf-8' codec")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("dotenv.main.open", refuse, raising=False)
+    assert f"{tmp_path / '.env'} belongs to another user." in refusal()
