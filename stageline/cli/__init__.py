@@ -1,5 +1,6 @@
 """The ``stageline`` command. Each subcommand's module is imported when it is called, not before."""
 
+import errno
 import importlib
 import sys
 from typing import Any
@@ -35,6 +36,10 @@ _ABOUT = {
     "psql": "Open psql, connected.",
     "doctor": "Say what is wrong with this machine or configuration.",
 }
+
+
+#: A folder of another user, a read-only or a full disk: the user's to mend.
+_NOT_WRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT}
 
 
 class _Lazy(click.Group):
@@ -73,6 +78,16 @@ class _Lazy(click.Group):
         except BrokenPipeError:  # the reader of our output (head, less) has left
             sys.stderr.close()
             sys.exit(0)
+        except OSError as error:
+            if error.errno not in _NOT_WRITABLE:
+                raise
+            where = f" {error.filename}" if error.filename else ""
+            click.echo(
+                f"error: Cannot write{where}: {error.strerror}. Mend that, or name another folder"
+                " with STAGELINE_OUTPUT, STAGELINE_HOME, DBT_TARGET_PATH or DBT_LOG_PATH.",
+                err=True,
+            )
+            sys.exit(1)
 
 
 @click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})

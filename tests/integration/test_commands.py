@@ -184,6 +184,20 @@ def test_ctrl_c_is_one_line() -> None:
     assert result.stderr == "\nerror: stopped. Nothing is left half done: run it again.\n"
 
 
+@pytest.mark.usefixtures("database")
+def test_a_folder_that_cannot_be_written_is_one_line() -> None:
+    code = (
+        "import stageline.migrate as migrate; from stageline.cli import main\n"
+        "def refused(): raise PermissionError(13, 'Permission denied', '/there/target')\n"
+        "migrate.current = refused\n"
+        "main(['build'])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 1
+    assert result.stderr.startswith("error: Cannot write /there/target: Permission denied. Mend")
+    assert len(result.stderr.splitlines()) == 1
+
+
 def test_status_says_when_nothing_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STAGELINE_HOME", str(tmp_path / "none"))
     result = stageline("status")
