@@ -39,7 +39,7 @@ _ABOUT = {
 
 
 #: A folder of another user, a read-only or a full disk: the user's to mend.
-_NOT_WRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT}
+_NOT_WRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR}
 
 
 class _Lazy(click.Group):
