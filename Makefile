@@ -71,6 +71,7 @@ down: ## stop the embedded PostgreSQL; its data stays
 
 # For root the data may lie outside the checkout, where the account that runs PostgreSQL can get in.
 # The file beside it names the checkout that it belongs to: a copy of that one must not remove it.
+# The programs that lie there are shared: they go with the last checkout that has data there.
 clean: down ## stop PostgreSQL and remove .venv, its data, reports and build results
 	@kept=$$(readlink .stageline/postgres || true); kept=$${kept%/postgres}; \
 	case "$$kept" in \
@@ -78,6 +79,10 @@ clean: down ## stop PostgreSQL and remove .venv, its data, reports and build res
 	    /var/lib/stageline/?*) \
 	        if [ "$$(cat "$$kept/home")" = "$$(cd .stageline && pwd -P)" ]; then rm -rf "$$kept"; fi ;; \
 	esac
+	@if [ "$$(id -u)" = 0 ] && ! ls /var/lib/stageline/*/home >/dev/null 2>&1 \
+	    && ! ps -eo args= | grep -q '^/var/lib/stageline/postgresql-'; then \
+	    rm -rf /var/lib/stageline/postgresql-*; rmdir /var/lib/stageline 2>/dev/null || true; \
+	fi
 	@if [ -f .env ]; then \
 	    rest=$$(sed '/^# >>> stageline/,/^# <<< stageline/d' .env); \
 	    if [ -n "$$rest" ]; then printf '%s\n' "$$rest" > .env; else rm .env; fi; \

