@@ -172,7 +172,10 @@ def _dlt() -> "ModuleType":
         LOAD__WORKERS="1",
     )
     import dlt
+    from dlt.common.runtime import anon_tracker
 
+    # Even with telemetry off it would make an id of this machine and keep it in ~/.dlt or /var/dlt.
+    anon_tracker.get_anonymous_id = lambda: "none"
     return dlt
 
 

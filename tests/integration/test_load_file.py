@@ -607,6 +607,15 @@ def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         load_file(leads(tmp_path / "leads.csv", 3), "leads")
 
 
+def test_nothing_is_kept_outside_of_the_home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outside = tmp_path / "outside"
+    monkeypatch.setattr("dlt.common.runtime.run_context.global_dir", lambda: str(outside))
+    load_file(leads(tmp_path / "leads.csv", 3), "leads")
+    assert not outside.exists()
+
+
 def test_the_reader_sees_neither_rows_nor_rejects(tmp_path: Path) -> None:
     load_file(leads(tmp_path / "leads.csv", 3, lead_0="x"), "leads")
     for name in ("leads", "rejects"):
