@@ -89,6 +89,7 @@ clean: down ## stop PostgreSQL and remove .venv, its data, reports and build res
 	fi
 	@rm -rf .stageline output target logs .venv ./*.egg-info \
 	    .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	@find . -type d -name __pycache__ -prune -exec rm -rf {} +
 
 lock: $(READY) ## pin the packages of pyproject.toml again; newer ones: ARGS=--upgrade
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
