@@ -199,6 +199,16 @@ def _wait_ready(site: Site, process: psutil.Process) -> int:
     return _start(site)
 
 
+#: Everybody may write large objects by default, the reader included.
+_NO_LARGE_OBJECTS = """
+revoke execute on function
+    lo_creat(integer), lo_create(oid), lo_from_bytea(oid, bytea), lo_put(oid, bigint, bytea),
+    lo_truncate(integer, integer), lo_truncate64(integer, bigint), lo_unlink(oid),
+    lowrite(integer, bytea)
+from public
+"""
+
+
 def _bootstrap(folder: Path, port: int, *, fresh: bool) -> None:
     """Database, owner and logins. At each start, and whenever one of them is missing."""
     passwords = credentials(folder)
@@ -236,3 +246,5 @@ def _bootstrap(folder: Path, port: int, *, fresh: bool) -> None:
                 )
             )
         connection.execute("revoke connect on database postgres, template1 from public")
+    with login(port, passwords["postgres"], dbname) as connection:
+        connection.execute(_NO_LARGE_OBJECTS)

@@ -25,7 +25,7 @@ NONE: set[str] = set()
 #: stand for what dbt builds, as the transformer, with its own grant to the reader.
 MATRIX: dict[str, dict[Role, set[str]]] = {
     "raw_files.leads": {"loader": ALL, "transformer": READ},
-    "raw_files.rejects": {"loader": ALL, "transformer": READ},
+    "raw_files.rejects": {"loader": ALL},
     "raw_files.made_by_dlt": {"loader": ALL, "transformer": READ},
     "raw_files_staging.made_by_dlt": {"loader": ALL},
     "raw_demo.opportunities": {"loader": ALL, "transformer": READ},
@@ -176,6 +176,13 @@ def test_the_reader_stays_read_only_even_when_it_lifts_its_own_setting() -> None
         session.execute("set default_transaction_read_only = off")
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             session.execute("insert into kpis.made_by_dbt values ('x')")
+
+
+def test_the_reader_cannot_write_large_objects() -> None:
+    with connect("reader", autocommit=True) as session:
+        session.execute("set default_transaction_read_only = off")
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            session.execute("select lo_create(0)")
 
 
 def test_settings_hold_for_a_bi_tool_that_logs_in_by_itself() -> None:

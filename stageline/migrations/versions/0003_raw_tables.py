@@ -240,6 +240,7 @@ create table raw_files.rejects (
 );
 comment on table raw_files.rejects is
     'One row per line of a file that did not fit, as it was read, and why.';
+revoke select on raw_files.rejects from stageline_transformer;  -- no model reads it
 
 create table raw_demo.opportunities (
     id text not null,
