@@ -330,6 +330,8 @@ def _run(
             text=True,
             encoding="utf-8",
             errors="replace",
+            # A failed cast puts a row's value into dbt's log and results: for their owner alone.
+            umask=0o077,
             # Ctrl-C in a terminal goes to us alone, and from us to dbt, once.
             start_new_session=True,
             # dbt inherits the connection that holds the lock (and never uses it). So if we are

@@ -70,6 +70,16 @@ def sleepers() -> int:
         return int(found[0]) if found else 0
 
 
+def test_what_dbt_notes_of_a_failure_is_for_its_owner_alone(tiny: Tiny) -> None:
+    """A failed cast repeats the row's value in dbt's log and results."""
+    project = tiny({"broken": "select cast('Jane Roe' as integer) as id"})
+    with pytest.raises(BuildError):
+        build(project=project)
+    for note in (project / "logs" / "dbt.log", project / "target" / "run_results.json"):
+        assert "Jane Roe" in note.read_text()
+        assert note.stat().st_mode & 0o077 == 0, note.name
+
+
 SLOW = {"slow": "{{ config(materialized='table') }} select 1 as id from pg_sleep(60)"}
 
 
