@@ -1,5 +1,5 @@
-{% macro entity_key(entity_id, record='records') -%}
+{% macro entity_key(entity_id) -%}
     {{ dbt.concat([
-        record ~ '.source_system', "'|'", record ~ '.project_id', "'|'", record ~ '.' ~ entity_id,
+        'records.source_system', "'|'", 'records.project_id', "'|'", 'records.' ~ entity_id,
     ]) }}
 {%- endmacro %}

@@ -1,37 +1,28 @@
 with
 
-files as (
-    select * from {{ ref('base_files__activities') }}
-),
-
-projects as (
-    select * from {{ ref('stg_projects') }}
+records as (
+    {{ records_of_active_projects([ref('base_files__activities')]) }}
 ),
 
 final as (
     select
-        {{ entity_key('activity_id', 'files') }} as activity_key,
-        files.source_system,
-        files.project_id,
-        files.activity_id,
+        {{ entity_key('activity_id') }} as activity_key,
+        records.source_system,
+        records.project_id,
+        records.activity_id,
         case
-            when files.lead_id is not null then {{ entity_key('lead_id', 'files') }}
+            when records.lead_id is not null then {{ entity_key('lead_id') }}
         end as lead_key,
-        coalesce(files.facility_id, 'unassigned') as facility_id,
-        coalesce(files.rep_id, 'unassigned') as rep_id,
-        files.activity_type,
-        files.channel,
-        files.outcome,
-        coalesce(files.is_deleted, false) as is_deleted,
-        files.scheduled_at,
-        files.completed_at,
-        files.record_origin
-    from files
-    left join projects
-        on
-            files.source_system = projects.source_system
-            and files.project_id = projects.project_id
-    where coalesce(projects.is_active, true)
+        coalesce(records.facility_id, 'unassigned') as facility_id,
+        coalesce(records.rep_id, 'unassigned') as rep_id,
+        records.activity_type,
+        records.channel,
+        records.outcome,
+        coalesce(records.is_deleted, false) as is_deleted,
+        records.scheduled_at,
+        records.completed_at,
+        records.record_origin
+    from records
 )
 
 select * from final

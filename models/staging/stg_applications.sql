@@ -1,21 +1,10 @@
 with
 
-files as (
-    select * from {{ ref('base_files__applications') }}
-),
-
-sample as (
-    select * from {{ ref('base_sample__applications') }}
-),
-
-projects as (
-    select * from {{ ref('stg_projects') }}
-),
-
 records as (
-    select * from files
-    union all
-    select * from sample
+    {{ records_of_active_projects([
+        ref('base_files__applications'),
+        ref('base_sample__applications'),
+    ]) }}
 ),
 
 final as (
@@ -28,18 +17,12 @@ final as (
         records.status,
         records.is_compliant,
         coalesce(records.is_deleted, false) as is_deleted,
-        {{ local_month('records.submitted_at', "coalesce(projects.timezone, 'UTC')") }}
-            as submitted_month,
+        {{ local_month('records.submitted_at', 'records.timezone') }} as submitted_month,
         records.submitted_at,
         records.due_at,
         records.decided_at,
         records.record_origin
     from records
-    left join projects
-        on
-            records.source_system = projects.source_system
-            and records.project_id = projects.project_id
-    where coalesce(projects.is_active, true)
 )
 
 select * from final

@@ -1,21 +1,7 @@
 with
 
-files as (
-    select * from {{ ref('base_files__invoices') }}
-),
-
-sample as (
-    select * from {{ ref('base_sample__invoices') }}
-),
-
-projects as (
-    select * from {{ ref('stg_projects') }}
-),
-
 records as (
-    select * from files
-    union all
-    select * from sample
+    {{ records_of_active_projects([ref('base_files__invoices'), ref('base_sample__invoices')]) }}
 ),
 
 final as (
@@ -30,20 +16,14 @@ final as (
         coalesce(records.facility_id, 'unassigned') as facility_id,
         records.status,
         records.amount,
-        upper(coalesce(records.currency, projects.currency, 'XXX')) as currency,
+        upper(coalesce(records.currency, records.project_currency)) as currency,
         coalesce(records.is_deleted, false) as is_deleted,
-        {{ local_month('records.issued_at', "coalesce(projects.timezone, 'UTC')") }}
-            as issued_month,
+        {{ local_month('records.issued_at', 'records.timezone') }} as issued_month,
         records.issued_at,
         records.due_at,
         records.paid_at,
         records.record_origin
     from records
-    left join projects
-        on
-            records.source_system = projects.source_system
-            and records.project_id = projects.project_id
-    where coalesce(projects.is_active, true)
 )
 
 select * from final

@@ -1,21 +1,7 @@
 with
 
-files as (
-    select * from {{ ref('base_files__leads') }}
-),
-
-sample as (
-    select * from {{ ref('base_sample__leads') }}
-),
-
-projects as (
-    select * from {{ ref('stg_projects') }}
-),
-
 records as (
-    select * from files
-    union all
-    select * from sample
+    {{ records_of_active_projects([ref('base_files__leads'), ref('base_sample__leads')]) }}
 ),
 
 final as (
@@ -28,12 +14,11 @@ final as (
         coalesce(records.rep_id, 'unassigned') as rep_id,
         records.stage,
         records.amount,
-        upper(coalesce(records.currency, projects.currency, 'XXX')) as currency,
+        upper(coalesce(records.currency, records.project_currency)) as currency,
         records.win_probability,
         coalesce(records.is_deleted, false) as is_deleted,
-        {{ local_month('records.created_at', "coalesce(projects.timezone, 'UTC')") }}
-            as created_month,
-        coalesce(projects.timezone, 'UTC') as timezone,
+        {{ local_month('records.created_at', 'records.timezone') }} as created_month,
+        records.timezone,
         records.created_at,
         records.sql_at,
         records.opportunity_at,
@@ -42,11 +27,6 @@ final as (
         coalesce(records.updated_at, records.created_at) as changed_at,
         records.record_origin
     from records
-    left join projects
-        on
-            records.source_system = projects.source_system
-            and records.project_id = projects.project_id
-    where coalesce(projects.is_active, true)
 )
 
 select * from final

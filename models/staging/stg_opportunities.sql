@@ -1,27 +1,11 @@
 with
 
-files as (
-    select * from {{ ref('base_files__opportunities') }}
-),
-
-sample as (
-    select * from {{ ref('base_sample__opportunities') }}
-),
-
-demo as (
-    select * from {{ ref('base_demo__opportunities') }}
-),
-
-projects as (
-    select * from {{ ref('stg_projects') }}
-),
-
 records as (
-    select * from files
-    union all
-    select * from sample
-    union all
-    select * from demo
+    {{ records_of_active_projects([
+        ref('base_files__opportunities'),
+        ref('base_sample__opportunities'),
+        ref('base_demo__opportunities'),
+    ]) }}
 ),
 
 final as (
@@ -38,22 +22,16 @@ final as (
         records.stage,
         records.status,
         records.amount,
-        upper(coalesce(records.currency, projects.currency, 'XXX')) as currency,
+        upper(coalesce(records.currency, records.project_currency)) as currency,
         records.win_probability,
         coalesce(records.is_deleted, false) as is_deleted,
-        {{ local_month('records.created_at', "coalesce(projects.timezone, 'UTC')") }}
-            as created_month,
+        {{ local_month('records.created_at', 'records.timezone') }} as created_month,
         records.expected_close_date,
         records.created_at,
         records.closed_at,
         coalesce(records.updated_at, records.created_at) as changed_at,
         records.record_origin
     from records
-    left join projects
-        on
-            records.source_system = projects.source_system
-            and records.project_id = projects.project_id
-    where coalesce(projects.is_active, true)
 )
 
 select * from final

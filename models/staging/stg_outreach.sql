@@ -1,21 +1,7 @@
 with
 
-files as (
-    select * from {{ ref('base_files__outreach') }}
-),
-
-sample as (
-    select * from {{ ref('base_sample__outreach') }}
-),
-
-projects as (
-    select * from {{ ref('stg_projects') }}
-),
-
 records as (
-    select * from files
-    union all
-    select * from sample
+    {{ records_of_active_projects([ref('base_files__outreach'), ref('base_sample__outreach')]) }}
 ),
 
 final as (
@@ -29,17 +15,12 @@ final as (
         coalesce(records.rep_id, 'unassigned') as rep_id,
         records.channel,
         coalesce(records.is_deleted, false) as is_deleted,
-        {{ local_month('records.sent_at', "coalesce(projects.timezone, 'UTC')") }} as sent_month,
+        {{ local_month('records.sent_at', 'records.timezone') }} as sent_month,
         records.sent_at,
         records.responded_at,
         records.converted_at,
         records.record_origin
     from records
-    left join projects
-        on
-            records.source_system = projects.source_system
-            and records.project_id = projects.project_id
-    where coalesce(projects.is_active, true)
 )
 
 select * from final

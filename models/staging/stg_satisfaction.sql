@@ -1,21 +1,10 @@
 with
 
-files as (
-    select * from {{ ref('base_files__satisfaction') }}
-),
-
-sample as (
-    select * from {{ ref('base_sample__satisfaction') }}
-),
-
-projects as (
-    select * from {{ ref('stg_projects') }}
-),
-
 records as (
-    select * from files
-    union all
-    select * from sample
+    {{ records_of_active_projects([
+        ref('base_files__satisfaction'),
+        ref('base_sample__satisfaction'),
+    ]) }}
 ),
 
 final as (
@@ -31,16 +20,10 @@ final as (
         records.survey_type,
         records.score,
         coalesce(records.is_deleted, false) as is_deleted,
-        {{ local_month('records.responded_at', "coalesce(projects.timezone, 'UTC')") }}
-            as responded_month,
+        {{ local_month('records.responded_at', 'records.timezone') }} as responded_month,
         records.responded_at,
         records.record_origin
     from records
-    left join projects
-        on
-            records.source_system = projects.source_system
-            and records.project_id = projects.project_id
-    where coalesce(projects.is_active, true)
 )
 
 select * from final

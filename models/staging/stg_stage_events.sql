@@ -1,31 +1,22 @@
 with
 
-files as (
-    select * from {{ ref('base_files__stage_events') }}
-),
-
-projects as (
-    select * from {{ ref('stg_projects') }}
+records as (
+    {{ records_of_active_projects([ref('base_files__stage_events')]) }}
 ),
 
 final as (
     select
-        files.source_system,
-        files.project_id,
-        coalesce(files.entity_type, 'deal') as entity_type,
-        files.entity_id,
-        files.pipeline_id,
-        files.stage_id,
-        files.stage_group_id,
-        files.sequence as source_sequence,
-        files.entered_at,
-        files.record_origin
-    from files
-    left join projects
-        on
-            files.source_system = projects.source_system
-            and files.project_id = projects.project_id
-    where coalesce(projects.is_active, true)
+        records.source_system,
+        records.project_id,
+        coalesce(records.entity_type, 'deal') as entity_type,
+        records.entity_id,
+        records.pipeline_id,
+        records.stage_id,
+        records.stage_group_id,
+        records.sequence as source_sequence,
+        records.entered_at,
+        records.record_origin
+    from records
 )
 
 select * from final

@@ -1,21 +1,7 @@
 with
 
-files as (
-    select * from {{ ref('base_files__tickets') }}
-),
-
-sample as (
-    select * from {{ ref('base_sample__tickets') }}
-),
-
-projects as (
-    select * from {{ ref('stg_projects') }}
-),
-
 records as (
-    select * from files
-    union all
-    select * from sample
+    {{ records_of_active_projects([ref('base_files__tickets'), ref('base_sample__tickets')]) }}
 ),
 
 final as (
@@ -30,8 +16,7 @@ final as (
         records.status,
         coalesce(records.waiting_seconds, 0) as waiting_seconds,
         coalesce(records.is_deleted, false) as is_deleted,
-        {{ local_month('records.created_at', "coalesce(projects.timezone, 'UTC')") }}
-            as created_month,
+        {{ local_month('records.created_at', 'records.timezone') }} as created_month,
         records.created_at,
         records.first_response_at,
         records.first_resolved_at,
@@ -39,11 +24,6 @@ final as (
         records.waiting_since,
         records.record_origin
     from records
-    left join projects
-        on
-            records.source_system = projects.source_system
-            and records.project_id = projects.project_id
-    where coalesce(projects.is_active, true)
 )
 
 select * from final
