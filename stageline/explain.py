@@ -347,4 +347,4 @@ def _said(where: Mapping[str, str]) -> str:
 
 def _nearest(name: str, known: Mapping[str, Any]) -> str:
     near = get_close_matches(name, known, n=1)
-    return f"Did you mean {near[0]}?" if near else f"It has: {', '.join(known)}."
+    return f"Did you mean {near[0]}?" if near else f"There are: {', '.join(known)}."

@@ -33,7 +33,7 @@ class Place:
 
     def rows(self, query: str) -> list[tuple[object, ...]]:
         with self.as_superuser() as session:
-            return session.execute(query).fetchall()  # type: ignore[arg-type]
+            return session.execute(query).fetchall()
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +110,7 @@ def works(place: Place) -> None:
     """The database is complete, and each role is who it should be with its own rights."""
     assert migrate.is_current()
     for role in ("receiver", "loader", "transformer", "jobs", "reader"):
-        with connect(role) as session:  # type: ignore[arg-type]
+        with connect(role) as session:
             row = session.execute("select session_user::text, current_user::text").fetchone()
         assert row == (LOGIN, f"stageline_{role}")
     with connect("loader") as session:
@@ -171,7 +171,7 @@ def test_a_login_that_may_not_says_what_an_administrator_has_to_run(place: Place
     assert printed.stdout.strip() in refused.stderr
     for _ in range(2):  # an administrator may run it twice
         with place.as_superuser() as session:
-            session.execute(printed.stdout)  # type: ignore[call-overload]
+            session.execute(printed.stdout)
     result = up()
     assert result.returncode == 0, result.stderr
     works(place)

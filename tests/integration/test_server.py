@@ -68,7 +68,7 @@ def command(*arguments: str, **more: object) -> subprocess.CompletedProcess[str]
         text=True,
         timeout=60,
         check=False,
-        **more,  # type: ignore[call-overload]
+        **more,
     )
 
 
@@ -578,7 +578,7 @@ def test_a_home_of_somebody_else(shared: Path) -> None:
         (shared / "lock").chmod(0o400)
     try:
         for work in (lambda: start(shared), lambda: server.stop(shared)):
-            assert "belongs to another user" in as_ordinary_user(work)  # type: ignore[arg-type]
+            assert "belongs to another user" in as_ordinary_user(work)
     finally:
         (shared / "lock").chmod(0o644)
     assert server.find(shared) is not None

@@ -28,7 +28,7 @@ def _own_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
 
 def refusal(action: object = connection) -> str:
     with pytest.raises(StagelineError) as caught:
-        action("owner")  # type: ignore[operator]
+        action("owner")
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
