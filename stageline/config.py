@@ -27,6 +27,22 @@ class Settings(BaseSettings):
         sales_pipeline_cache: Where snapshots of the sales pipeline are kept, ``sales_cache`` in
             ``output`` by default; its variable is ``SALES_PIPELINE_CACHE``, as in spec pulls.
         log_format: ``auto`` (progress on a terminal, else JSON lines), ``json`` or ``console``.
+        secret_key: Key under which secrets are encrypted in the database; several with commas in
+            between, of which the first encrypts. `stageline projects new-key` makes one.
+        receiver_host, receiver_port: Where the webhook receiver listens.
+        receiver_workers, receiver_threads: Its processes, and the requests that each takes at once.
+        receiver_public_url: Its address as senders know it, which HubSpot signs:
+            ``https://hooks.example.com``.
+        receiver_trusted_proxies: How many proxies of yours stand before it, each of which adds an
+            address to X-Forwarded-For.
+        receiver_body_limit: Largest body that it takes, in bytes.
+        receiver_deadline: Seconds that a sender has for its request.
+        receiver_rate: Requests a second and project, and worker process, above which senders that
+            are known to try again are asked to wait.
+        receiver_metrics_from: Address ranges, with commas in between, that may read ``/metrics``.
+        spool: The file in which deliveries wait while PostgreSQL is away, ``spool.sqlite`` in
+            ``home`` by default.
+        spool_limit: Largest size of that file, in bytes.
     """
 
     model_config = SettingsConfigDict(
@@ -42,6 +58,19 @@ class Settings(BaseSettings):
     output: Path = PROJECT_ROOT / "output"
     sales_pipeline_cache: Path | None = Field(default=None, alias="SALES_PIPELINE_CACHE")
     log_format: Literal["auto", "json", "console"] = "auto"
+    secret_key: SecretStr | None = None
+    receiver_host: str = "127.0.0.1"
+    receiver_port: int = Field(default=8787, ge=1, le=65535)
+    receiver_workers: int = Field(default=2, ge=1, le=64)
+    receiver_threads: int = Field(default=8, ge=1, le=256)
+    receiver_public_url: str | None = None
+    receiver_trusted_proxies: int = Field(default=0, ge=0, le=10)
+    receiver_body_limit: int = Field(default=1024 * 1024, ge=1024)
+    receiver_deadline: float = Field(default=10.0, ge=0.1)
+    receiver_rate: int = Field(default=500, ge=1)
+    receiver_metrics_from: str = "127.0.0.0/8,::1/128"
+    spool: Path | None = None
+    spool_limit: int = Field(default=1024 * 1024 * 1024, ge=1024 * 1024)
 
 
 @cache

@@ -1,0 +1,1 @@
+"""What operators decide, kept in the schema ``settings``: read and written by functions alone."""
