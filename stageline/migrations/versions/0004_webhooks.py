@@ -261,14 +261,20 @@ create table ops.follow_ups (
     answered bigint not null default 0,
     requested_at timestamptz not null default now(),
     answered_at timestamptz,
-    due_at timestamptz not null,
+    due_at timestamptz,
     attempts integer not null default 0,
     claim bigint not null default 0,
     claimed_by text,
     claimed_until timestamptz,
     last_error text,
     gave_up_at timestamptz,
-    primary key (kind, source_system, project_id, entity_id)
+    primary key (kind, source_system, project_id, entity_id),
+    constraint follow_ups_none_is_forgotten check (
+        answered >= requested
+        or due_at is not null
+        or claimed_until is not null
+        or gave_up_at is not null
+    )
 );
 comment on table ops.follow_ups is
     'One row per deal or order that a CRM is asked about because of a delivery.';
@@ -276,20 +282,28 @@ comment on column ops.follow_ups.delivery_id is 'The latest delivery that asked 
 comment on column ops.follow_ups.requested is 'How many deliveries have asked.';
 comment on column ops.follow_ups.answered is
     'How many of them the last answer covers; it is due while this is less than requested.';
+comment on column ops.follow_ups.due_at is
+    'When it is to be asked next; null = nothing has asked for it since it was last claimed.';
 comment on column ops.follow_ups.attempts is
     'Attempts since the last answer; waiting for the budget of the CRM is none.';
 comment on column ops.follow_ups.claim is
     'Number of the last claim: who holds an older one may not finish it.';
-create index follow_ups_due on ops.follow_ups (due_at)
+comment on column ops.follow_ups.claimed_until is
+    'Until when its worker has to be done; another one may take it after that.';
+create index follow_ups_due
+    on ops.follow_ups (source_system, project_id, coalesce(claimed_until, due_at))
     where answered < requested and gave_up_at is null;
+create index follow_ups_claimed on ops.follow_ups (claimed_until)
+    where claimed_until is not null;
+create index follow_ups_gave_up on ops.follow_ups (gave_up_at) where gave_up_at is not null;
 
 create table ops.follow_up_position (
     is_only_row boolean primary key default true check (is_only_row),
-    landed_xid xid8 not null
+    planned pg_snapshot not null
 );
 comment on table ops.follow_up_position is
-    'One row: deliveries of earlier transactions than this have been planned.';
-insert into ops.follow_up_position (landed_xid) values ('0');
+    'One row: follow-up work is planned for all deliveries whose transactions this snapshot sees.';
+insert into ops.follow_up_position (planned) values ('1:1:');
 
 create table ops.api_pace (
     source_system text not null,
@@ -318,13 +332,20 @@ create table raw_pipedrive.deals (
     pipeline_id text,
     stage_id text,
     status text,
+    is_deleted boolean,
     added_at timestamptz,
     is_gone boolean not null default false,
     fetched_at timestamptz not null,
+    fetched_xid xid8 not null default pg_current_xact_id(),
     primary key (project_id, deal_id)
 );
 comment on table raw_pipedrive.deals is 'One row per deal, as it was when last asked for.';
+comment on column raw_pipedrive.deals.is_deleted is
+    'What Pipedrive says of a deal that it still knows; deleted ones go for good after 30 days.';
 comment on column raw_pipedrive.deals.is_gone is 'Whether Pipedrive no longer knows it (404).';
+comment on column raw_pipedrive.deals.fetched_at is
+    'When the question was asked whose answer last changed this row.';
+create index deals_fetched on raw_pipedrive.deals (fetched_xid);
 
 create table raw_pipedrive.deal_changes (
     project_id text not null,
@@ -359,10 +380,14 @@ create table raw_keycrm.orders (
     closed_at timestamptz,
     is_gone boolean not null default false,
     fetched_at timestamptz not null,
+    fetched_xid xid8 not null default pg_current_xact_id(),
     primary key (project_id, order_id)
 );
 comment on table raw_keycrm.orders is 'One row per order, as it was when last asked for.';
 comment on column raw_keycrm.orders.is_gone is 'Whether KeyCRM no longer knows it (404).';
+comment on column raw_keycrm.orders.fetched_at is
+    'When the question was asked whose answer last changed this row or its items.';
+create index orders_fetched on raw_keycrm.orders (fetched_xid);
 
 create table raw_keycrm.order_items (
     project_id text not null,
@@ -376,7 +401,6 @@ create table raw_keycrm.order_items (
     quantity numeric,
     price_sold numeric,
     purchased_price numeric,
-    fetched_at timestamptz not null,
     primary key (project_id, order_id, position)
 );
 comment on table raw_keycrm.order_items is
