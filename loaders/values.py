@@ -5,11 +5,12 @@ instant would have to be guessed is refused.
 """
 
 import re
-from datetime import UTC, date, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, timedelta
 from decimal import ROUND_HALF_EVEN, Context, Decimal
 from zoneinfo import ZoneInfo
 
 from loaders.mapping import Ambiguous, Reading
+from stageline.written_times import instants_of, read_iso
 
 Value = str | Decimal | int | bool | date | datetime
 
@@ -21,11 +22,6 @@ FIRST_YEAR, LAST_YEAR = 1900, 2199
 _EXACT = Context(prec=200, rounding=ROUND_HALF_EVEN)
 
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?")
-_ISO = re.compile(
-    r"([0-9]{4})-([0-9]{2})-([0-9]{2})"
-    r"(?:[T ]([0-9]{2}):([0-9]{2})(?::([0-9]{2})(?:[.,]([0-9]{1,9}))?)?"
-    r" ?(?:([Zz])|([+-])([0-9]{2})(?::?([0-9]{2}))?)?)?"
-)
 _TRUE = frozenset({"true", "t", "yes", "y", "1"})
 _FALSE = frozenset({"false", "f", "no", "n", "0"})
 
@@ -70,21 +66,17 @@ def localize(naive: datetime, zone: ZoneInfo, ambiguous: Ambiguous) -> datetime:
         UnfitError: they never did (clocks went forward), or they did twice and ``ambiguous`` is
             ``reject``.
     """
-    first = naive.replace(tzinfo=zone, fold=0)
-    second = naive.replace(tzinfo=zone, fold=1)
-    instant = first.astimezone(UTC)
-    if instant.astimezone(zone).replace(tzinfo=None) != naive:
+    instants = instants_of(naive, zone)
+    if not instants:
         raise UnfitError(
             f"{naive.isoformat(' ')} did not exist in {zone.key}: clocks went forward over it"
         )
-    if first.utcoffset() == second.utcoffset():
-        return instant
-    if ambiguous == "reject":
+    if len(instants) > 1 and ambiguous == "reject":
         raise UnfitError(
             f"{naive.isoformat(' ')} occurred twice in {zone.key}: clocks went back over it"
             " (the mapping may say `ambiguous: earlier` or `later`)"
         )
-    return instant if ambiguous == "earlier" else second.astimezone(UTC)
+    return instants[0 if ambiguous == "earlier" else -1]
 
 
 def unreadable(text: str) -> str | None:
@@ -246,38 +238,16 @@ def _read_time(text: str, reading: Reading) -> datetime:
             return datetime.strptime(text, reading.format)  # noqa: DTZ007
         except ValueError:
             raise UnfitError(f"{_shown(text)} does not have the format {reading.format}") from None
-    parts = _ISO.fullmatch(text)
-    if parts is None:
+    try:
+        read = read_iso(text)
+    except ValueError as error:
+        raise UnfitError(f"{_shown(text)} is no real date or time: {error}") from None
+    if read is None:
         raise UnfitError(
             f"{_shown(text)} is not a date or time like 2024-01-31 or 2024-01-31T09:30:00Z"
             ' (the mapping may say `format: "%d.%m.%Y %H:%M"`)'
         )
-    year, month, day, hour, minute, second, fraction, utc, sign, off_hours, off_minutes = (
-        parts.groups()
-    )
-    try:
-        read = datetime(
-            int(year),
-            int(month),
-            int(day),
-            int(hour or 0),
-            int(minute or 0),
-            int(second or 0),
-            int((fraction or "0")[:6].ljust(6, "0")),
-            tzinfo=UTC if utc else _offset(sign, off_hours, off_minutes),
-        )
-    except ValueError as error:
-        raise UnfitError(f"{_shown(text)} is no real date or time: {error}") from None
     return read
-
-
-def _offset(sign: str | None, hours: str | None, minutes: str | None) -> timezone | None:
-    if sign is None or hours is None:
-        return None
-    if int(hours) > 15 or int(minutes or 0) > 59:
-        raise ValueError("its offset from UTC is impossible")
-    distance = timedelta(hours=int(hours), minutes=int(minutes or 0))
-    return timezone(-distance if sign == "-" else distance)
 
 
 def _read_epoch(text: str, *, milliseconds: bool) -> datetime:
