@@ -21,8 +21,8 @@ class StageEvent(NamedTuple):
 class ValueChange(NamedTuple):
     """A value of a deal or order that changed; a row of ``raw.value_changes``.
 
-    ``field`` is amount, currency, probability, expected_close_date, owner, status or payment_status;
-    the values are texts as the sender wrote them.
+    ``field`` is amount, currency, probability, expected_close_date, owner, status or
+    payment_status; the values are texts as the sender wrote them.
     """
 
     entity_type: str
@@ -34,7 +34,10 @@ class ValueChange(NamedTuple):
 
 
 class LifecycleEvent(NamedTuple):
-    """A deal or order was created, deleted, restored or merged; a row of ``raw.lifecycle_events``."""
+    """The creation, deletion, restoration or merge of a deal or order.
+
+    A row of ``raw.lifecycle_events``; ``event`` is created, deleted, restored or merged.
+    """
 
     entity_type: str
     entity_id: str

@@ -238,7 +238,7 @@ grant insert on
     raw.refusals
 to stageline_receiver;
 -- What `returning` and the look for a conflict need; never a body.
-grant select (delivery_id, sender, project_id, sender_delivery_id) on raw.deliveries
+grant select (delivery_id, sender, source_system, project_id, sender_delivery_id) on raw.deliveries
 to stageline_receiver;
 -- Follow-up work is planned from what a delivery speaks of, without its body.
 grant select (

@@ -1,0 +1,81 @@
+"""Reads a request whole, or says why it cannot be: neither gunicorn nor Flask tells a cut body."""
+
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import parse_qsl, urlencode
+
+from gunicorn.http.errors import NoMoreData, ParseException
+
+from webhook_receiver.checks import Refused
+from webhook_receiver.delivery import KEPT_HEADERS
+from webhook_receiver.slow_clients import was_late
+
+#: Names of the query parameter that holds a token; never kept or logged.
+TOKEN_PARAMETERS = ("token", "secret")
+
+
+def body(environ: Mapping[str, Any], limit: int) -> bytes:
+    """The body as it was sent.
+
+    Args:
+        environ: The request, as WSGI means it.
+        limit: Most bytes that are taken.
+
+    Raises:
+        Refused: it is over the limit, cut short, too slow, or not framed as HTTP demands.
+    """
+    length = environ.get("CONTENT_LENGTH")
+    announced = int(length) if length else None  # gunicorn has refused all but digits
+    if announced is not None and announced > limit:
+        raise Refused(413, "body_too_large")
+    try:
+        # A chunked body announces nothing: the byte over the limit tells that there is more.
+        content: bytes = environ["wsgi.input"].read(limit + 1 if announced is None else announced)
+    except ParseException:
+        raise Refused(400, "body_malformed") from None
+    except (NoMoreData, OSError):
+        raise _cut(environ) from None
+    if len(content) > limit:
+        raise Refused(413, "body_too_large")
+    if announced is not None and len(content) < announced:
+        raise _cut(environ)
+    return content
+
+
+def _cut(environ: Mapping[str, Any]) -> Refused:
+    connection = environ.get("gunicorn.socket")
+    if connection is not None and was_late(connection):
+        return Refused(408, "sender_too_slow")
+    return Refused(400, "body_cut_short")
+
+
+def headers(environ: Mapping[str, Any]) -> dict[str, str]:
+    """All headers by their lower-case names; a repeated one has its values joined by commas."""
+    found = {
+        name[5:].replace("_", "-").lower(): value
+        for name, value in environ.items()
+        if name.startswith("HTTP_")
+    }
+    if environ.get("CONTENT_TYPE"):
+        found["content-type"] = environ["CONTENT_TYPE"]
+    return found
+
+
+def kept(all_headers: Mapping[str, str]) -> dict[str, str]:
+    """The headers that are stored with a delivery."""
+    return {
+        name: all_headers[name].replace("\0", "") for name in KEPT_HEADERS if name in all_headers
+    }
+
+
+def token(query: str) -> str | None:
+    """The token in a query string; None where there is none."""
+    for name, value in parse_qsl(query, errors="surrogateescape"):
+        if name in TOKEN_PARAMETERS:
+            return value
+    return None
+
+
+def without_token(query: str) -> str:
+    """A query string that can be logged."""
+    return urlencode([pair for pair in parse_qsl(query) if pair[0] not in TOKEN_PARAMETERS])
