@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pytest
 import requests
 
 from stageline import config
@@ -113,10 +114,9 @@ def _await(receiver: Receiver, child: "subprocess.Popen[bytes]") -> None:
     raise AssertionError(f"the receiver did not start: {receiver.logs.read_text()}")
 
 
-def use_key() -> None:
+def use_key(patch: pytest.MonkeyPatch) -> None:
     """Gives this process, and those it starts, a key for secrets."""
-    if "STAGELINE_SECRET_KEY" not in os.environ:
-        os.environ["STAGELINE_SECRET_KEY"] = encryption.new_key()
+    patch.setenv("STAGELINE_SECRET_KEY", encryption.new_key())
     config.settings.cache_clear()
 
 
