@@ -1,0 +1,153 @@
+"""Where the API of a project's CRM is, and the token that opens it."""
+
+import re
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+import psycopg
+from psycopg.rows import class_row
+
+from stageline.database import connect
+from stageline.errors import StagelineError
+from stageline.settings.encryption import decrypt, encrypt
+from stageline.settings.projects import unknown_project
+
+#: Where the API of a CRM is, if it is in one place for all accounts.
+BASE_URLS = {
+    "keycrm": "https://openapi.keycrm.app/v1",
+    "pipedrive": "https://api.pipedrive.com",
+}
+
+
+@dataclass(frozen=True)
+class ApiAccount:
+    """How to reach the API of one project; ``base_url`` has no slash at its end."""
+
+    base_url: str
+    token: str = field(repr=False)
+
+
+@dataclass(frozen=True)
+class ListedAccount:
+    """A row of ``settings.api_accounts`` without its token."""
+
+    source_system: str
+    project_id: str
+    base_url: str
+
+
+def store(source_system: str, project_id: str, token: str, base_url: str | None = None) -> str:
+    """Keeps the API token of a project, in place of one that was there; gives the base URL.
+
+    Args:
+        source_system, project_id: The project.
+        token: As the CRM shows it.
+        base_url: Where the API is; where not given, what is stored, else that of `BASE_URLS`.
+
+    Raises:
+        StagelineError: one of them is not as it has to be, the project is not known, or there is no
+            key to encrypt with. No message holds the token.
+    """
+    if not re.fullmatch(r"[!-~]{1,2000}", token):
+        raise StagelineError("The token is empty, or has signs that a token cannot have.")
+    if base_url is not None:
+        base_url = _require_url(base_url)
+    encrypted = encrypt(token)
+    with connect("owner") as session:
+        try:
+            ((stored,),) = session.execute(
+                """
+                insert into settings.api_accounts
+                    (source_system, project_id, base_url, token_encrypted)
+                values (
+                    %(source_system)s,
+                    %(project_id)s,
+                    coalesce(
+                        %(given)s,
+                        (
+                            select base_url from settings.api_accounts
+                            where
+                                source_system = %(source_system)s
+                                and project_id = %(project_id)s
+                        ),
+                        %(usual)s
+                    ),
+                    %(token)s
+                )
+                on conflict (source_system, project_id) do update set
+                    base_url = excluded.base_url,
+                    token_encrypted = excluded.token_encrypted,
+                    updated_at = now()
+                returning base_url
+                """,
+                {
+                    "source_system": source_system,
+                    "project_id": project_id,
+                    "given": base_url,
+                    "usual": BASE_URLS.get(source_system),
+                    "token": encrypted,
+                },
+            ).fetchall()
+        except psycopg.errors.ForeignKeyViolation:
+            raise unknown_project(source_system, project_id) from None
+        except psycopg.errors.NotNullViolation:
+            raise StagelineError(
+                f"Where the API of {source_system} is, differs from account to account."
+                " Name it with --base-url."
+            ) from None
+    return str(stored)
+
+
+def get(connection: psycopg.Connection[Any], source_system: str, project_id: str) -> ApiAccount:
+    """How to reach the API of a project; the loader and the jobs may call it.
+
+    Raises:
+        StagelineError: no token is stored for it, or it cannot be decrypted.
+    """
+    row = connection.execute(
+        "select base_url, token_encrypted from settings.api_accounts"
+        " where source_system = %s and project_id = %s",
+        [source_system, project_id],
+    ).fetchone()
+    if row is None:
+        raise StagelineError(
+            f"No API token of {source_system} is stored for project {project_id}."
+            f" Run `stageline projects api {source_system} {project_id}`."
+        )
+    return ApiAccount(base_url=row[0], token=decrypt(row[1]))
+
+
+def accounts() -> list[ListedAccount]:
+    """All accounts, by source and project, without their tokens."""
+    with (
+        connect("owner") as session,
+        session.cursor(row_factory=class_row(ListedAccount)) as cursor,
+    ):
+        cursor.execute(
+            "select source_system, project_id, base_url from settings.api_accounts"
+            " order by source_system, project_id"
+        )
+        return cursor.fetchall()
+
+
+def _require_url(text: str) -> str:
+    problem = StagelineError(
+        "The base URL has to look like https://api.example.com/v1, without a login, ? or #."
+    )
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError:
+        raise problem from None
+    if (
+        parts.scheme not in {"http", "https"}
+        or not parts.hostname
+        or port == 0
+        or "@" in parts.netloc
+        or not re.fullmatch(r"[!-~]+", text)
+        or "?" in text
+        or "#" in text
+    ):
+        raise problem
+    return text.rstrip("/")

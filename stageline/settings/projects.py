@@ -1,0 +1,153 @@
+"""Projects: the accounts of CRMs (and other sources) that data comes from."""
+
+import re
+from dataclasses import dataclass
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+import psycopg
+from psycopg.rows import class_row
+
+from stageline.database import connect
+from stageline.errors import StagelineError
+
+
+@dataclass(frozen=True)
+class Project:
+    """A row of ``settings.projects``, but for when it was made."""
+
+    source_system: str
+    project_id: str
+    name: str | None
+    timezone: str
+    currency: str
+    is_active: bool
+
+
+def add(
+    source_system: str,
+    project_id: str,
+    *,
+    name: str | None = None,
+    timezone: str | None = None,
+    currency: str | None = None,
+) -> Project:
+    """Makes a project, or changes what is given of one that is there.
+
+    Args:
+        source_system: ``keycrm``, ``pipedrive``, ``hubspot``, or another plain word.
+        project_id: Its name in URLs.
+        name: What people call it.
+        timezone: IANA name; UTC where a new project is given none.
+        currency: ISO 4217 code of amounts that come without one; XXX (none) where a new project is
+            given none.
+
+    Raises:
+        StagelineError: one of them is not as it has to be.
+    """
+    if not re.fullmatch(r"[a-z][a-z0-9_]{0,49}", source_system):
+        raise StagelineError(
+            f"{source_system!r} is no source. Write one plain word: keycrm, pipedrive, hubspot,"
+            " salesforce ..."
+        )
+    if source_system == "zapier":
+        raise StagelineError(
+            "Zapier sends what happened in another CRM: add its project, as in"
+            f" `stageline projects add pipedrive {project_id}`."
+        )
+    require_plain_id(project_id)
+    if name is not None:
+        require_one_line(name, "The name")
+    if timezone is not None:
+        _require_zone(timezone)
+    with connect("owner") as session, session.cursor(row_factory=class_row(Project)) as cursor:
+        try:
+            cursor.execute(
+                """
+                insert into settings.projects as mine
+                    (source_system, project_id, name, timezone, currency)
+                values (
+                    %(source_system)s, %(project_id)s, %(name)s,
+                    coalesce(%(timezone)s, 'UTC'), coalesce(%(currency)s, 'XXX')
+                )
+                on conflict (source_system, project_id) do update set
+                    name = coalesce(%(name)s, mine.name),
+                    timezone = coalesce(%(timezone)s, mine.timezone),
+                    currency = coalesce(%(currency)s, mine.currency)
+                returning source_system, project_id, name, timezone, currency, is_active
+                """,
+                {
+                    "source_system": source_system,
+                    "project_id": project_id,
+                    "name": name,
+                    "timezone": timezone,
+                    "currency": currency,
+                },
+            )
+        except psycopg.errors.CheckViolation as error:
+            raise StagelineError(
+                _BROKEN_RULE[str(error.diag.constraint_name)].format(
+                    timezone=timezone, currency=currency
+                )
+            ) from None
+        (project,) = cursor
+        return project
+
+
+_NO_ZONE = "There is no time zone {timezone!r}. Write its IANA name, as Europe/Kyiv."
+
+_BROKEN_RULE = {
+    "projects_timezone_exists": _NO_ZONE,
+    "projects_currency_is_iso_4217": (
+        "{currency!r} is no currency. Write its ISO 4217 code in capitals, as EUR."
+    ),
+}
+
+
+def projects() -> list[Project]:
+    """All projects, by source and id."""
+    with connect("owner") as session, session.cursor(row_factory=class_row(Project)) as cursor:
+        cursor.execute(
+            "select source_system, project_id, name, timezone, currency, is_active"
+            " from settings.projects order by source_system, project_id"
+        )
+        return cursor.fetchall()
+
+
+def require_plain_id(project_id: str) -> None:
+    """Makes sure that a project's id can stand in a URL as it is.
+
+    Raises:
+        StagelineError: it cannot.
+    """
+    # A dot in front would make `.` and `..` possible, which clients take out of paths.
+    if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}", project_id):
+        raise StagelineError(
+            f"{project_id!r} cannot be a project's id: it stands in URLs. Take letters, digits,"
+            " '_', '-', and '.' after the first, 100 at most."
+        )
+
+
+def require_one_line(text: str, what: str) -> None:
+    """Makes sure that a text can be shown in one line, and kept in a database.
+
+    Raises:
+        StagelineError: it cannot; ``what`` begins the sentence.
+    """
+    if not 0 < len(text) <= 200 or not text.isprintable():
+        raise StagelineError(f"{what} has to be one line of 1 to 200 characters that can be seen.")
+
+
+def unknown_project(source_system: str, project_id: str) -> StagelineError:
+    """The error for a project that is not in ``settings.projects``."""
+    return StagelineError(
+        f"There is no project {project_id} of {source_system}."
+        f" Run `stageline projects add {source_system} {project_id}`."
+    )
+
+
+def _require_zone(timezone: str) -> None:
+    # The database checks its own list; the receiver reads times with Python's.
+    try:
+        ZoneInfo(timezone)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise StagelineError(_NO_ZONE.format(timezone=timezone)) from None
