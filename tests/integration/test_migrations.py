@@ -84,7 +84,7 @@ def test_down_and_up_again_gives_the_same_database() -> None:
     assert shape() == before
 
 
-@pytest.mark.parametrize("revision", ["0001", "0002"])
+@pytest.mark.parametrize("revision", ["0001", "0002", "0003"])
 def test_each_step_down_can_be_taken_up_again(revision: str) -> None:
     before = shape()
     migrate.downgrade(revision)

@@ -29,12 +29,26 @@ MATRIX: dict[str, dict[Role, set[str]]] = {
     "raw_files.made_by_dlt": {"loader": ALL, "transformer": READ},
     "raw_files_staging.made_by_dlt": {"loader": ALL},
     "raw_demo.opportunities": {"loader": ALL, "transformer": READ},
+    "raw_pipedrive.deals": {"loader": ALL, "transformer": READ},
+    "raw_pipedrive.deal_changes": {"loader": ALL, "transformer": READ},
+    "raw_keycrm.orders": {"loader": ALL, "transformer": READ},
+    "raw_keycrm.order_items": {"loader": ALL, "transformer": READ},
     "raw_sample.made_by_dbt": {"transformer": ALL},
+    # Of the deliveries each role reads columns of its own: see the test of what was said.
+    "raw.deliveries": {"receiver": {"select", "insert"}, "transformer": READ, "jobs": READ},
+    "raw.stage_events": {"receiver": {"insert"}, "transformer": READ, "jobs": READ},
+    "raw.value_changes": {"receiver": {"insert"}, "transformer": READ, "jobs": READ},
+    "raw.lifecycle_events": {"receiver": {"insert"}, "transformer": READ, "jobs": READ},
+    "raw.replays": {"receiver": {"insert"}, "transformer": READ, "jobs": READ},
+    "raw.refusals": {"receiver": {"insert"}, "jobs": READ},
     "settings.projects": {
+        "receiver": READ,
         "loader": {"select", "insert"},
         "transformer": READ,
         "jobs": READ,
     },
+    "settings.webhook_checks": {"receiver": READ},
+    "settings.api_accounts": {"loader": READ, "jobs": READ},
     "ops.loads": {
         "loader": {"select", "insert", "update"},
         "transformer": READ,
@@ -43,6 +57,9 @@ MATRIX: dict[str, dict[Role, set[str]]] = {
     "ops.quality_runs": {"jobs": {"select", "insert", "update", "delete"}},
     "ops.quality_results": {"jobs": {"select", "insert", "update", "delete"}},
     "ops.builds": {"jobs": {"select", "insert", "update", "delete"}},
+    "ops.follow_ups": {"jobs": {"select", "insert", "update", "delete"}},
+    "ops.follow_up_position": {"jobs": {"select", "insert", "update", "delete"}},
+    "ops.api_pace": {"jobs": {"select", "insert", "update", "delete"}},
     "ops.alembic_version": {},
     "staging.made_by_dbt": {"transformer": ALL},
     "intermediate.made_by_dbt": {"transformer": ALL},
@@ -58,6 +75,8 @@ MAKERS: dict[str, set[Role]] = {
     "raw_files_staging": {"loader"},
     "raw_demo": {"loader"},
     "raw_demo_staging": {"loader"},
+    "raw_pipedrive": {"loader"},
+    "raw_keycrm": {"loader"},
     "raw_sample": {"transformer"},
     "settings": set(),
     "reference": {"transformer"},
@@ -68,6 +87,15 @@ MAKERS: dict[str, set[Role]] = {
     "ops": set(),
     "public": set(),
 }
+
+#: View -> roles that may read it; nobody may write through one.
+VIEWS: dict[str, set[Role]] = {
+    "raw.unparsed_deliveries": {"transformer", "jobs"},
+    "raw.conflicting_deliveries": {"transformer", "jobs"},
+}
+
+#: What the sender said, which only the models may read.
+WHAT_WAS_SAID = {"body", "headers", "body_sha256"}
 
 WORKERS: list[Role] = [role for role in ROLES if role != "owner"]
 
@@ -140,10 +168,66 @@ def test_no_table_of_the_migrations_is_missing_from_the_matrix() -> None:
             for (name,) in session.execute(
                 "select c.oid::regclass::text from pg_class as c"
                 " where relkind = 'r'"
-                " and relnamespace::regnamespace::text in ('settings', 'ops', 'raw')"
+                " and relnamespace::regnamespace::text = any(%s)",
+                [["settings", "ops", "raw", "raw_pipedrive", "raw_keycrm"]],
             )
         }
     assert tables <= set(MATRIX)
+
+
+def test_what_a_sender_said_is_read_by_the_models_alone() -> None:
+    found: dict[str, set[str]] = {role: set() for role in WORKERS}
+    with connect("owner") as session:
+        columns = session.execute(
+            "select attname from pg_attribute"
+            " where attrelid = 'raw.deliveries'::regclass and attnum > 0"
+        ).fetchall()
+        every = {name for (name,) in columns}
+    for role in WORKERS:
+        with connect(role) as session:
+            for name in every:
+                statement = sql.SQL("select {} from raw.deliveries").format(sql.Identifier(name))
+                if is_allowed(session, statement):
+                    found[role].add(name)
+    assert every > WHAT_WAS_SAID
+    assert found == {
+        "receiver": {"delivery_id", "sender", "source_system", "project_id", "sender_delivery_id"},
+        "loader": set(),
+        "transformer": every,
+        "jobs": every - WHAT_WAS_SAID,
+        "reader": set(),
+    }
+
+
+def test_what_landed_is_changed_and_removed_by_nobody() -> None:
+    with connect("owner") as session:
+        found = session.execute(
+            "select r.role, c.oid::regclass::text"
+            " from pg_class as c cross join unnest(%s::text[]) as r (role)"
+            " where c.relnamespace = 'raw'::regnamespace and c.relkind in ('r', 'v')"
+            " and (has_any_column_privilege(r.role, c.oid, 'update')"
+            " or has_table_privilege(r.role, c.oid, 'delete, truncate, references, trigger')"
+            " or c.relkind = 'v' and has_any_column_privilege(r.role, c.oid, 'insert'))",
+            [[f"stageline_{role}" for role in WORKERS]],
+        ).fetchall()
+    assert found == []
+
+
+def test_who_may_read_the_views() -> None:
+    with connect("owner") as session:
+        views = session.execute(
+            "select oid::regclass::text from pg_class where relkind = 'v'"
+            " and relnamespace::regnamespace::text in ('settings', 'ops', 'raw')"
+        ).fetchall()
+    assert {name for (name,) in views} == set(VIEWS)
+    wrong = []
+    for role in WORKERS:
+        with connect(role) as session:
+            for name, readers in VIEWS.items():
+                statement = sql.SQL("select from {}").format(sql.Identifier(*name.split(".")))
+                if is_allowed(session, statement) != (role in readers):
+                    wrong.append((role, name))
+    assert wrong == []
 
 
 def test_who_may_create_where() -> None:

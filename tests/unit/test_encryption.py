@@ -1,6 +1,7 @@
 """Secrets at rest: keys, their rotation, and what is said where they do not fit."""
 
 import traceback
+from collections.abc import Iterator
 
 import pytest
 from cryptography.fernet import Fernet
@@ -13,8 +14,10 @@ MARKER = "marker-of-a-secret-5f1c"
 
 
 @pytest.fixture(autouse=True)
-def _fresh_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
+def _fresh_configuration(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     use_keys(monkeypatch, None)
+    yield
+    config.settings.cache_clear()
 
 
 def use_keys(monkeypatch: pytest.MonkeyPatch, keys: str | None) -> None:
