@@ -40,7 +40,7 @@ class Findings:
         self.reasons.append(reason)
 
     def note_unknown_type(self, event_type: str) -> None:
-        """Keep that events of this type are unknown, so that they are listed and can be replayed."""
+        """Keep that events of this type are unknown: they are listed, and can be replayed."""
         named = _PLAIN_TYPE.fullmatch(event_type)
         self.note(f"unknown event type {event_type}" if named else "unknown event type")
 

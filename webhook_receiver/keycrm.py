@@ -1,7 +1,7 @@
 """Reads what KeyCRM sends (contract keycrm 2.5, spec orders): an order or card as it is now.
 
-A body holds no previous state, no time of sending and no id of its own. Webhooks for stock send lists
-of offers, which say nothing of an order.
+A body holds no previous state, no time of sending and no id of its own. Webhooks for stock send
+lists of offers, which say nothing of an order.
 """
 
 from collections.abc import Mapping

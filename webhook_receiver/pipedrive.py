@@ -1,7 +1,7 @@
 """Reads what Pipedrive sends (contract pipedrive 1.10), version 2 and, of older accounts, 1.
 
-Only deals matter here. Webhooks are lost at times, so each deal that one names is asked for its flow
-afterwards; what is read here is known at once.
+Only deals matter here. Webhooks get lost at times, so each deal that one names is asked for its
+flow afterwards; what is read here is known at once.
 """
 
 import re
