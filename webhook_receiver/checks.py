@@ -28,7 +28,7 @@ class Refused(Exception):  # noqa: N818 - an answer, not a fault
     """A call that is not let in.
 
     Attributes:
-        status: HTTP status of the answer: 401, 403 (address), or 404 (nobody to check it for).
+        status: HTTP status of the answer; of `verify` 401, and 403 for an address.
         reason: One fixed word, for counters and records; never anything that the caller sent.
     """
 
