@@ -129,7 +129,8 @@ def _lived(kind: str, change: str, event: Fields, findings: Findings) -> None:
 
 
 def _merged(kind: str, event: Fields, findings: Findings) -> None:
-    survivor = event.identifier("newObjectId") or event.identifier("primaryObjectId", required=True)
+    is_new = event.values.get("newObjectId") is not None
+    survivor = event.identifier("newObjectId" if is_new else "primaryObjectId", required=True)
     occurred_at = event.instant("occurredAt", required=True)
     for entity_id in event.identifiers("mergedObjectIds"):
         findings.speaks_of(kind, entity_id)

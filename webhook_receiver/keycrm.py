@@ -77,7 +77,7 @@ def _lead_status(lead_id: str, context: Fields, findings: Findings) -> None:
     # Cards are described by receivers alone: either field is read as the time of the move.
     moved = "updated_at" if context.values.get("status_changed_at") is None else "status_changed_at"
     in_pipeline = context
-    if "pipeline_id" not in context.values and isinstance(context.values.get("status"), dict):
+    if context.values.get("pipeline_id") is None and isinstance(context.values.get("status"), dict):
         in_pipeline = context.within("status")
     _add_stage_event(
         findings,

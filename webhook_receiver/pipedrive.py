@@ -136,7 +136,7 @@ def _read(delivery: Fields, meta: Fields, version: _Version, findings: Findings)
         case "change":
             now, before = delivery.within(version.state), delivery.within("previous")
             _moved(deal_id, meta, now, before, version, findings)
-            _changed(deal_id, meta, now, before, version, findings)
+            _changed(deal_id, meta, now, before, findings)
         case "delete":
             _deleted(deal_id, meta, findings)
         case _:
@@ -165,9 +165,7 @@ def _moved(
         _add_stage_event(deal_id, now, previous_id, moved_at, created_at, findings)
 
 
-def _changed(
-    deal_id: str, meta: Fields, now: Fields, before: Fields, version: _Version, findings: Findings
-) -> None:
+def _changed(deal_id: str, meta: Fields, now: Fields, before: Fields, findings: Findings) -> None:
     """Keep the changes of other values."""
     changes = []
     for key, field in _VALUES.items():
@@ -178,7 +176,7 @@ def _changed(
         except Unreadable as reason:
             findings.note(str(reason))
             continue
-        if not version.previous_is_whole or old != new:
+        if old != new:
             changes.append((field, old, new))
     changed_at = _changed_at("update_time", now, meta) if changes else None
     if changed_at is not None:

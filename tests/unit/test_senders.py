@@ -661,6 +661,13 @@ def test_merged_deals_are_merged_into_the_primary_one_where_none_is_new() -> Non
     assert parsed.unparsed_reason == "event.mergedObjectIds is empty"
 
 
+def test_a_merge_into_a_new_deal_that_cannot_be_read_is_not_one_into_the_primary() -> None:
+    body = [happened("deal.merge", primaryObjectId=4, newObjectId=[9], mergedObjectIds=[5])]
+    parsed = read("hubspot", body)
+    assert parsed.lifecycle_events == ()
+    assert parsed.unparsed_reason == "event.newObjectId is a list or an object, not an id"
+
+
 @pytest.mark.parametrize(
     "event",
     [
