@@ -89,6 +89,8 @@ def serve() -> None:
         "threads": settings().receiver_threads,
         "graceful_timeout": GRACE,
         "keepalive": 5,
+        # Nothing that gunicorn would read out of a proxy's headers is used here.
+        "forwarded_allow_ips": "",
         "limit_request_fields": 100,
         "limit_request_field_size": 8190,
         "logger_class": _Log,
