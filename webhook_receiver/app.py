@@ -23,7 +23,8 @@ from webhook_receiver import intake, metrics
 from webhook_receiver.accounts import Account, Accounts
 from webhook_receiver.checks import Call, Refused, client_address, verify
 from webhook_receiver.delivery import Delivery, ReadDelivery, read
-from webhook_receiver.landing import Landing, LandingError, Outcome
+from webhook_receiver.landing import Landing, LandingError
+from webhook_receiver.raw_tables import Outcome
 from webhook_receiver.refusals import Refusals
 from webhook_receiver.senders import SENDERS
 from webhook_receiver.spool import Spool, SpoolError

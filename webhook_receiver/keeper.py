@@ -4,7 +4,6 @@ import fcntl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import psycopg
 
@@ -12,8 +11,10 @@ from stageline.errors import StagelineError
 from stageline.progress import log
 from webhook_receiver.accounts import Accounts
 from webhook_receiver.delivery import read
-from webhook_receiver.landing import BATCH, Landing, connected, why, written
+from webhook_receiver.landing import BATCH, BATCH_BYTES, Landing
+from webhook_receiver.raw_tables import written
 from webhook_receiver.refusals import Refusals
+from webhook_receiver.session import Session, connected, why
 from webhook_receiver.spool import Spool, SpoolError
 
 #: Seconds between two turns.
@@ -35,7 +36,7 @@ class Keeper:
         self._accounts = accounts
         self._refusals = refusals
         self._stopped = threading.Event()
-        self._session: psycopg.Connection[Any] | None = None
+        self._session: Session | None = None
         self._thread = threading.Thread(target=self._run, name="stageline-keeper", daemon=True)
 
     def start(self) -> None:
@@ -73,13 +74,13 @@ class Keeper:
             self._session.close()
             self._session = None
 
-    def _drain(self, session: psycopg.Connection[Any]) -> None:
+    def _drain(self, session: Session) -> None:
         """Brings what waits in the spool to PostgreSQL, oldest first."""
         if not self._spool.waiting()[0]:
             return
         with _alone(self._spool) as is_alone:
             while is_alone and not self._stopped.is_set():
-                waiting = self._spool.first(BATCH)
+                waiting = self._spool.first(BATCH, BATCH_BYTES)
                 if not waiting:
                     return
                 deliveries = [read(delivery) for _, delivery in waiting]

@@ -1,308 +1,61 @@
 """Brings deliveries to disk: into PostgreSQL, many in one commit, or else into the spool.
 
-`Landing.land` returns once its delivery is safe. Requests that come while a commit is under way are
-written together by the next one (group commit), so a burst shares the cost of the disk and nobody
-waits for company: an idle writer takes what there is at once. While PostgreSQL is away, deliveries
-go to the spool; the keeper brings them over as soon as it is back.
+`Landing.land` returns once its delivery is safe. Of the requests that come together one writes for
+all (group commit), so a burst shares the cost of the disk. While PostgreSQL is away, deliveries go
+to the spool; the keeper brings them over as soon as it is back.
 """
 
-import json
-import queue
 import threading
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from enum import Enum
-from typing import Any
+import time
+from collections import deque
+from collections.abc import Sequence
 from uuid import UUID
 
 import psycopg
 
-from stageline.database import connection
 from stageline.errors import StagelineError
 from stageline.progress import log
 from webhook_receiver.delivery import ReadDelivery
-from webhook_receiver.events import Parsed
-from webhook_receiver.senders import SENDERS
+from webhook_receiver.raw_tables import Outcome, written
+from webhook_receiver.session import Session, connected, why
 from webhook_receiver.spool import Spool, SpoolError
 
 #: Most deliveries, and most bytes of their bodies, that one transaction writes.
 BATCH = 64
-BATCH_BYTES = 8 * 1024 * 1024
+BATCH_BYTES = 2 * 1024 * 1024
 
-#: Seconds that a request waits for PostgreSQL before its delivery goes to the spool.
-PATIENCE = 1.5
-
-#: A server that is gone without a word (a cable, a frozen machine) is given up within seconds.
-_CONNECTION = {
-    "connect_timeout": 2,
-    "keepalives_idle": 5,
-    "keepalives_interval": 2,
-    "keepalives_count": 3,
-    "tcp_user_timeout": 8000,
-    "application_name": "stageline receiver",
-}
-
-_LANDED = """
-with
-
-landed as (
-    insert into raw.deliveries (
-        delivery_id, sender, source_system, project_id, sender_delivery_id, received_at, check_ids,
-        headers, body, body_sha256, entity_type, entity_ids, unparsed_reason
-    )
-    select
-        given.delivery_id,
-        given.sender,
-        given.source_system,
-        given.project_id,
-        given.sender_delivery_id,
-        given.received_at,
-        given.check_ids,
-        given.headers,
-        (%(bodies)s::bytea[])[given.place],
-        sha256((%(bodies)s::bytea[])[given.place]),
-        given.entity_type,
-        given.entity_ids,
-        given.unparsed_reason
-    from jsonb_to_recordset(%(deliveries)s::jsonb) as given (
-        place integer, delivery_id uuid, sender text, source_system text, project_id text,
-        sender_delivery_id text, received_at timestamptz, check_ids integer[], headers jsonb,
-        entity_type text, entity_ids text[], unparsed_reason text
-    )
-    order by given.delivery_id
-    on conflict do nothing
-    returning delivery_id, sender, source_system, project_id, sender_delivery_id
-),
-"""
-
-#: The events of what ``landed``.
-_EVENTS = """
-stage_events as (
-    insert into raw.stage_events (
-        source_system, project_id, entity_type, entity_id, pipeline_id, stage_id, stage_group_id,
-        previous_stage_id, entered_at, entity_created_at, delivery_id
-    )
-    select
-        landed.source_system,
-        landed.project_id,
-        given.entity_type,
-        given.entity_id,
-        given.pipeline_id,
-        given.stage_id,
-        given.stage_group_id,
-        given.previous_stage_id,
-        given.entered_at,
-        given.entity_created_at,
-        landed.delivery_id
-    from jsonb_to_recordset(%(stage_events)s::jsonb) as given (
-        delivery_id uuid, entity_type text, entity_id text, pipeline_id text, stage_id text,
-        stage_group_id text, previous_stage_id text, entered_at timestamptz,
-        entity_created_at timestamptz
-    )
-    inner join landed on given.delivery_id = landed.delivery_id
-    order by
-        landed.source_system, landed.project_id, given.entity_type, given.entity_id,
-        given.stage_id, given.entered_at
-    on conflict do nothing
-),
-
-value_changes as (
-    insert into raw.value_changes (
-        source_system, project_id, entity_type, entity_id, field, old_value, new_value, changed_at,
-        delivery_id
-    )
-    select
-        landed.source_system,
-        landed.project_id,
-        given.entity_type,
-        given.entity_id,
-        given.field,
-        given.old_value,
-        given.new_value,
-        given.changed_at,
-        landed.delivery_id
-    from jsonb_to_recordset(%(value_changes)s::jsonb) as given (
-        delivery_id uuid, entity_type text, entity_id text, field text, old_value text,
-        new_value text, changed_at timestamptz
-    )
-    inner join landed on given.delivery_id = landed.delivery_id
-    order by
-        landed.source_system, landed.project_id, given.entity_type, given.entity_id, given.field,
-        given.changed_at, given.new_value
-    on conflict do nothing
-),
-
-lifecycle_events as (
-    insert into raw.lifecycle_events (
-        source_system, project_id, entity_type, entity_id, event, occurred_at, merged_into,
-        delivery_id
-    )
-    select
-        landed.source_system,
-        landed.project_id,
-        given.entity_type,
-        given.entity_id,
-        given.event,
-        given.occurred_at,
-        given.merged_into,
-        landed.delivery_id
-    from jsonb_to_recordset(%(lifecycle_events)s::jsonb) as given (
-        delivery_id uuid, entity_type text, entity_id text, event text, occurred_at timestamptz,
-        merged_into text
-    )
-    inner join landed on given.delivery_id = landed.delivery_id
-    order by
-        landed.source_system, landed.project_id, given.entity_type, given.entity_id, given.event,
-        given.occurred_at
-    on conflict do nothing
-)
-"""
-
-_OUTCOMES = """
-select
-    landed.delivery_id,
-    landed.sender_delivery_id is not null and exists (
-        select from raw.deliveries as earlier
-        where
-            earlier.sender = landed.sender
-            and earlier.project_id = landed.project_id
-            and earlier.sender_delivery_id = landed.sender_delivery_id
-            and earlier.delivery_id <> landed.delivery_id
-    ) as is_conflict
-from landed
-"""
-
-#: One statement, so one transaction and one round trip. Rows are written in the order of their
-#: keys: two receivers that bring the same events wait for each other, and do not deadlock.
-_INSERT = _LANDED + _EVENTS + _OUTCOMES
-
-_REPLAYED = """
-with
-
-landed as (
-    select
-        given.delivery_id,
-        given.source_system,
-        given.project_id
-    from jsonb_to_recordset(%(deliveries)s::jsonb) as given (
-        delivery_id uuid, source_system text, project_id text
-    )
-),
-
-replayed as (
-    insert into raw.replays (delivery_id, entity_type, entity_ids, unparsed_reason)
-    select
-        given.delivery_id,
-        given.entity_type,
-        given.entity_ids,
-        given.unparsed_reason
-    from jsonb_to_recordset(%(deliveries)s::jsonb) as given (
-        delivery_id uuid, entity_type text, entity_ids text[], unparsed_reason text
-    )
-),
-"""
-
-_REPLAY = _REPLAYED + _EVENTS + "select count(*) from landed"
-
-
-class Outcome(Enum):
-    """What became of a delivery; every one of these is safe on a disk."""
-
-    STORED = "stored"
-    CONFLICT = "conflict"
-    DUPLICATE = "duplicate"
-    SPOOLED = "spooled"
+#: Seconds that a writer waits for others to join, where the last one had company.
+COMPANY = 0.001
 
 
 class LandingError(Exception):
     """Neither PostgreSQL nor the spool could take the delivery."""
 
 
-def insert(
-    session: psycopg.Connection[Any], deliveries: Sequence[ReadDelivery]
-) -> dict[UUID, Outcome]:
-    """Writes ``deliveries`` and their events in one transaction of their own.
-
-    Returns:
-        What became of each id; one that was there before is a duplicate and changes nothing.
-
-    Raises:
-        psycopg.Error: nothing of them was written, or the connection was lost before the answer.
-    """
-    rows = session.execute(_INSERT, _parameters(deliveries), prepare=True).fetchall()
-    outcomes = {each.delivery_id: Outcome.DUPLICATE for each in deliveries}
-    for delivery_id, is_conflict in rows:
-        outcomes[delivery_id] = Outcome.CONFLICT if is_conflict else Outcome.STORED
-    return outcomes
-
-
-def insert_replayed(
-    session: psycopg.Connection[Any], deliveries: Sequence[ReadDelivery]
-) -> None:
-    """Writes what landed deliveries say by now, and that they were read again, in one transaction.
-
-    Their events that are there already stay as they are.
-
-    Raises:
-        psycopg.Error: nothing was written.
-    """
-    session.execute(_REPLAY, _parameters(deliveries))
-
-
-def _parameters(deliveries: Sequence[ReadDelivery]) -> dict[str, Any]:
-    rows: list[dict[str, Any]] = []
-    stage_events: list[dict[str, Any]] = []
-    value_changes: list[dict[str, Any]] = []
-    lifecycle_events: list[dict[str, Any]] = []
-    for place, (delivery, parsed, key) in enumerate(
-        ((each.delivery, each.parsed, str(each.delivery_id)) for each in deliveries), start=1
-    ):
-        rows.append(
-            {
-                "place": place,
-                "delivery_id": key,
-                "sender": delivery.sender,
-                "source_system": SENDERS[delivery.sender].source_system,
-                "project_id": delivery.project_id,
-                "sender_delivery_id": parsed.sender_delivery_id,
-                "received_at": delivery.received_at.isoformat(),
-                "check_ids": delivery.check_ids,
-                "headers": delivery.headers,
-                "entity_type": parsed.entity_type,
-                "entity_ids": parsed.entity_ids,
-                "unparsed_reason": parsed.unparsed_reason,
-            }
-        )
-        for events, found in (
-            (stage_events, parsed.stage_events),
-            (value_changes, parsed.value_changes),
-            (lifecycle_events, parsed.lifecycle_events),
-        ):
-            events.extend({"delivery_id": key, **event._asdict()} for event in found)
-    return {
-        "deliveries": json.dumps(rows),
-        "bodies": [each.delivery.body for each in deliveries],
-        "stage_events": json.dumps(stage_events, default=str),
-        "value_changes": json.dumps(value_changes, default=str),
-        "lifecycle_events": json.dumps(lifecycle_events, default=str),
-    }
-
-
 class _Ticket:
-    """A request that waits for its delivery to be written."""
+    """A request that waits for its delivery to be written, or for its turn to write.
 
-    __slots__ = ("delivery", "done", "is_abandoned", "outcome")
+    Attributes:
+        outcome: What became of it; None while it waits, and if nothing could take it.
+        is_done: Whether its wait is over.
+        turn: Released when it is done, or when it is to write.
+    """
+
+    __slots__ = ("delivery", "is_done", "outcome", "turn")
 
     def __init__(self, delivery: ReadDelivery) -> None:
         self.delivery = delivery
         self.outcome: Outcome | None = None
-        self.is_abandoned = False
-        self.done = threading.Lock()
-        self.done.acquire()
+        self.is_done = False
+        self.turn = threading.Lock()
+        self.turn.acquire()
 
 
 class Landing:
-    """The way of deliveries to disk in one process: a thread that writes, and the spool.
+    """The way of deliveries to disk in one process.
+
+    Whoever finds no writer at work writes what waits, his own and all others', and then passes the
+    work on to the first one who came meanwhile: there is no thread to hand over to.
 
     Args:
         spool: Where deliveries wait while PostgreSQL is away.
@@ -310,30 +63,19 @@ class Landing:
 
     def __init__(self, spool: Spool) -> None:
         self._spool = spool
-        self._tickets: queue.SimpleQueue[_Ticket | None] = queue.SimpleQueue()
-        self._session: psycopg.Connection[Any] | None = None
+        self._waiting: deque[_Ticket] = deque()
+        self._writing = threading.Lock()
+        self._had_company = False
+        self._session: Session | None = None
         self._trouble: str | None = None
-        self._is_stuck = False
-        self._writer = threading.Thread(target=self._write, name="stageline-writer", daemon=True)
 
     @property
     def trouble(self) -> str | None:
         """Why PostgreSQL cannot be written to; None while it can."""
         return self._trouble
 
-    def start(self) -> None:
-        """Starts the writer; after a fork, never before."""
-        self._writer.start()
-
-    def stop(self) -> None:
-        """Ends the writer, once what was handed over is written."""
-        self._tickets.put(None)
-        self._writer.join(timeout=5)
-
     def saw_postgres(self, trouble: str | None) -> None:
         """Tells that PostgreSQL answers (None), or why it does not."""
-        if trouble is None and self._is_stuck:
-            return  # the writer's own session still hangs
         if trouble != self._trouble:
             if trouble is None:
                 log().info("postgres answers")
@@ -347,66 +89,54 @@ class Landing:
         Raises:
             LandingError: it is nowhere; the sender has to send it again.
         """
-        if not self._is_stuck:
-            ticket = _Ticket(delivery)
-            self._tickets.put(ticket)
-            if not ticket.done.acquire(timeout=PATIENCE):
-                # The writer hangs in a server that neither answers nor ends. What it was given may
-                # still be written when it goes on: the same row then, not a second one.
-                ticket.is_abandoned = self._is_stuck = True
-                self.saw_postgres("no answer in time")
-            elif ticket.outcome is not None:
-                return ticket.outcome
-            else:
-                raise LandingError
-        self._put_aside([delivery])
-        return Outcome.SPOOLED
-
-    def _put_aside(self, deliveries: Sequence[ReadDelivery]) -> None:
-        try:
-            self._spool.put([each.delivery for each in deliveries])
-        except SpoolError:
-            raise LandingError from None
+        ticket = _Ticket(delivery)
+        self._waiting.append(ticket)
+        is_my_turn = self._writing.acquire(blocking=False)
+        while not ticket.is_done:
+            if not is_my_turn:
+                ticket.turn.acquire()
+            if not ticket.is_done:
+                self._write()
+            is_my_turn = False
+        if ticket.outcome is None:
+            raise LandingError
+        return ticket.outcome
 
     def _write(self) -> None:
-        for tickets in self._batches():
-            deliveries = [ticket.delivery for ticket in tickets]
-            outcomes: dict[UUID, Outcome] = {}
-            try:
-                outcomes = self._outcomes(deliveries)
-            except LandingError:
-                pass
-            except Exception as error:  # noqa: BLE001 - the writer may not die: it serves all requests
-                log().error("writer failed", error=type(error).__name__, exc_info=True)
-            self._is_stuck = False
+        """Writes what waits, and passes the work on."""
+        if self._had_company:
+            time.sleep(COMPANY)
+        tickets = self._batch()
+        self._had_company = len(tickets) > 1
+        try:
+            outcomes = self._outcomes([ticket.delivery for ticket in tickets])
             for ticket in tickets:
-                ticket.outcome = outcomes.get(ticket.delivery.delivery_id)
-                ticket.done.release()
-        if self._session is not None:
-            self._session.close()
+                ticket.outcome = outcomes[ticket.delivery.delivery_id]
+        except LandingError:
+            pass
+        finally:
+            for ticket in tickets:
+                ticket.is_done = True
+                ticket.turn.release()
+            self._pass_on()
 
-    def _batches(self) -> Iterator[list[_Ticket]]:
-        """What waits, up to a batch, again and again; ends with the receiver."""
-        ended = False
-        while not ended:
-            tickets: list[_Ticket] = []
-            size = 0
-            ticket = self._tickets.get()
-            while True:
-                if ticket is None:
-                    ended = True
-                    break
-                if not ticket.is_abandoned:
-                    tickets.append(ticket)
-                    size += len(ticket.delivery.delivery.body)
-                if len(tickets) >= BATCH or size >= BATCH_BYTES:
-                    break
-                try:
-                    ticket = self._tickets.get_nowait()
-                except queue.Empty:
-                    break
-            if tickets:
-                yield tickets
+    def _pass_on(self) -> None:
+        while True:
+            if self._waiting:
+                self._waiting[0].turn.release()
+                return
+            self._writing.release()
+            # Who came in between found a writer at work, and waits for it.
+            if not self._waiting or not self._writing.acquire(blocking=False):
+                return
+
+    def _batch(self) -> list[_Ticket]:
+        tickets: list[_Ticket] = []
+        size = 0
+        while self._waiting and len(tickets) < BATCH and size < BATCH_BYTES:
+            tickets.append(self._waiting.popleft())
+            size += len(tickets[-1].delivery.delivery.body)
+        return tickets
 
     def _outcomes(self, deliveries: Sequence[ReadDelivery]) -> dict[UUID, Outcome]:
         if self._trouble is None:
@@ -419,58 +149,8 @@ class Landing:
                 if self._session is not None:
                     self._session.close()
                     self._session = None
-        self._put_aside(deliveries)
+        try:
+            self._spool.put([each.delivery for each in deliveries])
+        except SpoolError:
+            raise LandingError from None
         return dict.fromkeys((each.delivery_id for each in deliveries), Outcome.SPOOLED)
-
-
-def written(
-    session: psycopg.Connection[Any], deliveries: Sequence[ReadDelivery]
-) -> dict[UUID, Outcome]:
-    """As `insert`, but a delivery that the database refuses fails alone, and is kept as unparsed.
-
-    Raises:
-        psycopg.Error: the database is away, or lacks what it needs; nothing of a batch that is one
-            transaction was written.
-    """
-    try:
-        return insert(session, deliveries)
-    except (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure):
-        return insert(session, deliveries)
-    except (
-        psycopg.DataError,
-        psycopg.IntegrityError,
-        psycopg.errors.ProgramLimitExceeded,
-    ) as error:
-        if len(deliveries) > 1:
-            outcomes: dict[UUID, Outcome] = {}
-            for each in deliveries:
-                outcomes |= written(session, [each])
-            return outcomes
-        log().error(
-            "events refused by the database",
-            delivery_id=str(deliveries[0].delivery_id),
-            sqlstate=error.sqlstate,
-        )
-        return insert(session, [_without_events(deliveries[0], error)])
-
-
-def _without_events(delivery: ReadDelivery, error: psycopg.Error) -> ReadDelivery:
-    reason = f"the database refused its events ({error.sqlstate})"
-    return replace(delivery, parsed=Parsed(unparsed_reason=reason))
-
-
-def connected() -> psycopg.Connection[Any]:
-    """A session as the receiver, each statement a transaction, that is given up soon if it hangs.
-
-    Raises:
-        psycopg.OperationalError: the server does not take it.
-        StagelineError: there is no database.
-    """
-    parameters = connection("receiver").libpq()
-    return psycopg.connect(**{**parameters, **_CONNECTION}, autocommit=True)
-
-
-def why(error: Exception) -> str:
-    """What keeps PostgreSQL from working, without what the rows hold."""
-    state = getattr(error, "sqlstate", None)
-    return f"{type(error).__name__} ({state})" if state else type(error).__name__

@@ -18,8 +18,9 @@ from stageline.errors import StagelineError
 from stageline.progress import log
 from webhook_receiver.accounts import Accounts, closed_projects, open_endpoints
 from webhook_receiver.keeper import Keeper
-from webhook_receiver.landing import Landing, connected, why
+from webhook_receiver.landing import Landing
 from webhook_receiver.refusals import Refusals
+from webhook_receiver.session import connected, why
 from webhook_receiver.spool import Spool, check
 
 #: Seconds that requests under way have to end when the receiver is stopped.
@@ -95,7 +96,6 @@ def serve() -> None:
         "limit_request_field_size": 8190,
         "logger_class": _Log,
         "control_socket_disable": True,
-        "worker_exit": _worker_exit,
         "child_exit": _child_exit,
         "proc_name": "stageline receiver",
     }
@@ -139,28 +139,14 @@ def _announce(spool: Spool) -> None:
         log().warning("nobody may send yet: see `stageline projects allow --help`")
 
 
-class _Parts:
-    """What a worker process runs beside its app."""
-
-    landing: Landing
-    keeper: Keeper
-
-
 def _worker_app() -> Flask:
     from webhook_receiver.app import create_app  # imports the metrics library, see `serve`
 
     spool = spool_of_this_machine()
     accounts, refusals = Accounts(spool), Refusals()
-    _Parts.landing = Landing(spool)
-    _Parts.keeper = Keeper(_Parts.landing, spool, accounts, refusals)
-    _Parts.landing.start()
-    _Parts.keeper.start()
-    return create_app(_Parts.landing, accounts, spool, refusals)
-
-
-def _worker_exit(_server: Any, _worker: Any) -> None:
-    _Parts.keeper.stop()
-    _Parts.landing.stop()
+    landing = Landing(spool)
+    Keeper(landing, spool, accounts, refusals).start()
+    return create_app(landing, accounts, spool, refusals)
 
 
 def _child_exit(_server: Any, worker: Any) -> None:

@@ -83,8 +83,8 @@ class Spool:
                 rows,
             )
 
-    def first(self, count: int) -> list[tuple[int, Delivery]]:
-        """The oldest ``count`` deliveries, each with its position.
+    def first(self, count: int, size: int) -> list[tuple[int, Delivery]]:
+        """The oldest deliveries with their positions: one, or some of ``size`` bytes in all at most.
 
         Raises:
             SpoolError: the file cannot be read.
@@ -92,8 +92,11 @@ class Spool:
         with self._use() as session:
             rows = session.execute(
                 "select position, sender, project_id, received_at, check_ids, headers, body,"
-                " time_zone from deliveries order by position limit ?",
-                (count,),
+                " time_zone from ("
+                " select *, sum(length(body)) over (order by position) as so_far from deliveries"
+                " order by position limit ?"
+                ") where so_far - length(body) = 0 or so_far <= ?",
+                (count, size),
             ).fetchall()
         return [(position, _delivery(*columns)) for position, *columns in rows]
 

@@ -1,0 +1,292 @@
+"""Writes deliveries and their events into schema ``raw``."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from enum import Enum
+from typing import Any
+from uuid import UUID
+
+import psycopg
+
+from stageline.progress import log
+from webhook_receiver.delivery import ReadDelivery
+from webhook_receiver.events import Parsed
+from webhook_receiver.senders import SENDERS
+
+_LANDED = """
+with
+
+landed as (
+    insert into raw.deliveries (
+        delivery_id, sender, source_system, project_id, sender_delivery_id, received_at, check_ids,
+        headers, body, body_sha256, entity_type, entity_ids, unparsed_reason
+    )
+    select
+        given.delivery_id,
+        given.sender,
+        given.source_system,
+        given.project_id,
+        given.sender_delivery_id,
+        given.received_at,
+        given.check_ids,
+        given.headers,
+        (%(bodies)s::bytea[])[given.place],
+        sha256((%(bodies)s::bytea[])[given.place]),
+        given.entity_type,
+        given.entity_ids,
+        given.unparsed_reason
+    from jsonb_to_recordset(%(deliveries)s::jsonb) as given (
+        place integer, delivery_id uuid, sender text, source_system text, project_id text,
+        sender_delivery_id text, received_at timestamptz, check_ids integer[], headers jsonb,
+        entity_type text, entity_ids text[], unparsed_reason text
+    )
+    order by given.delivery_id
+    on conflict do nothing
+    returning delivery_id, sender, source_system, project_id, sender_delivery_id
+),
+"""
+
+#: The events of what ``landed``.
+_EVENTS = """
+stage_events as (
+    insert into raw.stage_events (
+        source_system, project_id, entity_type, entity_id, pipeline_id, stage_id, stage_group_id,
+        previous_stage_id, entered_at, entity_created_at, delivery_id
+    )
+    select
+        landed.source_system,
+        landed.project_id,
+        given.entity_type,
+        given.entity_id,
+        given.pipeline_id,
+        given.stage_id,
+        given.stage_group_id,
+        given.previous_stage_id,
+        given.entered_at,
+        given.entity_created_at,
+        landed.delivery_id
+    from jsonb_to_recordset(%(stage_events)s::jsonb) as given (
+        delivery_id uuid, entity_type text, entity_id text, pipeline_id text, stage_id text,
+        stage_group_id text, previous_stage_id text, entered_at timestamptz,
+        entity_created_at timestamptz
+    )
+    inner join landed on given.delivery_id = landed.delivery_id
+    order by
+        landed.source_system, landed.project_id, given.entity_type, given.entity_id,
+        given.stage_id, given.entered_at
+    on conflict do nothing
+),
+
+value_changes as (
+    insert into raw.value_changes (
+        source_system, project_id, entity_type, entity_id, field, old_value, new_value, changed_at,
+        delivery_id
+    )
+    select
+        landed.source_system,
+        landed.project_id,
+        given.entity_type,
+        given.entity_id,
+        given.field,
+        given.old_value,
+        given.new_value,
+        given.changed_at,
+        landed.delivery_id
+    from jsonb_to_recordset(%(value_changes)s::jsonb) as given (
+        delivery_id uuid, entity_type text, entity_id text, field text, old_value text,
+        new_value text, changed_at timestamptz
+    )
+    inner join landed on given.delivery_id = landed.delivery_id
+    order by
+        landed.source_system, landed.project_id, given.entity_type, given.entity_id, given.field,
+        given.changed_at, given.new_value
+    on conflict do nothing
+),
+
+lifecycle_events as (
+    insert into raw.lifecycle_events (
+        source_system, project_id, entity_type, entity_id, event, occurred_at, merged_into,
+        delivery_id
+    )
+    select
+        landed.source_system,
+        landed.project_id,
+        given.entity_type,
+        given.entity_id,
+        given.event,
+        given.occurred_at,
+        given.merged_into,
+        landed.delivery_id
+    from jsonb_to_recordset(%(lifecycle_events)s::jsonb) as given (
+        delivery_id uuid, entity_type text, entity_id text, event text, occurred_at timestamptz,
+        merged_into text
+    )
+    inner join landed on given.delivery_id = landed.delivery_id
+    order by
+        landed.source_system, landed.project_id, given.entity_type, given.entity_id, given.event,
+        given.occurred_at
+    on conflict do nothing
+)
+"""
+
+_OUTCOMES = """
+select
+    landed.delivery_id,
+    landed.sender_delivery_id is not null and exists (
+        select from raw.deliveries as earlier
+        where
+            earlier.sender = landed.sender
+            and earlier.project_id = landed.project_id
+            and earlier.sender_delivery_id = landed.sender_delivery_id
+            and earlier.delivery_id <> landed.delivery_id
+    ) as is_conflict
+from landed
+"""
+
+#: One statement, so one transaction and one round trip. Rows are written in the order of their
+#: keys: two receivers that bring the same events wait for each other, and do not deadlock.
+_INSERT = _LANDED + _EVENTS + _OUTCOMES
+
+_REPLAYED = """
+with
+
+landed as (
+    select
+        given.delivery_id,
+        given.source_system,
+        given.project_id
+    from jsonb_to_recordset(%(deliveries)s::jsonb) as given (
+        delivery_id uuid, source_system text, project_id text
+    )
+),
+
+replayed as (
+    insert into raw.replays (delivery_id, entity_type, entity_ids, unparsed_reason)
+    select
+        given.delivery_id,
+        given.entity_type,
+        given.entity_ids,
+        given.unparsed_reason
+    from jsonb_to_recordset(%(deliveries)s::jsonb) as given (
+        delivery_id uuid, entity_type text, entity_ids text[], unparsed_reason text
+    )
+),
+"""
+
+_COUNT = "select count(*) from landed"
+
+_REPLAY = _REPLAYED + _EVENTS + _COUNT
+
+
+class Outcome(Enum):
+    """What became of a delivery; every one of these is safe on a disk."""
+
+    STORED = "stored"
+    CONFLICT = "conflict"
+    DUPLICATE = "duplicate"
+    SPOOLED = "spooled"
+
+
+def insert(
+    session: psycopg.Connection[Any], deliveries: Sequence[ReadDelivery]
+) -> dict[UUID, Outcome]:
+    """Writes ``deliveries`` and their events in one transaction of their own.
+
+    Returns:
+        What became of each id; one that was there before is a duplicate and changes nothing.
+
+    Raises:
+        psycopg.Error: nothing of them was written, or the connection was lost before the answer.
+    """
+    rows = session.execute(_INSERT, _parameters(deliveries), prepare=True).fetchall()
+    outcomes = {each.delivery_id: Outcome.DUPLICATE for each in deliveries}
+    for delivery_id, is_conflict in rows:
+        outcomes[delivery_id] = Outcome.CONFLICT if is_conflict else Outcome.STORED
+    return outcomes
+
+
+def insert_replayed(session: psycopg.Connection[Any], deliveries: Sequence[ReadDelivery]) -> None:
+    """Writes what landed deliveries say by now, and that they were read again, in one transaction.
+
+    Their events that are there already stay as they are.
+
+    Raises:
+        psycopg.Error: nothing was written.
+    """
+    session.execute(_REPLAY, _parameters(deliveries))
+
+
+def _parameters(deliveries: Sequence[ReadDelivery]) -> dict[str, Any]:
+    rows: list[dict[str, Any]] = []
+    stage_events: list[dict[str, Any]] = []
+    value_changes: list[dict[str, Any]] = []
+    lifecycle_events: list[dict[str, Any]] = []
+    for place, (delivery, parsed, key) in enumerate(
+        ((each.delivery, each.parsed, str(each.delivery_id)) for each in deliveries), start=1
+    ):
+        rows.append(
+            {
+                "place": place,
+                "delivery_id": key,
+                "sender": delivery.sender,
+                "source_system": SENDERS[delivery.sender].source_system,
+                "project_id": delivery.project_id,
+                "sender_delivery_id": parsed.sender_delivery_id,
+                "received_at": delivery.received_at.isoformat(),
+                "check_ids": delivery.check_ids,
+                "headers": delivery.headers,
+                "entity_type": parsed.entity_type,
+                "entity_ids": parsed.entity_ids,
+                "unparsed_reason": parsed.unparsed_reason,
+            }
+        )
+        for events, found in (
+            (stage_events, parsed.stage_events),
+            (value_changes, parsed.value_changes),
+            (lifecycle_events, parsed.lifecycle_events),
+        ):
+            events.extend({"delivery_id": key, **event._asdict()} for event in found)
+    return {
+        "deliveries": json.dumps(rows),
+        "bodies": [each.delivery.body for each in deliveries],
+        "stage_events": json.dumps(stage_events, default=str),
+        "value_changes": json.dumps(value_changes, default=str),
+        "lifecycle_events": json.dumps(lifecycle_events, default=str),
+    }
+
+
+def written(
+    session: psycopg.Connection[Any], deliveries: Sequence[ReadDelivery]
+) -> dict[UUID, Outcome]:
+    """As `insert`, but a delivery that the database refuses fails alone, and is kept as unparsed.
+
+    Raises:
+        psycopg.Error: the database is away, or lacks what it needs; nothing of a batch that is one
+            transaction was written.
+    """
+    try:
+        return insert(session, deliveries)
+    except (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure):
+        return insert(session, deliveries)
+    except (
+        psycopg.DataError,
+        psycopg.IntegrityError,
+        psycopg.errors.ProgramLimitExceeded,
+    ) as error:
+        if len(deliveries) > 1:
+            outcomes: dict[UUID, Outcome] = {}
+            for each in deliveries:
+                outcomes |= written(session, [each])
+            return outcomes
+        log().error(
+            "events refused by the database",
+            delivery_id=str(deliveries[0].delivery_id),
+            sqlstate=error.sqlstate,
+        )
+        return insert(session, [_without_events(deliveries[0], error)])
+
+
+def _without_events(delivery: ReadDelivery, error: psycopg.Error) -> ReadDelivery:
+    reason = f"the database refused its events ({error.sqlstate})"
+    return replace(delivery, parsed=Parsed(unparsed_reason=reason))
