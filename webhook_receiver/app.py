@@ -7,6 +7,7 @@ our own fault is 503 with Retry-After, so that the sender tries again.
 import ipaddress
 import json
 import time
+import traceback
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -85,7 +86,9 @@ def create_app(landing: Landing, accounts: Accounts, spool: Spool, refusals: Ref
 
     @app.errorhandler(Exception)
     def our_fault(error: Exception) -> Response:
-        log().error("request failed", error=type(error).__name__, exc_info=True)
+        # Where, but not the error's own words: they may quote what was sent.
+        where = "".join(traceback.format_tb(error.__traceback__))
+        log().error("request failed", error=type(error).__name__, where=where)
         return _try_again()
 
     return app
@@ -249,14 +252,22 @@ def _readiness(landing: Landing, accounts: Accounts, spool: Spool) -> Response:
 
 
 def _may_read_metrics() -> bool:
+    """Whether both who is connected and, if that is a proxy, who it speaks for are allowed to."""
+    peer = request.environ.get("REMOTE_ADDR", "")
+    forwarded_for = request.environ.get("HTTP_X_FORWARDED_FOR")
+    proxies = settings().receiver_trusted_proxies if forwarded_for is not None else 0
+    readers = {client_address(peer, forwarded_for, count) for count in (0, proxies)}
     try:
-        address = ipaddress.ip_address(request.environ.get("REMOTE_ADDR", ""))
-        return any(
-            address in ipaddress.ip_network(network.strip())
+        networks = [
+            ipaddress.ip_network(network.strip())
             for network in settings().receiver_metrics_from.split(",")
-        )
+        ]
     except ValueError:
         return False
+    return all(
+        reader is not None and any(ipaddress.ip_address(reader) in each for each in networks)
+        for reader in readers
+    )
 
 
 def _try_again() -> Response:
