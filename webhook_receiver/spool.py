@@ -84,7 +84,7 @@ class Spool:
             )
 
     def first(self, count: int, size: int) -> list[tuple[int, Delivery]]:
-        """The oldest deliveries with their positions: one, or some of ``size`` bytes in all at most.
+        """The oldest deliveries with their positions: one, or some of at most ``size`` bytes.
 
         Raises:
             SpoolError: the file cannot be read.
