@@ -76,6 +76,7 @@ stage_events as (
         landed.source_system, landed.project_id, given.entity_type, given.entity_id,
         given.stage_id, given.entered_at
     on conflict do nothing
+    returning 1
 ),
 
 value_changes as (
@@ -174,7 +175,7 @@ replayed as (
 ),
 """
 
-_COUNT = "select count(*) from landed"
+_COUNT = "select count(*) from stage_events"
 
 _REPLAY = _REPLAYED + _EVENTS + _COUNT
 
@@ -206,15 +207,17 @@ def insert(
     return outcomes
 
 
-def insert_replayed(session: psycopg.Connection[Any], deliveries: Sequence[ReadDelivery]) -> None:
+def insert_replayed(session: psycopg.Connection[Any], deliveries: Sequence[ReadDelivery]) -> int:
     """Writes what landed deliveries say by now, and that they were read again, in one transaction.
 
-    Their events that are there already stay as they are.
+    Returns:
+        How many stage events are new; those that are there already stay as they are.
 
     Raises:
         psycopg.Error: nothing was written.
     """
-    session.execute(_REPLAY, _parameters(deliveries))
+    rows = session.execute(_REPLAY, _parameters(deliveries)).fetchall()
+    return int(rows[0][0])
 
 
 def _parameters(deliveries: Sequence[ReadDelivery]) -> dict[str, Any]:

@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 import click
 
+from stageline.cli.instants import instant
 from stageline.errors import StagelineError
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ _KINDS = {
 @click.option(
     "--as-of",
     metavar="INSTANT",
+    callback=instant,
     help="Make the numbers of this instant again: ISO 8601, UTC where no zone is given;"
     " a date means its first moment.",
 )
@@ -40,7 +42,7 @@ def build(
     select: str | None,
     exclude: str | None,
     full_refresh: bool,
-    as_of: str | None,
+    as_of: datetime | None,
     no_check: bool,
 ) -> None:
     """Check the data, then build and test the models.
@@ -56,37 +58,21 @@ def build(
     """
     from jobs.build import build as run_dbt
 
-    instant = parse_instant(as_of) if as_of else None
     require_migrations()
     if no_check:
         click.echo("warning: the raw data was not checked (--no-check).", err=True)
     else:
-        check(instant)
+        check(as_of)
     with failures_told():
         report = run_dbt(
             select,
             exclude,
             full_refresh=full_refresh,
-            dbt_vars={"as_of": instant.isoformat()} if instant else None,
+            dbt_vars={"as_of": as_of.isoformat()} if as_of else None,
         )
     tell_warnings([node.sentence() for node in report.warnings], "target/run_results.json")
     click.echo(f"Done in {report.seconds:.1f} s: {built(report.counts())}.")
     click.echo("Next: `stageline psql` to read the tables in schema kpis.")
-
-
-def parse_instant(text: str) -> datetime:
-    """An instant as a person writes it, in UTC.
-
-    Raises:
-        StagelineError: it cannot be read.
-    """
-    try:
-        found = datetime.fromisoformat(text)
-    except ValueError:
-        raise StagelineError(
-            f"--as-of {text!r} is no instant. Write 2024-03-01 or 2024-03-01T18:00:00+02:00."
-        ) from None
-    return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
 
 
 def require_migrations() -> None:

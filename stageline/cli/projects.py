@@ -11,7 +11,8 @@ from datetime import UTC, datetime
 
 import click
 
-from stageline.cli.build import parse_instant, require_migrations
+from stageline.cli.build import require_migrations
+from stageline.cli.instants import instant
 from stageline.cli.tables import Column, show
 from stageline.config import settings
 from stageline.errors import StagelineError
@@ -135,22 +136,6 @@ def list_projects() -> None:
     show([Column(title) for title in titles], rows)
 
 
-def _instant(
-    ctx: click.Context,  # noqa: ARG001 - click's signature
-    param: click.Parameter,
-    text: str | None,
-) -> datetime | None:
-    if text is None:
-        return None
-    try:
-        return parse_instant(text)
-    except StagelineError:
-        raise StagelineError(
-            f"{param.opts[0]} {text!r} is no instant."
-            " Write 2027-03-01 (in UTC) or 2027-03-01T18:00:00+02:00."
-        ) from None
-
-
 def _secret_options(command: Callable[..., None]) -> Callable[..., None]:
     """The ways to give a secret; without one of them a terminal asks for it."""
     from_stdin = click.option("--stdin", "from_stdin", is_flag=True, help="Read it from stdin.")
@@ -203,7 +188,7 @@ def _generated(kind: Kind, sender: Sender) -> str:
 @_secret_options
 @click.option("--label", help="For people: which secret this is, and whose.")
 @click.option(
-    "--until", metavar="INSTANT", callback=_instant, help="When it ends; for good by default."
+    "--until", metavar="INSTANT", callback=instant, help="When it ends; for good by default."
 )
 def allow(
     sender: Sender,
@@ -355,7 +340,7 @@ def checks(project: str | None) -> None:
 
 @projects.command()
 @click.argument("check_id", type=click.IntRange(min=1))
-@click.option("--at", metavar="INSTANT", callback=_instant, help="When it ends; now by default.")
+@click.option("--at", metavar="INSTANT", callback=instant, help="When it ends; now by default.")
 def revoke(check_id: int, at: datetime | None) -> None:
     """End a check; it stays in the list. Running receivers learn of it by themselves.
 
