@@ -1,11 +1,13 @@
 """Shows long work: a live display on a terminal, JSON lines (structlog) elsewhere; on stderr."""
 
+import logging
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 
+import orjson
 import structlog
 from rich.console import Console
 from rich.progress import (
@@ -37,11 +39,13 @@ def log() -> structlog.stdlib.BoundLogger:
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(ensure_ascii=False),
+            structlog.processors.JSONRenderer(serializer=orjson.dumps),
         ],
-        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=structlog.BytesLoggerFactory(file=sys.stderr.buffer),
+        cache_logger_on_first_use=True,
     )
-    logger: structlog.stdlib.BoundLogger = structlog.get_logger()
+    logger: structlog.stdlib.BoundLogger = structlog.get_logger().bind()
     return logger
 
 

@@ -10,6 +10,7 @@ import time
 import traceback
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import cache, partial
 from typing import Any
 
 from flask import Flask, Response, request
@@ -48,9 +49,13 @@ def create_app(landing: Landing, accounts: Accounts, spool: Spool, refusals: Ref
     app.url_map.merge_slashes = False
     endpoint = _Endpoint(landing, accounts, refusals)
 
-    @app.post("/webhooks/<any(keycrm, pipedrive, hubspot):sender>/<project>")
-    def of_a_project(sender: str, project: str) -> Response:
-        return endpoint.receive(sender, project)
+    for sender in ("keycrm", "pipedrive", "hubspot"):
+        app.add_url_rule(
+            f"/webhooks/{sender}/<project>",
+            sender,
+            partial(endpoint.receive, sender),
+            methods=["POST"],
+        )
 
     @app.post("/webhooks/keycrm")
     def of_keycrm() -> Response:
@@ -104,21 +109,22 @@ class _Endpoint:
         self._limiter = FixedWindowRateLimiter(MemoryStorage())
         self._rate = RateLimitItemPerSecond(settings().receiver_rate)
 
-    def receive(self, sender: str, project_id: str | None) -> Response:
+    def receive(self, sender: str, project: str | None) -> Response:
         """Takes one request to its end: 200 once it is on a disk, or why not."""
         started = time.monotonic()
-        metrics.RECEIVED.labels(sender).inc()
+        metrics.of(metrics.RECEIVED, sender).inc()
+        environ = request.environ
         address = client_address(
-            request.environ.get("REMOTE_ADDR", ""),
-            request.environ.get("HTTP_X_FORWARDED_FOR"),
+            environ.get("REMOTE_ADDR", ""),
+            environ.get("HTTP_X_FORWARDED_FOR"),
             settings().receiver_trusted_proxies,
         )
         body: bytes | None = None
         try:
-            body = intake.body(request.environ, settings().receiver_body_limit)
-            delivery = self._authentic(sender, project_id, address, body)
+            body = intake.body(environ, settings().receiver_body_limit)
+            delivery = self._authentic(sender, project, _call(environ, address, body))
         except Refused as refused:
-            return self._refuse(refused, sender, project_id, address, body)
+            return self._refuse(refused, sender, project, address, body)
         if delivery is None:
             return _try_again()  # nobody can be told from anybody else yet
         found = read(delivery)
@@ -130,26 +136,22 @@ class _Endpoint:
         _tell(found, outcome, time.monotonic() - started)
         return _answer(200, {"status": "accepted", "delivery_id": str(found.delivery_id)})
 
-    def _authentic(
-        self, sender: str, project_id: str | None, address: str | None, body: bytes
-    ) -> Delivery | None:
+    def _authentic(self, sender: str, project_id: str | None, call: Call) -> Delivery | None:
         if not self._accounts.are_known:
             return None
         account = self._accounts.find(sender, project_id)
         if account is None:
             raise Refused(404, "unknown_project" if project_id else "project_missing")
-        headers = intake.headers(request.environ)
-        now = datetime.now(UTC)
-        check_ids = verify(account.checks, _call(headers, address, body, now))
+        check_ids = verify(account.checks, call)
         if SENDERS[sender].retries_429 and self._is_too_much(account):
             raise Refused(429, "too_many_requests")
         return Delivery(
             sender,
             account.project_id,
-            now,
+            call.now,
             check_ids,
-            intake.kept(headers),
-            body,
+            intake.kept(call.headers),
+            call.body,
             account.time_zone,
         )
 
@@ -170,7 +172,7 @@ class _Endpoint:
     ) -> Response:
         # The project is whatever stood in the URL.
         project = project_id.replace("\0", "")[:100] if project_id else None
-        metrics.REFUSED.labels(sender, refused.reason).inc()
+        metrics.of(metrics.REFUSED, sender, refused.reason).inc()
         self._refusals.note(refused.reason, sender, project, address, body)
         log().warning(
             "refused",
@@ -189,32 +191,36 @@ class _Endpoint:
         return answer
 
 
-def _call(headers: Mapping[str, str], address: str | None, body: bytes, now: datetime) -> Call:
-    public = settings().receiver_public_url or (
-        f"http://{settings().receiver_host}:{settings().receiver_port}"
-    )
+def _call(environ: Mapping[str, Any], address: str | None, body: bytes) -> Call:
     return Call(
-        method=request.method,
-        url=public.rstrip("/") + request.environ["RAW_URI"],
-        headers=headers,
-        query_token=intake.token(request.environ.get("QUERY_STRING", "")),
+        method=environ["REQUEST_METHOD"],
+        url=_public_url() + environ["RAW_URI"],
+        headers=intake.Headers(environ),
+        query_token=intake.token(environ.get("QUERY_STRING", "")),
         body=body,
         address=address,
-        now=now,
+        now=datetime.now(UTC),
     )
+
+
+@cache
+def _public_url() -> str:
+    """The receiver's address as senders know it, without a slash at the end."""
+    own = f"http://{settings().receiver_host}:{settings().receiver_port}"
+    return (settings().receiver_public_url or own).rstrip("/")
 
 
 def _tell(found: ReadDelivery, outcome: Outcome, seconds: float) -> None:
     """Counts and logs a delivery that has landed."""
     delivery, parsed = found.delivery, found.parsed
-    metrics.LANDED.labels(delivery.sender, delivery.project_id, outcome.value).inc()
-    metrics.SECONDS.labels(delivery.sender).observe(seconds)
+    metrics.of(metrics.LANDED, delivery.sender, delivery.project_id, outcome.value).inc()
+    metrics.of(metrics.SECONDS, delivery.sender).observe(seconds)
     if outcome is not Outcome.DUPLICATE:
         if parsed.unparsed_reason is not None:
-            metrics.UNPARSED.labels(delivery.sender, delivery.project_id).inc()
+            metrics.of(metrics.UNPARSED, delivery.sender, delivery.project_id).inc()
         if parsed.stage_events:
             newest = max(event.entered_at for event in parsed.stage_events)
-            metrics.LAG.labels(delivery.sender).observe(
+            metrics.of(metrics.LAG, delivery.sender).observe(
                 max(0.0, (delivery.received_at - newest).total_seconds())
             )
     log().info(

@@ -1,6 +1,7 @@
 """Reads a request whole, or says why it cannot be: neither gunicorn nor Flask tells a cut body."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from functools import cache
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
@@ -49,23 +50,40 @@ def _cut(environ: Mapping[str, Any]) -> Refused:
     return Refused(400, "body_cut_short")
 
 
-def headers(environ: Mapping[str, Any]) -> dict[str, str]:
-    """All headers by their lower-case names; a repeated one has its values joined by commas."""
-    found = {
-        name[5:].replace("_", "-").lower(): value
-        for name, value in environ.items()
-        if name.startswith("HTTP_")
-    }
-    if environ.get("CONTENT_TYPE"):
-        found["content-type"] = environ["CONTENT_TYPE"]
-    return found
+class Headers(Mapping[str, str]):
+    """The headers of a request by their lower-case names, as the WSGI environment holds them.
+
+    The values of a repeated header are joined by commas.
+    """
+
+    __slots__ = ("_environ",)
+
+    def __init__(self, environ: Mapping[str, Any]) -> None:
+        self._environ = environ
+
+    def __getitem__(self, name: str) -> str:
+        value: str = self._environ[_variable(name)]
+        return value
+
+    def __iter__(self) -> Iterator[str]:
+        for name in self._environ:
+            if name.startswith("HTTP_") or name == "CONTENT_TYPE":
+                yield name.removeprefix("HTTP_").replace("_", "-").lower()
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
 
 
-def kept(all_headers: Mapping[str, str]) -> dict[str, str]:
+@cache
+def _variable(name: str) -> str:
+    """The variable that holds a header; the names are those that the receiver asks for, so few."""
+    variable = name.upper().replace("-", "_")
+    return variable if name == "content-type" else f"HTTP_{variable}"
+
+
+def kept(headers: Mapping[str, str]) -> dict[str, str]:
     """The headers that are stored with a delivery."""
-    return {
-        name: all_headers[name].replace("\0", "") for name in KEPT_HEADERS if name in all_headers
-    }
+    return {name: headers[name].replace("\0", "") for name in KEPT_HEADERS if name in headers}
 
 
 def token(query: str) -> str | None:

@@ -5,6 +5,8 @@
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from functools import cache
+from typing import TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
@@ -12,6 +14,8 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 from webhook_receiver.spool import Spool, SpoolError
+
+_Metric = TypeVar("_Metric", Counter, Histogram)
 
 RECEIVED = Counter(
     "stageline_webhook_received",
@@ -45,6 +49,12 @@ LAG = Histogram(
     ["sender"],
     buckets=(1, 5, 15, 60, 300, 3600, 6 * 3600, 24 * 3600),
 )
+
+
+@cache
+def of(metric: _Metric, *labels: str) -> _Metric:
+    """``metric`` with its labels; faster than looking them up each time. Labels are few."""
+    return metric.labels(*labels)
 
 
 class _SpoolCollector(Collector):

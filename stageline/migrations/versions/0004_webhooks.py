@@ -1,7 +1,7 @@
 """What the receiver lands, who may call it, and the follow-up work that landed rows ask for.
 
-Tables in ``raw`` are only ever added to. Identities hold no sequence: the same delivery, or the same
-event, is the same row whichever process writes it and however often.
+Tables in ``raw`` are only ever added to. Identities hold no sequence: the same delivery, or the
+same event, is the same row whichever process writes it and however often.
 """
 
 from alembic import op
