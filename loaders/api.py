@@ -1,0 +1,290 @@
+"""Calls to the API of a CRM: with its token, bounded in time and size, and with few outcomes.
+
+What a CRM answers is a JSON object, or that it does not know what it was asked for (None). All else
+is an `ApiError`, of one of three kinds that differ in what helps: to wait as long as the CRM says,
+to have a person correct the account, or to try again. Its reason never holds a token, a query or
+anything that the CRM said, so it can be logged and shown.
+"""
+
+import ipaddress
+import json
+import re
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from decimal import Decimal
+from email.utils import parsedate_to_datetime
+from typing import Any, NoReturn, Self
+from urllib.parse import urlsplit
+
+import requests
+from requests.auth import AuthBase
+from urllib3 import exceptions as transport
+
+#: Largest answer that is read, in bytes after decompression.
+LARGEST_ANSWER = 16 * 1024 * 1024
+
+#: Seconds: the least and the most that a CRM's wish to be left alone is taken to mean.
+SHORTEST_WAIT, LONGEST_WAIT = 1.0, 86_400.0
+#: Seconds after which a daily budget is probed, and an API behind a wall, where neither says when.
+DAILY_PROBE, WALL_PROBE = 3_600.0, 900.0
+#: A reset sooner than this is the short window's, not that of the daily budget (pipedrive 1.9).
+_LEAST_DAILY_RESET = 60.0
+
+_PIECE = 64 * 1024
+
+
+class ApiError(Exception):
+    """The CRM gave no answer; the message is the reason, for a person to read."""
+
+
+class FailedError(ApiError):
+    """It failed in a way that may pass: to be tried again.
+
+    Attributes:
+        after: Seconds to wait at least; None where the CRM did not say.
+    """
+
+    def __init__(self, reason: str, after: float | None = None) -> None:
+        super().__init__(reason)
+        self.after = after
+
+
+class ThrottledError(ApiError):
+    """The account has used up what it may ask for: to be tried again after ``seconds``."""
+
+    def __init__(self, reason: str, seconds: float) -> None:
+        super().__init__(reason)
+        self.seconds = min(max(seconds, SHORTEST_WAIT), LONGEST_WAIT)
+
+
+class RefusedError(ApiError):
+    """Token, rights or address are wrong: a person has to correct them.
+
+    Attributes:
+        concerns_account: Whether every other question would be refused, too.
+    """
+
+    def __init__(self, reason: str, *, concerns_account: bool = True) -> None:
+        super().__init__(reason)
+        self.concerns_account = concerns_account
+
+
+class Api:
+    """The API of one account during one task. A context manager; not for several threads.
+
+    Args:
+        base_url: Without a slash at its end.
+        token_header: Name and value of the header that opens it.
+        before_call: Is called before each call; waits for the account's turn, or raises.
+        wait_unsaid: Seconds to wait after a 429 that does not say how long.
+        deadline: Seconds that all calls together may take. A call in progress is stopped between
+            two reads.
+        connect_timeout, read_timeout: Seconds for the connection, and for each read.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        token_header: tuple[str, str],
+        *,
+        before_call: Callable[[], None],
+        wait_unsaid: float,
+        deadline: float = 50.0,
+        connect_timeout: float = 5.0,
+        read_timeout: float = 20.0,
+    ) -> None:
+        self._base_url = base_url
+        self._before_call = before_call
+        self._wait_unsaid = wait_unsaid
+        self._deadline = deadline
+        self._ends_at = time.monotonic() + deadline
+        self._timeouts = (connect_timeout, read_timeout)
+        self._session = requests.Session()
+        self._session.headers["Accept"] = "application/json"
+        self._session.auth = _Token(*token_header)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._session.close()
+
+    def get(
+        self, path: str, params: Mapping[str, str | int] | None = None
+    ) -> dict[str, Any] | None:
+        """The JSON object at ``path``, numbers exact (Decimal); None where there is none (404).
+
+        Raises:
+            ApiError: in one of its three kinds.
+        """
+        _require_safe(self._base_url)
+        self._before_call()
+        connect_timeout, read_timeout = self._timeouts
+        left = self._left()
+        try:
+            with self._session.get(
+                self._base_url + path,
+                params=params,
+                timeout=(min(connect_timeout, left), min(read_timeout, left)),
+                stream=True,
+                allow_redirects=False,  # the token is for this host alone
+            ) as response:
+                body = self._body(response)
+        except (requests.Timeout, transport.TimeoutError):
+            raise FailedError("no answer in time") from None
+        except (requests.RequestException, transport.HTTPError) as error:  # its text holds the URL
+            raise FailedError(f"the connection failed ({type(error).__name__})") from None
+        return read_answer(response.status_code, response.headers, body, self._wait_unsaid)
+
+    def _body(self, response: requests.Response) -> bytes:
+        body = bytearray()
+        # Unlike requests' own ways to read, it comes back after each piece, however small.
+        while piece := response.raw.read1(_PIECE, decode_content=True):
+            body += piece
+            if len(body) > LARGEST_ANSWER:
+                raise FailedError(f"an answer of more than {LARGEST_ANSWER} bytes")
+            self._left()
+        return bytes(body)
+
+    def _left(self) -> float:
+        left = self._ends_at - time.monotonic()
+        if left <= 0:
+            raise FailedError(f"not done after {self._deadline:g} s")
+        return left
+
+
+class _Token(AuthBase):
+    """Puts the token into its header; also keeps a ~/.netrc from putting another one there."""
+
+    def __init__(self, header: str, value: str) -> None:
+        self._header, self._value = header, value
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        request.headers[self._header] = self._value
+        return request
+
+
+def path_id(entity_id: str) -> str:
+    """An id for use in a path; deliveries can hold any text where one is meant.
+
+    Raises:
+        RefusedError: it is not a number, which all ids of these APIs are.
+    """
+    if not re.fullmatch("[0-9]+", entity_id):
+        raise RefusedError("its id is not a number", concerns_account=False)
+    return entity_id
+
+
+def read_answer(
+    status: int, headers: Mapping[str, str], body: bytes, wait_unsaid: float
+) -> dict[str, Any] | None:
+    """What an HTTP answer means: its JSON object, or None for 404.
+
+    Args:
+        status, headers, body: The answer; ``headers`` finds names in any case.
+        wait_unsaid: Seconds to wait after a 429 that does not say how long.
+
+    Raises:
+        ApiError: in one of its three kinds.
+    """
+    if 200 <= status < 300:
+        answer = _json_object(body)
+        if answer is None:  # Pipedrive answers /flow with 200 and `null` at times (contract 1.3)
+            raise FailedError(f"HTTP {status} with a body that is no JSON object")
+        return answer
+    if status == 404:
+        if _json_object(body) is None:  # a web server's page, not the API's word (contract 2.1)
+            raise RefusedError("HTTP 404 without JSON: is the base URL of the API right?")
+        return None
+    if status == 429:
+        raise _throttled(headers, wait_unsaid)
+    if status == 403 and _is_page(headers, body):  # for clients that ignore 429 (pipedrive 1.9)
+        wait = _retry_after(headers)
+        raise ThrottledError(
+            "HTTP 403 with a page instead of JSON: a wall before the API keeps us out",
+            WALL_PROBE if wait is None else wait,
+        )
+    if refusal := _refusal(status):
+        raise refusal
+    raise FailedError(f"HTTP {status}", _retry_after(headers))
+
+
+def _refusal(status: int) -> RefusedError | None:
+    if 300 <= status < 400:
+        return RefusedError(f"HTTP {status}: a redirect; is the base URL of the API right?")
+    if status == 403:  # may be about this one deal or order
+        return RefusedError("HTTP 403: the API token lacks a right", concerns_account=False)
+    reasons = {
+        401: "the API token is wrong or no longer valid",
+        402: "the account at the CRM is closed, or not paid for",
+    }
+    return RefusedError(f"HTTP {status}: {reasons[status]}") if status in reasons else None
+
+
+def _throttled(headers: Mapping[str, str], wait_unsaid: float) -> ThrottledError:
+    wait = _retry_after(headers)
+    if wait is None:
+        wait = _seconds(headers.get("x-ratelimit-reset"))
+    if (headers.get("x-daily-ratelimit-token-remaining") or "").strip() == "0":
+        if wait is None or wait < _LEAST_DAILY_RESET:
+            wait = DAILY_PROBE
+        return ThrottledError("HTTP 429: the daily budget of the CRM account is used up", wait)
+    return ThrottledError("HTTP 429: too many calls", wait_unsaid if wait is None else wait)
+
+
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds that Retry-After asks to wait for, given as such or as an HTTP date."""
+    written = headers.get("Retry-After")
+    seconds = _seconds(written)
+    if seconds is not None or not written:
+        return seconds
+    now = _http_date(headers.get("Date")) or datetime.now(UTC)
+    until = _http_date(written)
+    return None if until is None else max((until - now).total_seconds(), 0.0)
+
+
+def _seconds(written: str | None) -> float | None:
+    try:
+        seconds = float(written or "")
+    except ValueError:
+        return None
+    return seconds if 0 <= seconds < float("inf") else None
+
+
+def _http_date(written: str | None) -> datetime | None:
+    try:
+        read = parsedate_to_datetime(written or "")
+    except ValueError:
+        return None
+    return read if read.tzinfo is not None else read.replace(tzinfo=UTC)
+
+
+def _json_object(body: bytes) -> dict[str, Any] | None:
+    try:
+        answer = json.loads(body, parse_float=Decimal, parse_constant=_refuse_constant)
+    except (ValueError, ArithmeticError, RecursionError):
+        return None
+    return answer if isinstance(answer, dict) else None
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _is_page(headers: Mapping[str, str], body: bytes) -> bool:
+    kind = headers.get("Content-Type") or ""
+    return "html" in kind.lower() or body.lstrip()[:1] == b"<"
+
+
+def _require_safe(base_url: str) -> None:
+    """Keeps a token from going through a network in the clear; on this machine it may."""
+    parts = urlsplit(base_url)
+    if parts.scheme == "https" or parts.hostname == "localhost":
+        return
+    try:
+        is_here = ipaddress.ip_address(parts.hostname or "").is_loopback
+    except ValueError:
+        is_here = False
+    if not is_here:
+        raise RefusedError("the base URL of the API does not begin with https://")

@@ -1,0 +1,126 @@
+"""The pace at which the API of an account is called, held across all processes and machines.
+
+Kept in ``ops.api_pace`` and by the clock of the database, for the role of the jobs. Calls get slots
+at even distances. Counted are requests, as the short limits of the CRMs do (pipedrive 1.9, keycrm
+2.1); what a call costs of a daily budget is not: its size is not known, and the CRM says when it is
+used up.
+"""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import psycopg
+
+
+class Account(NamedTuple):
+    """An account at a CRM: a row of ``settings.projects``."""
+
+    source_system: str
+    project_id: str
+
+
+@dataclass(frozen=True)
+class Pace:
+    """At most ``calls`` slots in any span of ``seconds``.
+
+    A call may come up to one slot's length late (the network, a busy machine); then a span may hold
+    one more. So give one less than the CRM allows.
+    """
+
+    calls: int
+    seconds: float
+
+    @property
+    def slot(self) -> float:
+        """Seconds from one call to the next."""
+        return self.seconds / self.calls
+
+
+class BusyError(Exception):
+    """The account has no slot soon: to be tried again after ``seconds``; the message says why."""
+
+    def __init__(self, reason: str, seconds: float) -> None:
+        super().__init__(reason)
+        self.seconds = seconds
+
+
+def reserve(
+    connection: psycopg.Connection[Any], account: Account, pace: Pace, patience: float = 2.0
+) -> float:
+    """Takes the next slot of the account; gives the seconds to wait for it.
+
+    Args:
+        connection: In autocommit mode, else the account stands still until its transaction ends.
+        account: The account to be called.
+        pace: Its pace.
+        patience: Longest wait, in seconds, for which a slot is taken.
+
+    Raises:
+        BusyError: it would be longer, or the account is blocked; no slot was taken.
+    """
+    values = {**account._asdict(), "slot": pace.slot, "patience": patience}
+    row = connection.execute(
+        """
+        insert into ops.api_pace as pace (source_system, project_id, next_at)
+        values (
+            %(source_system)s,
+            %(project_id)s,
+            clock_timestamp() + make_interval(secs => %(slot)s)
+        )
+        on conflict (source_system, project_id) do update
+        set next_at
+            = greatest(pace.next_at, clock_timestamp()) + make_interval(secs => %(slot)s)
+        where
+            pace.blocked_until <= clock_timestamp()
+            and pace.next_at <= clock_timestamp() + make_interval(secs => %(patience)s)
+        returning
+            extract(epoch from next_at - clock_timestamp())::double precision - %(slot)s
+        """,
+        values,
+    ).fetchone()
+    if row is not None:
+        return max(float(row[0]), 0.0)
+    raise _busy(connection, account)
+
+
+def block(
+    connection: psycopg.Connection[Any], account: Account, seconds: float, reason: str
+) -> None:
+    """Lets nobody call the account for ``seconds``; a longer block that is there stays."""
+    connection.execute(
+        """
+        insert into ops.api_pace as pace (
+            source_system, project_id, blocked_until, blocked_reason
+        )
+        values (
+            %(source_system)s,
+            %(project_id)s,
+            clock_timestamp() + make_interval(secs => %(seconds)s),
+            %(reason)s
+        )
+        on conflict (source_system, project_id) do update
+        set
+            blocked_until = excluded.blocked_until,
+            blocked_reason = excluded.blocked_reason
+        where pace.blocked_until < excluded.blocked_until
+        """,
+        {**account._asdict(), "seconds": seconds, "reason": reason},
+    )
+
+
+def _busy(connection: psycopg.Connection[Any], account: Account) -> BusyError:
+    """Why there was no slot; may be over by the time that it is read, which does no harm."""
+    row = connection.execute(
+        """
+        select
+            extract(
+                epoch from greatest(next_at, blocked_until) - clock_timestamp()
+            )::double precision as seconds,
+            case when blocked_until > clock_timestamp() then blocked_reason end as reason
+        from ops.api_pace
+        where source_system = %(source_system)s and project_id = %(project_id)s
+        """,
+        account._asdict(),
+    ).fetchone()
+    seconds, reason = row or (0.0, None)
+    return BusyError(reason or "other calls of the account come first", max(seconds, 0.0))
