@@ -3,7 +3,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo build test lint bench down clean lock
+.PHONY: help demo build test lint bench crash-test down clean lock
 SHELL := /bin/sh
 
 BIN := .venv/bin
@@ -28,7 +28,7 @@ else \
 fi
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 
 demo: $(READY) ## install, start PostgreSQL, load the sample data, build, show the numbers
 	@$(BIN)/stageline demo $(ARGS)
@@ -65,6 +65,9 @@ bench: $(READY) ## run the benchmarks one after the other
 	    if [ ! -e "$$each" ]; then echo 'There is no benchmark in benchmarks/.'; exit 0; fi; \
 	    printf '\n== %s\n' "$$each"; $(BIN)/python "$$each" $(ARGS); \
 	done
+
+crash-test: $(READY) ## kill receiver, worker and PostgreSQL at random, and look for losses
+	@$(BIN)/python -m tests.crash $(ARGS)
 
 down: ## stop the embedded PostgreSQL; its data stays
 	@$(STOP)
