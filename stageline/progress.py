@@ -21,6 +21,7 @@ from rich.progress import (
 )
 
 from stageline.config import settings
+from stageline.personal_data import mask
 
 
 @cache
@@ -39,6 +40,7 @@ def log() -> structlog.stdlib.BoundLogger:
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
+            mask,
             structlog.processors.JSONRenderer(serializer=orjson.dumps),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),

@@ -20,6 +20,7 @@ from limits.strategies import FixedWindowRateLimiter
 from werkzeug.exceptions import HTTPException
 
 from stageline.config import settings
+from stageline.personal_data import frames
 from stageline.progress import log
 from webhook_receiver import intake, metrics
 from webhook_receiver.accounts import Account, Accounts

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import psycopg
 
 from stageline.errors import StagelineError
+from stageline.personal_data import frames
 from stageline.progress import log
 from webhook_receiver.accounts import Accounts
 from webhook_receiver.delivery import read
@@ -58,7 +59,9 @@ class Keeper:
             except SpoolError:
                 pass  # it was logged, and the next turn tries again
             except Exception as error:  # noqa: BLE001 - this thread may not die
-                log().error("keeper failed", error=type(error).__name__, exc_info=True)
+                log().error(
+                    "keeper failed", error=type(error).__name__, at=frames(error.__traceback__)
+                )
             self._stopped.wait(INTERVAL)
         self._hang_up()
 
