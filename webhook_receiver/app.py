@@ -7,7 +7,6 @@ our own fault is 503 with Retry-After, so that the sender tries again.
 import ipaddress
 import json
 import time
-import traceback
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import cache, partial
@@ -93,8 +92,8 @@ def create_app(landing: Landing, accounts: Accounts, spool: Spool, refusals: Ref
     @app.errorhandler(Exception)
     def our_fault(error: Exception) -> Response:
         # Where, but not the error's own words: they may quote what was sent.
-        where = "".join(traceback.format_tb(error.__traceback__))
-        log().error("request failed", error=type(error).__name__, where=where)
+        where = frames(error.__traceback__)
+        log().error("request failed", error=type(error).__name__, at=where)
         return _try_again()
 
     return app
