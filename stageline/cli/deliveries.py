@@ -176,7 +176,7 @@ def replay(
             " `stageline deliveries` lists those that are."
         )
     if dry_run or not total:
-        click.echo(f"{total} deliveries would be read again." if dry_run else "Nothing to replay.")
+        click.echo(f"Would be read again: {total}." if dry_run else "Nothing to replay.")
         return
     unparsed = events = 0
     with step("Read deliveries again", total) as current:
@@ -185,7 +185,9 @@ def replay(
             unparsed += batch.unparsed
             events += batch.stage_events
         current.note(deliveries=total, new_stage_events=events, still_unparsed=unparsed)
-    click.echo(f"{total} deliveries: {events} new stage events, {unparsed} still not read whole.")
+    click.echo(
+        f"Read again: {total}. New stage events: {events}. Still not read whole: {unparsed}."
+    )
 
 
 def _write_body(delivery_id: UUID) -> None:
