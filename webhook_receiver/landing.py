@@ -111,7 +111,10 @@ class Landing:
         try:
             outcomes = self._outcomes([ticket.delivery for ticket in tickets])
             for ticket in tickets:
-                ticket.outcome = outcomes[ticket.delivery.delivery_id]
+                delivery_id = ticket.delivery.delivery_id
+                ticket.outcome = outcomes[delivery_id]
+                if ticket.outcome is not Outcome.SPOOLED:
+                    outcomes[delivery_id] = Outcome.DUPLICATE  # where it came twice at once
         except LandingError:
             pass
         finally:
