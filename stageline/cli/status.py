@@ -69,6 +69,31 @@ def _state() -> dict[str, Any]:
                 order by source, entity, project_id
                 """,
             )
+            found["received"] = _rows(
+                session,
+                """
+                select
+                    sender, project_id,
+                    count(*) as deliveries,
+                    max(received_at) as last_received_at
+                from raw.deliveries
+                group by sender, project_id
+                order by sender, project_id
+                """,
+            )
+            found["unparsed_deliveries"] = _rows(
+                session, "select count(*) from raw.unparsed_deliveries"
+            )[0]["count"]
+            found["follow_ups"] = _rows(
+                session,
+                """
+                select
+                    count(*) filter (where gave_up_at is null) as waiting,
+                    count(gave_up_at) as gave_up
+                from ops.follow_ups
+                where answered < requested
+                """,
+            )[0]
             builds = _rows(
                 session,
                 """
@@ -130,6 +155,7 @@ def _readable(found: dict[str, Any]) -> str:
         if load["failed_loads"]:
             text += f", {load['failed_loads']} failed loads"
         lines.append(text + f", last {_minute(load['last_loaded_at'])}")
+    lines += _received(found)
     build = found["last_build"]
     if build is None:
         lines.append("Build      none yet: `stageline build`")
@@ -144,6 +170,30 @@ def _readable(found: dict[str, Any]) -> str:
             f" {found['kpi_tables']} KPI tables"
         )
     return "\n".join(lines)
+
+
+def _received(found: dict[str, Any]) -> list[str]:
+    """What webhooks brought, and what of it asks for a person; nothing where there are none."""
+    if not found["received"]:
+        return []
+    lines = ["Received"]
+    names = [f"{each['sender']}/{each['project_id']}" for each in found["received"]]
+    width = max(map(len, names))
+    lines += [
+        f"  {name:<{width}} {each['deliveries']:>11,} deliveries,"
+        f" last {_minute(each['last_received_at'])}"
+        for name, each in zip(names, found["received"], strict=True)
+    ]
+    if found["unparsed_deliveries"]:
+        lines.append(
+            f"  {found['unparsed_deliveries']:,} not read whole: `stageline deliveries --unparsed`"
+        )
+    waiting, gave_up = found["follow_ups"]["waiting"], found["follow_ups"]["gave_up"]
+    if waiting or gave_up:
+        lines.append(
+            f"  follow-ups: {waiting:,} waiting, {gave_up:,} given up: `stageline follow-ups`"
+        )
+    return lines
 
 
 def _minute(moment: datetime | None) -> str:

@@ -156,3 +156,11 @@ def test_refusals_are_listed_without_what_was_said() -> None:
     assert "token_wrong" in shown
     assert "203.0.113.9" in shown
     assert "secret" not in shown
+
+
+def test_status_tells_what_was_received_and_what_needs_a_person() -> None:
+    assert "Received" not in stageline("status").output
+    land(delivered(order(1)), delivered(order(2)), delivered(b"not json"))
+    shown = stageline("status").output
+    assert "keycrm/shop           3 deliveries, last 2026-03-01 12:00 UTC" in shown
+    assert "1 not read whole" in shown
