@@ -1,18 +1,19 @@
 """Writes deliveries and their events into schema ``raw``."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from enum import Enum
 from typing import Any
 from uuid import UUID
 
+import orjson
 import psycopg
 
 from stageline.progress import log
 from webhook_receiver.delivery import ReadDelivery
 from webhook_receiver.events import Parsed
 from webhook_receiver.senders import SENDERS
+from webhook_receiver.session import why
 
 _LANDED = """
 with
@@ -31,12 +32,12 @@ landed as (
         given.received_at,
         given.check_ids,
         given.headers,
-        (%(bodies)s::bytea[])[given.place],
-        sha256((%(bodies)s::bytea[])[given.place]),
+        ($5::bytea[])[given.place],
+        sha256(($5::bytea[])[given.place]),
         given.entity_type,
         given.entity_ids,
         given.unparsed_reason
-    from jsonb_to_recordset(%(deliveries)s::jsonb) as given (
+    from jsonb_to_recordset($1::jsonb) as given (
         place integer, delivery_id uuid, sender text, source_system text, project_id text,
         sender_delivery_id text, received_at timestamptz, check_ids integer[], headers jsonb,
         entity_type text, entity_ids text[], unparsed_reason text
@@ -66,7 +67,7 @@ stage_events as (
         given.entered_at,
         given.entity_created_at,
         landed.delivery_id
-    from jsonb_to_recordset(%(stage_events)s::jsonb) as given (
+    from jsonb_to_recordset($2::jsonb) as given (
         delivery_id uuid, entity_type text, entity_id text, pipeline_id text, stage_id text,
         stage_group_id text, previous_stage_id text, entered_at timestamptz,
         entity_created_at timestamptz
@@ -94,7 +95,7 @@ value_changes as (
         given.new_value,
         given.changed_at,
         landed.delivery_id
-    from jsonb_to_recordset(%(value_changes)s::jsonb) as given (
+    from jsonb_to_recordset($3::jsonb) as given (
         delivery_id uuid, entity_type text, entity_id text, field text, old_value text,
         new_value text, changed_at timestamptz
     )
@@ -119,7 +120,7 @@ lifecycle_events as (
         given.occurred_at,
         given.merged_into,
         landed.delivery_id
-    from jsonb_to_recordset(%(lifecycle_events)s::jsonb) as given (
+    from jsonb_to_recordset($4::jsonb) as given (
         delivery_id uuid, entity_type text, entity_id text, event text, occurred_at timestamptz,
         merged_into text
     )
@@ -157,7 +158,7 @@ landed as (
         given.delivery_id,
         given.source_system,
         given.project_id
-    from jsonb_to_recordset(%(deliveries)s::jsonb) as given (
+    from jsonb_to_recordset($1::jsonb) as given (
         delivery_id uuid, source_system text, project_id text
     )
 ),
@@ -169,7 +170,7 @@ replayed as (
         given.entity_type,
         given.entity_ids,
         given.unparsed_reason
-    from jsonb_to_recordset(%(deliveries)s::jsonb) as given (
+    from jsonb_to_recordset($1::jsonb) as given (
         delivery_id uuid, entity_type text, entity_ids text[], unparsed_reason text
     )
 ),
@@ -200,7 +201,9 @@ def insert(
     Raises:
         psycopg.Error: nothing of them was written, or the connection was lost before the answer.
     """
-    rows = session.execute(_INSERT, _parameters(deliveries), prepare=True).fetchall()
+    bodies = [each.delivery.body for each in deliveries]
+    parameters = [*_parameters(deliveries), bodies]
+    rows = psycopg.RawCursor(session).execute(_INSERT, parameters, prepare=True).fetchall()
     outcomes = {each.delivery_id: Outcome.DUPLICATE for each in deliveries}
     for delivery_id, is_conflict in rows:
         outcomes[delivery_id] = Outcome.CONFLICT if is_conflict else Outcome.STORED
@@ -216,18 +219,18 @@ def insert_replayed(session: psycopg.Connection[Any], deliveries: Sequence[ReadD
     Raises:
         psycopg.Error: nothing was written.
     """
-    rows = session.execute(_REPLAY, _parameters(deliveries)).fetchall()
+    rows = psycopg.RawCursor(session).execute(_REPLAY, _parameters(deliveries)).fetchall()
     return int(rows[0][0])
 
 
-def _parameters(deliveries: Sequence[ReadDelivery]) -> dict[str, Any]:
+def _parameters(deliveries: Sequence[ReadDelivery]) -> list[str]:
+    """The deliveries and their events as $1 to $4 of the statements above, in JSON."""
     rows: list[dict[str, Any]] = []
     stage_events: list[dict[str, Any]] = []
     value_changes: list[dict[str, Any]] = []
     lifecycle_events: list[dict[str, Any]] = []
-    for place, (delivery, parsed, key) in enumerate(
-        ((each.delivery, each.parsed, str(each.delivery_id)) for each in deliveries), start=1
-    ):
+    for place, each in enumerate(deliveries, start=1):
+        delivery, parsed, key = each.delivery, each.parsed, each.delivery_id
         rows.append(
             {
                 "place": place,
@@ -236,7 +239,7 @@ def _parameters(deliveries: Sequence[ReadDelivery]) -> dict[str, Any]:
                 "source_system": SENDERS[delivery.sender].source_system,
                 "project_id": delivery.project_id,
                 "sender_delivery_id": parsed.sender_delivery_id,
-                "received_at": delivery.received_at.isoformat(),
+                "received_at": delivery.received_at,
                 "check_ids": delivery.check_ids,
                 "headers": delivery.headers,
                 "entity_type": parsed.entity_type,
@@ -250,13 +253,10 @@ def _parameters(deliveries: Sequence[ReadDelivery]) -> dict[str, Any]:
             (lifecycle_events, parsed.lifecycle_events),
         ):
             events.extend({"delivery_id": key, **event._asdict()} for event in found)
-    return {
-        "deliveries": json.dumps(rows),
-        "bodies": [each.delivery.body for each in deliveries],
-        "stage_events": json.dumps(stage_events, default=str),
-        "value_changes": json.dumps(value_changes, default=str),
-        "lifecycle_events": json.dumps(lifecycle_events, default=str),
-    }
+    return [
+        orjson.dumps(table).decode()
+        for table in (rows, stage_events, value_changes, lifecycle_events)
+    ]
 
 
 def written(
@@ -276,20 +276,13 @@ def written(
         psycopg.DataError,
         psycopg.IntegrityError,
         psycopg.errors.ProgramLimitExceeded,
+        orjson.JSONEncodeError,  # a text that is no Unicode
     ) as error:
         if len(deliveries) > 1:
             outcomes: dict[UUID, Outcome] = {}
             for each in deliveries:
                 outcomes |= written(session, [each])
             return outcomes
-        log().error(
-            "events refused by the database",
-            delivery_id=str(deliveries[0].delivery_id),
-            sqlstate=error.sqlstate,
-        )
-        return insert(session, [_without_events(deliveries[0], error)])
-
-
-def _without_events(delivery: ReadDelivery, error: psycopg.Error) -> ReadDelivery:
-    reason = f"the database refused its events ({error.sqlstate})"
-    return replace(delivery, parsed=Parsed(unparsed_reason=reason))
+        reason = f"its events were refused: {why(error)}"
+        log().error("kept unparsed", delivery_id=str(deliveries[0].delivery_id), reason=reason)
+        return insert(session, [replace(deliveries[0], parsed=Parsed(unparsed_reason=reason))])

@@ -4,6 +4,7 @@ from typing import Any, TypeVar
 
 import psycopg
 from psycopg.abc import PQGen
+from psycopg.types.array import ListBinaryDumper
 
 from stageline.database import connection
 
@@ -50,7 +51,10 @@ def connected() -> Session:
         StagelineError: there is no database.
     """
     parameters = connection("receiver").libpq()
-    return Session.connect(**{**parameters, **_CONNECTION}, autocommit=True)
+    session = Session.connect(**{**parameters, **_CONNECTION}, autocommit=True)
+    # Bodies in text would be escaped here, byte by byte, and read back there.
+    session.adapters.register_dumper(list, ListBinaryDumper)
+    return session
 
 
 def why(error: Exception) -> str:
