@@ -243,9 +243,9 @@ def _readiness(landing: Landing, accounts: Accounts, spool: Spool) -> Response:
         "postgres": "up" if landing.trouble is None else f"away: {landing.trouble}",
     }
     try:
-        spool.check_writable()
         said["spooled"], oldest = spool.waiting()
         said["spooled_since"] = oldest.isoformat() if oldest else None
+        spool.check_writable()
         is_safe = True
     except SpoolError:
         said["spool"] = "cannot be written"

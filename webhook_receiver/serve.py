@@ -80,7 +80,7 @@ def serve() -> None:
     check(spool.path)
     _announce(spool)
     spool.close()  # SQLite does not survive a fork
-    folder = tempfile.mkdtemp(prefix="stageline-receiver-")
+    folder, parent = tempfile.mkdtemp(prefix="stageline-receiver-"), os.getpid()
     # Read by the metrics library when it is imported, which is in the worker processes.
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
     options = {
@@ -102,7 +102,8 @@ def serve() -> None:
     try:
         _Gunicorn(options).run()
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        if os.getpid() == parent:  # workers come by here, too, when they end
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _bindable(host: str, port: int) -> str:
