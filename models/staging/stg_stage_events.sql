@@ -1,22 +1,89 @@
 with
 
 records as (
-    {{ records_of_active_projects([ref('base_files__stage_events')]) }}
+    {{ records_of_active_projects([
+        ref('base_receiver__stage_events'),
+        ref('base_pipedrive__stage_events'),
+        ref('base_files__stage_events'),
+    ]) }}
+),
+
+entries as (
+    select
+        source_system,
+        project_id,
+        coalesce(entity_type, 'deal') as entity_type,
+        entity_id,
+        pipeline_id,
+        stage_id,
+        stage_group_id,
+        previous_stage_id,
+        delivery_id,
+        sequence as source_sequence,
+        -- Pipedrive's history counts whole seconds; its webhooks may have fractions of them.
+        case
+            when source_system = 'pipedrive' then {{ dbt.date_trunc('second', 'entered_at') }}
+            else entered_at
+        end as entered_at,
+        entity_created_at,
+        ingested_at,
+        record_origin
+    from records
+),
+
+-- The same entry may be told of several times. What a webhook said at the time counts before what
+-- the CRM says of its past, and that before a file; what is missing there is taken from the others.
+-- So the CRM's history, which comes later, adds to a row and changes nothing of it.
+ranked_entries as (
+    select
+        source_system,
+        project_id,
+        entity_type,
+        entity_id,
+        coalesce(pipeline_id, max(pipeline_id) over same_entry) as pipeline_id,
+        stage_id,
+        coalesce(stage_group_id, max(stage_group_id) over same_entry) as stage_group_id,
+        coalesce(previous_stage_id, max(previous_stage_id) over same_entry) as previous_stage_id,
+        delivery_id,
+        coalesce(source_sequence, max(source_sequence) over same_entry) as source_sequence,
+        entered_at,
+        coalesce(entity_created_at, max(entity_created_at) over same_entry) as entity_created_at,
+        min(ingested_at) over same_entry as ingested_at,
+        record_origin,
+        row_number() over (
+            partition by source_system, project_id, entity_type, entity_id, stage_id, entered_at
+            order by
+                case
+                    when delivery_id is not null then 1 when ingested_at is not null then 2 else 3
+                end,
+                ingested_at,
+                delivery_id,
+                record_origin
+        ) as place
+    from entries
+    window same_entry as (
+        partition by source_system, project_id, entity_type, entity_id, stage_id, entered_at
+    )
 ),
 
 final as (
     select
-        records.source_system,
-        records.project_id,
-        coalesce(records.entity_type, 'deal') as entity_type,
-        records.entity_id,
-        records.pipeline_id,
-        records.stage_id,
-        records.stage_group_id,
-        records.sequence as source_sequence,
-        records.entered_at,
-        records.record_origin
-    from records
+        source_system,
+        project_id,
+        entity_type,
+        entity_id,
+        pipeline_id,
+        stage_id,
+        stage_group_id,
+        previous_stage_id,
+        delivery_id,
+        source_sequence,
+        entered_at,
+        entity_created_at,
+        ingested_at,
+        record_origin
+    from ranked_entries
+    where place = 1
 )
 
 select * from final
