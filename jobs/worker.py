@@ -1,0 +1,234 @@
+"""The worker: follow-up work in some threads, and periodic tasks, until it is told to stop."""
+
+import os
+import signal
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import psycopg
+
+from jobs.follow_ups import USUAL, FollowUp, Outcome, Rules, claim, drain, plan, run_one, states
+from jobs.schedule import HANGS, PeriodicTask, run_periodic
+from stageline.database import connect
+from stageline.errors import StagelineError
+from stageline.progress import log
+from stageline.settings import encryption
+
+#: Seconds that follow-ups in progress have to end when the worker is stopped. Those that take
+#: longer are handed back.
+GRACE = 3.0
+
+#: Seconds from one look at the threads to the next.
+TICK = 0.2
+
+#: Seconds from one sign of life in the log to the next.
+_SIGN_OF_LIFE = 60.0
+
+
+def run(follow_up_threads: int = 4, rules: Rules = USUAL) -> None:
+    """Works until SIGTERM or SIGINT; a second one ends the process at once.
+
+    The database may go away and come back meanwhile. For the main thread of a process.
+
+    Args:
+        follow_up_threads: How many follow-ups are asked for at once.
+        rules: How they are done.
+
+    Raises:
+        StagelineError: the database cannot be reached, or there is no key for secrets, at the
+            start; or a thread has died or hangs, so that this process has to be started anew.
+    """
+    _require_what_is_needed()
+    signals: list[int] = []
+    _note_signals(signals)
+    stop = threading.Event()
+    tasks = periodic_tasks(rules)
+    threads = [
+        WatchedThread("periodic tasks", lambda order: run_periodic(tasks, order), stop),
+        *(
+            WatchedThread(f"follow-ups {number}", lambda order: drain(order, rules), stop)
+            for number in range(1, follow_up_threads + 1)
+        ),
+    ]
+    for thread in threads:
+        thread.start()
+    log().info("worker starts", process=os.getpid(), follow_up_threads=follow_up_threads)
+    told = time.monotonic()
+    try:
+        while not signals:
+            time.sleep(TICK)
+            for thread in threads:
+                thread.require_progress(rules.lease)
+            if time.monotonic() >= told + _SIGN_OF_LIFE:
+                told = time.monotonic()
+                log().info("worker runs", process=os.getpid(), threads=len(threads))
+    finally:
+        log().info("worker stops", process=os.getpid(), signal=signals[0] if signals else None)
+        stop.set()
+        _await_end(threads)
+    log().info("worker stopped", process=os.getpid())
+
+
+def run_once(rules: Rules = USUAL) -> Iterator[tuple[FollowUp, Outcome]]:
+    """Plans follow-up work and does what is due now, one after the other.
+
+    Yields:
+        What was asked for, and how it went.
+
+    Raises:
+        StagelineError: the database cannot be reached, or there is no key for secrets.
+        psycopg.OperationalError: the database went away; what was claimed will be done again.
+    """
+    _require_what_is_needed()
+    with (
+        connect("jobs", autocommit=True) as jobs,
+        connect("loader", autocommit=True) as loader,
+    ):
+        plan(jobs, rules)
+        while (follow_up := claim(jobs, f"{_process()}once", rules)) is not None:
+            try:
+                outcome = run_one(follow_up, jobs, loader, rules)
+            except KeyboardInterrupt:
+                _hand_back()
+                raise
+            yield follow_up, outcome
+
+
+class _Order(threading.Event):
+    """The order to stop, as it is given to one thread: counts how often that has looked at it."""
+
+    def __init__(self, stop: threading.Event) -> None:
+        super().__init__()
+        self._stop = stop
+        self.looks = 0
+
+    def is_set(self) -> bool:
+        self.looks += 1
+        return self._stop.is_set()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.looks += 1
+        return self._stop.wait(timeout)
+
+
+class WatchedThread(threading.Thread):
+    """A thread that has to look whether it is to stop, again and again: else it hangs."""
+
+    def __init__(
+        self, name: str, work: Callable[[threading.Event], None], stop: threading.Event
+    ) -> None:
+        super().__init__(name=name, daemon=True)
+        self._work = work
+        self._order = _Order(stop)
+        self._looks_seen = 0
+        self._silent = 0.0
+        self._died_of: str | None = None
+
+    def run(self) -> None:
+        try:
+            self._work(self._order)
+        except Exception as error:  # noqa: BLE001 - `require_progress` tells it
+            self._died_of = type(error).__name__
+
+    def require_progress(self, longest_silence: float) -> None:
+        """To be called every `TICK` seconds.
+
+        Raises:
+            StagelineError: it is dead, or has not looked up for ``longest_silence`` seconds.
+        """
+        if not self.is_alive():
+            raise StagelineError(
+                f"The thread {self.name} of the worker died ({self._died_of})."
+                " Start the worker again.",
+                exit_code=HANGS,
+            )
+        # Counted in ticks: a process that was stopped for a while has not been silent.
+        is_silent = self._order.looks == self._looks_seen
+        self._looks_seen = self._order.looks
+        self._silent = self._silent + TICK if is_silent else 0.0
+        if self._silent > longest_silence:
+            raise StagelineError(
+                f"The thread {self.name} of the worker has hung for {longest_silence:.0f} s."
+                " Start the worker again.",
+                exit_code=HANGS,
+            )
+
+
+def _require_what_is_needed() -> None:
+    connect("jobs").close()
+    encryption.encrypt("")  # says what is wrong with the key, before each account does
+
+
+def _note_signals(signals: list[int]) -> None:
+    def note(number: int, _frame: object) -> None:
+        # No locks here, so no log and no event: the thread that is interrupted may hold them.
+        if signals:
+            os._exit(128 + number)
+        signals.append(number)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, note)
+
+
+def periodic_tasks(rules: Rules = USUAL) -> list[PeriodicTask]:
+    """What a worker does by the clock: plan follow-up work, and count it for the log.
+
+    The threads plan, too, but not while all of them wait for a CRM.
+    """
+
+    def plan_now() -> Mapping[str, object] | None:
+        with connect("jobs", autocommit=True) as jobs:
+            planned = plan(jobs, rules)
+        return {"planned": planned} if planned else None
+
+    utc = ZoneInfo("UTC")
+    return [
+        PeriodicTask("plan follow-ups", "* * * * * */2", utc, rules.lease, plan_now),
+        PeriodicTask("count follow-ups", "* * * * *", utc, rules.lease, _count),
+    ]
+
+
+def _count() -> Mapping[str, Any] | None:
+    """How much is to be done, by state, and for how long the oldest of it has waited."""
+    with connect("jobs") as jobs:
+        found = states(jobs)
+    if not found:
+        return None
+    waited = datetime.now(UTC) - found[0].requested_at
+    counts = Counter(state.state.replace(" ", "_") for state in found)
+    return {**counts, "oldest_seconds": round(waited.total_seconds())}
+
+
+def _await_end(threads: list[WatchedThread]) -> None:
+    deadline = time.monotonic() + GRACE
+    for thread in threads:
+        thread.join(max(deadline - time.monotonic(), 0.0))
+    if any(thread.is_alive() for thread in threads):
+        _hand_back()
+
+
+def _process() -> str:
+    """How the names of this process's workers begin, in ``ops.follow_ups`` and as `drain` does."""
+    return f"{socket.gethostname()}:{os.getpid()}:"
+
+
+def _hand_back() -> None:
+    """Lets another worker take at once what this process has claimed; it counts as no attempt."""
+    try:
+        with connect("jobs") as jobs:
+            count = jobs.execute(
+                "update ops.follow_ups"
+                " set claimed_until = clock_timestamp(), attempts = greatest(attempts - 1, 0)"
+                " where claimed_until > clock_timestamp() and starts_with(claimed_by, %s)",
+                [_process()],
+            ).rowcount
+    except (StagelineError, psycopg.Error) as error:
+        log().error("claims stay until their leases end", error=type(error).__name__)
+    else:
+        log().info("follow-ups handed back", count=count)
