@@ -99,8 +99,8 @@ entries as (
     from moves
 ),
 
--- A deal that goes to and fro within a second enters a stage twice at one instant. The last of these
--- entries counts: it tells where the deal was left.
+-- A deal that goes to and fro within a second enters a stage twice at one instant. The last of
+-- these entries counts: it tells where the deal was left.
 ranked_entries as (
     select
         project_id,
