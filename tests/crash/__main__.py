@@ -45,14 +45,20 @@ def main(rounds: int, seconds: float, clients: int, seed: int | None, keep: bool
     with _folder(keep=keep) as folder, stage(folder) as where:
         are_found = [_is_found_out(where, flaw, clients, seed) for flaw in FLAWS]
         stands = _stands(where, rounds, seconds, clients, seed)
+        _ignore_stops()
     sys.exit(0 if all(are_found) and stands else 1)
 
 
 def _stop(*_: Any) -> None:
-    for number in _STOPS:
-        signal.signal(number, signal.SIG_IGN)  # impatience would leave processes behind
+    _ignore_stops()
     click.echo("stopping all that runs ...", err=True)
     raise KeyboardInterrupt
+
+
+def _ignore_stops() -> None:
+    """From here on all is taken down; a second Ctrl-C would leave some of it behind."""
+    for number in _STOPS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 @contextmanager

@@ -3,7 +3,8 @@
 import random
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 #: Something that happens to a part, and is over when the part is at work again. What it leaves to
 #: chance, it draws from what it is given.
@@ -72,3 +73,25 @@ class Tormentor(threading.Thread):
         self.join()
         if self._error is not None:
             raise self._error
+
+
+@contextmanager
+def all_ended(tormentors: Sequence[Tormentor]) -> Iterator[None]:
+    """Stops them after the block, and lets none outlive it, whatever happens meanwhile.
+
+    Raises:
+        BaseException: as `Tormentor.await_end`.
+    """
+    try:
+        yield
+        for each in tormentors:
+            each.stop()
+        for each in tormentors:
+            each.await_end()
+    except BaseException:
+        for each in tormentors:
+            each.stop()
+        for each in tormentors:
+            if each.is_alive():
+                each.join()
+        raise

@@ -1,15 +1,11 @@
-"""The follow-up worker at the pace of a test: a CRM that allows much, and leases that end soon.
+"""``stageline worker`` at the pace of a test: its CRM allows much, its leases end soon.
 
 Run as ``python -m tests.crash.follow_up_worker``.
 """
 
-import threading
-
-from jobs.follow_ups import Rules, drain
+from jobs.follow_ups import Rules
+from jobs.worker import run
 from loaders.pace import Pace
-
-#: How many follow-ups are done at once.
-_THREADS = 2
 
 RULES = Rules(
     lease=3.0,
@@ -22,8 +18,4 @@ RULES = Rules(
 )
 
 if __name__ == "__main__":
-    threads = [
-        threading.Thread(target=drain, args=(threading.Event(), RULES)) for _ in range(_THREADS)
-    ]
-    for thread in threads:
-        thread.start()
+    run(follow_up_threads=2, rules=RULES)

@@ -159,6 +159,11 @@ class Program:
                 start_new_session=True,  # Ctrl-C is for the harness, which kills the others
             )
 
+    def keep_running(self) -> None:
+        """What a supervisor does: starts it if it has ended, as it may when PostgreSQL is away."""
+        if not self._runs():
+            self.start()
+
     def kill(self) -> None:
         """Kills it as a whole, if it runs."""
         if self._child is not None:
@@ -167,6 +172,9 @@ class Program:
             self._child.wait()
         kill(self._orphans)
         self._child, self._orphans = None, []
+
+    def _runs(self) -> bool:
+        return self._child is not None and self._child.poll() is None
 
 
 class ReceiverProgram(Program):
@@ -217,9 +225,6 @@ class ReceiverProgram(Program):
     def _receiver(self) -> Receiver:
         assert self._child is not None, "the receiver was not started"
         return Receiver(self._port, psutil.Process(self._child.pid), self._log)
-
-    def _runs(self) -> bool:
-        return self._child is not None and self._child.poll() is None
 
     def _listens(self) -> bool:
         try:

@@ -13,10 +13,11 @@ from typing import Self
 import pytest
 import requests
 
+from jobs.follow_ups import states
 from stageline import config, migrate
 from stageline.database import connect
 from stageline.settings import api_accounts
-from tests.crash.blows import Deck, Tormentor
+from tests.crash.blows import Deck, Tormentor, all_ended
 from tests.crash.flawed_receivers import ANSWERS_EARLY, COMMITS_LATER, SPOOLS_LATER
 from tests.crash.ledger import Ledger
 from tests.crash.processes import Postgres, Program, ReceiverProgram, kill_all_with
@@ -174,15 +175,10 @@ class Scene:
 
         def torment() -> Counter[str]:
             tormentors = [Tormentor(deck, pause, self._new_chance()) for deck in self._decks]
-            try:
+            with all_ended(tormentors):
                 for each in tormentors:
                     each.start()
                 time.sleep(seconds)
-            finally:
-                for each in tormentors:
-                    each.stop()
-                for each in tormentors:
-                    each.await_end()
             return sum((each.dealt for each in tormentors), Counter())
 
         return self._round(torment)
@@ -235,8 +231,10 @@ class Scene:
         """Waits until spool and follow-up work have come to their end."""
         if not _within(PATIENCE, self._is_back_to_normal):
             faults.note(STILL_SPOOLS, self._receiver.ready())
-        if self._flaw is None and not _within(PATIENCE, _is_all_worked_off):
-            faults.note(WORK_STAYS, self._project)
+        if self._flaw is None and not _within(PATIENCE, self._is_worked_off):
+            with connect("jobs") as session:
+                left = [f"{each.entity_id} ({each.state})" for each in states(session)]
+            faults.note(WORK_STAYS, left or "deliveries that were not planned for")
 
     def _is_back_to_normal(self) -> bool:
         """Whether each process of the receiver writes to PostgreSQL, and the spool is empty."""
@@ -247,6 +245,11 @@ class Scene:
             )
         except requests.RequestException:
             return False
+
+    def _is_worked_off(self) -> bool:
+        self._worker.keep_running()
+        with connect("owner") as session:
+            return is_worked_off(session)
 
     def _judge(self, faults: Faults) -> set[str]:
         """Notes what is wrong with all that is stored; gives the digests of stored deliveries."""
@@ -321,8 +324,11 @@ class Scene:
 
     def _kill_worker(self, chance: random.Random) -> None:
         self._worker.kill()
-        self._worker.start()
-        time.sleep(chance.uniform(1, 3))  # it takes a second until it is at work
+        # It takes a second until it is at work.
+        rest = time.monotonic() + chance.uniform(1, 3)
+        while time.monotonic() < rest:
+            self._worker.keep_running()
+            time.sleep(0.1)
 
 
 def _faults_of(tally: Tally) -> Faults:
@@ -336,11 +342,6 @@ def _faults_of(tally: Tally) -> Faults:
     if tally.not_taken:
         faults.note(NOT_TAKEN, "a sender that gave up in the end", tally.not_taken)
     return faults
-
-
-def _is_all_worked_off() -> bool:
-    with connect("owner") as session:
-        return is_worked_off(session)
 
 
 def _within(seconds: float, is_so: Callable[[], bool]) -> bool:
