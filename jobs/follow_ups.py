@@ -256,25 +256,61 @@ def drain(stop: threading.Event, rules: Rules = USUAL) -> None:
 
     One worker. For more, call it in several threads, processes or machines.
     """
-    worker = f"{socket.gethostname()}:{os.getpid()}:{threading.get_native_id()}"
+    worker = f"{this_process()}{threading.get_native_id()}"
+    is_away = False
     while not stop.is_set():
         try:
             with (
                 connect("jobs", autocommit=True) as jobs,
                 connect("loader", autocommit=True) as loader,
             ):
+                is_away = False
                 while not stop.is_set():
                     if run_due(jobs, loader, worker, rules, stop) == 0:
                         stop.wait(rules.idle)
         except (StagelineError, psycopg.OperationalError, psycopg.InterfaceError) as error:
-            log().error("follow-up work waits for the database", error=type(error).__name__)
+            if not is_away:
+                log().error("follow-up work waits for the database", error=type(error).__name__)
+            is_away = True
             stop.wait(rules.idle)
+
+
+def this_process() -> str:
+    """How the names of all workers of this process begin."""
+    return f"{socket.gethostname()}:{os.getpid()}:"
+
+
+def hand_back(connection: Connection, process: str) -> int:
+    """Lets other workers take at once what a process has claimed; it counts as no attempt.
+
+    Args:
+        connection: Of the jobs, in autocommit mode.
+        process: As `this_process` gives it.
+
+    Returns:
+        How many follow-ups that are.
+    """
+    return connection.execute(_HAND_BACK, {"process": process}).rowcount
 
 
 def states(connection: Connection) -> list[State]:
     """All follow-up work that is not done, the oldest first; for the role of the jobs."""
     with connection.cursor(row_factory=class_row(State)) as cursor:
         return cursor.execute(_STATES).fetchall()
+
+
+def answered(
+    connection: Connection, project_id: str | None, limit: int
+) -> tuple[list[tuple[str, str, str, datetime]], int]:
+    """What was answered: kind, project, entity and when, the latest first; and how many in all.
+
+    Args:
+        connection: Of the jobs.
+        project_id: Only of this project, or of all.
+        limit: Most rows.
+    """
+    rows = connection.execute(_ANSWERED, {"project_id": project_id, "limit": limit}).fetchall()
+    return [row[:4] for row in rows], rows[0][4] if rows else 0
 
 
 def retry(
@@ -580,6 +616,25 @@ where
     and project_id = %(project_id)s
     and entity_id = %(entity_id)s
     and claim = %(claim)s
+"""
+
+_HAND_BACK = """
+update ops.follow_ups
+set claimed_until = clock_timestamp(), attempts = greatest(attempts - 1, 0)
+where claimed_until > clock_timestamp() and starts_with(claimed_by, %(process)s)
+"""
+
+_ANSWERED = """
+select
+    kind,
+    project_id,
+    entity_id,
+    answered_at,
+    count(*) over () as all_of_them
+from ops.follow_ups
+where answered >= requested and project_id = coalesce(%(project_id)s, project_id)
+order by answered_at desc
+limit %(limit)s
 """
 
 _STATES = """

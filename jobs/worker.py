@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import threading
 import time
 from collections import Counter
@@ -13,7 +12,19 @@ from zoneinfo import ZoneInfo
 
 import psycopg
 
-from jobs.follow_ups import USUAL, FollowUp, Outcome, Rules, claim, drain, plan, run_one, states
+from jobs.follow_ups import (
+    USUAL,
+    FollowUp,
+    Outcome,
+    Rules,
+    claim,
+    drain,
+    hand_back,
+    plan,
+    run_one,
+    states,
+    this_process,
+)
 from jobs.schedule import HANGS, PeriodicTask, run_periodic
 from stageline.database import connect
 from stageline.errors import StagelineError
@@ -91,7 +102,7 @@ def run_once(rules: Rules = USUAL) -> Iterator[tuple[FollowUp, Outcome]]:
         connect("loader", autocommit=True) as loader,
     ):
         plan(jobs, rules)
-        while (follow_up := claim(jobs, f"{_process()}once", rules)) is not None:
+        while (follow_up := claim(jobs, f"{this_process()}once", rules)) is not None:
             try:
                 outcome = run_one(follow_up, jobs, loader, rules)
             except KeyboardInterrupt:
@@ -213,21 +224,10 @@ def _await_end(threads: list[WatchedThread]) -> None:
         _hand_back()
 
 
-def _process() -> str:
-    """How the names of this process's workers begin, in ``ops.follow_ups`` and as `drain` does."""
-    return f"{socket.gethostname()}:{os.getpid()}:"
-
-
 def _hand_back() -> None:
-    """Lets another worker take at once what this process has claimed; it counts as no attempt."""
     try:
-        with connect("jobs") as jobs:
-            count = jobs.execute(
-                "update ops.follow_ups"
-                " set claimed_until = clock_timestamp(), attempts = greatest(attempts - 1, 0)"
-                " where claimed_until > clock_timestamp() and starts_with(claimed_by, %s)",
-                [_process()],
-            ).rowcount
+        with connect("jobs", autocommit=True) as jobs:
+            count = hand_back(jobs, this_process())
     except (StagelineError, psycopg.Error) as error:
         log().error("claims stay until their leases end", error=type(error).__name__)
     else:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from typing import Any
 
 import orjson
 import structlog
@@ -33,7 +34,16 @@ def is_live() -> bool:
 
 @cache
 def log() -> structlog.stdlib.BoundLogger:
-    """The structured logger: one JSON object a line, on stderr, instants in UTC."""
+    """The structured logger, on stderr, instants in UTC.
+
+    One JSON object a line; aligned text where a person watches.
+    """
+    if is_live():
+        render: structlog.typing.Processor = structlog.dev.ConsoleRenderer()
+        to_stderr: Any = structlog.PrintLoggerFactory(file=sys.stderr)
+    else:
+        render = structlog.processors.JSONRenderer(serializer=orjson.dumps)
+        to_stderr = structlog.BytesLoggerFactory(file=sys.stderr.buffer)
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
@@ -41,10 +51,10 @@ def log() -> structlog.stdlib.BoundLogger:
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
             mask,
-            structlog.processors.JSONRenderer(serializer=orjson.dumps),
+            render,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.BytesLoggerFactory(file=sys.stderr.buffer),
+        logger_factory=to_stderr,
         cache_logger_on_first_use=True,
     )
     logger: structlog.stdlib.BoundLogger = structlog.get_logger().bind()

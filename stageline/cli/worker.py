@@ -208,18 +208,10 @@ def retry(kind: str | None, project: str | None, entity: str | None, every: bool
 
 
 def _show_done(project: str | None, limit: int) -> None:
+    from jobs.follow_ups import answered
+
     with connect("jobs") as jobs:
-        ((count,),) = jobs.execute(
-            "select count(*) from ops.follow_ups"
-            " where answered >= requested and project_id = coalesce(%s, project_id)",
-            [project],
-        ).fetchall()
-        rows = jobs.execute(
-            "select kind, project_id, entity_id, answered_at from ops.follow_ups"
-            " where answered >= requested and project_id = coalesce(%s, project_id)"
-            " order by answered_at desc limit %s",
-            [project, limit],
-        ).fetchall()
+        rows, count = answered(jobs, project, limit)
     if not count:
         click.echo("None.")
         return
