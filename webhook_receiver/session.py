@@ -60,4 +60,8 @@ def connected() -> Session:
 def why(error: Exception) -> str:
     """What keeps PostgreSQL from working, without what the rows hold."""
     state = getattr(error, "sqlstate", None)
-    return f"{type(error).__name__} ({state})" if state else type(error).__name__
+    if state:
+        return f"{type(error).__name__} ({state})"
+    if isinstance(error, psycopg.OperationalError) and not isinstance(error, NoAnswerError):
+        return "cannot be reached"
+    return type(error).__name__

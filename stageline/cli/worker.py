@@ -153,9 +153,10 @@ def follow_ups(ctx: click.Context, state: str | None, project: str | None, limit
     if state == "done":
         _show_done(project, limit)
         return
-    from jobs.follow_ups import states
+    from jobs.follow_ups import plan, states
 
     with connect("jobs") as jobs:
+        plan(jobs)  # so that what has just come is told, also where no worker runs
         found = [
             each
             for each in states(jobs)
