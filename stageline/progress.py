@@ -2,11 +2,12 @@
 
 import logging
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import orjson
 import structlog
@@ -32,6 +33,66 @@ def is_live() -> bool:
     return chosen == "console" or (chosen == "auto" and sys.stderr.isatty())
 
 
+class _Lines:
+    """stderr, for whole lines: each at once, or those of a moment together.
+
+    Writing lets other threads in; where many of them log, one write a line costs more than all the
+    rest of it.
+    """
+
+    #: Seconds that lines are gathered for, and bytes that a pipe takes without mixing them with
+    #: those of another process.
+    MOMENT = 0.05
+    AT_ONCE = 4096
+
+    def __init__(self) -> None:
+        self.gathers = False
+        self._lock = threading.Lock()
+        self._held: list[bytes] = []
+        self._size = 0
+        self._written_at = 0.0
+
+    def write(self, line: bytes) -> None:
+        with self._lock:
+            if self._size + len(line) > self.AT_ONCE:
+                self._write_held()
+            self._held.append(line)
+            self._size += len(line)
+            if not self.gathers or time.monotonic() > self._written_at + self.MOMENT:
+                self._write_held()
+
+    def flush(self) -> None:
+        """Nothing: `write` decides, and `write_gathered`."""
+
+    def write_held(self) -> None:
+        with self._lock:
+            self._write_held()
+
+    def _write_held(self) -> None:
+        if self._held:
+            sys.stderr.buffer.write(b"".join(self._held))
+            sys.stderr.buffer.flush()
+            self._held.clear()
+            self._size = 0
+        self._written_at = time.monotonic()
+
+
+_lines = _Lines()
+
+
+def gather_lines() -> None:
+    """From now on, log lines that come close together are written together.
+
+    Whoever calls this calls `write_gathered` again and again, and in the end.
+    """
+    _lines.gathers = True
+
+
+def write_gathered() -> None:
+    """Writes log lines that were held back."""
+    _lines.write_held()
+
+
 @cache
 def log() -> structlog.stdlib.BoundLogger:
     """The structured logger, on stderr, instants in UTC.
@@ -43,7 +104,7 @@ def log() -> structlog.stdlib.BoundLogger:
         to_stderr: Any = structlog.PrintLoggerFactory(file=sys.stderr)
     else:
         render = structlog.processors.JSONRenderer(serializer=orjson.dumps)
-        to_stderr = structlog.BytesLoggerFactory(file=sys.stderr.buffer)
+        to_stderr = structlog.BytesLoggerFactory(file=cast(BinaryIO, _lines))
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,

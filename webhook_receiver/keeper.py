@@ -9,7 +9,7 @@ import psycopg
 
 from stageline.errors import StagelineError
 from stageline.personal_data import frames
-from stageline.progress import log
+from stageline.progress import log, write_gathered
 from webhook_receiver.accounts import Accounts
 from webhook_receiver.delivery import read
 from webhook_receiver.landing import BATCH, BATCH_BYTES, Landing
@@ -62,6 +62,7 @@ class Keeper:
                 log().error(
                     "keeper failed", error=type(error).__name__, at=frames(error.__traceback__)
                 )
+            write_gathered()
             self._stopped.wait(INTERVAL)
         self._hang_up()
 

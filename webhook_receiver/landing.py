@@ -25,7 +25,7 @@ BATCH = 64
 BATCH_BYTES = 2 * 1024 * 1024
 
 #: Seconds that a writer waits for others to join, where the last one had company.
-COMPANY = 0.001
+COMPANY = 0.002
 
 
 class LandingError(Exception):

@@ -15,7 +15,7 @@ from gunicorn.glogging import Logger
 
 from stageline.config import settings
 from stageline.errors import StagelineError
-from stageline.progress import log
+from stageline.progress import gather_lines, log, write_gathered
 from webhook_receiver.accounts import Accounts, closed_projects, open_endpoints
 from webhook_receiver.keeper import Keeper
 from webhook_receiver.landing import Landing
@@ -96,6 +96,7 @@ def serve() -> None:
         "limit_request_field_size": 8190,
         "logger_class": _Log,
         "control_socket_disable": True,
+        "worker_exit": lambda _server, _worker: write_gathered(),
         "child_exit": _child_exit,
         "proc_name": "stageline receiver",
     }
@@ -146,6 +147,7 @@ def _worker_app() -> Flask:
     spool = spool_of_this_machine()
     accounts, refusals = Accounts(spool), Refusals()
     landing = Landing(spool)
+    gather_lines()
     Keeper(landing, spool, accounts, refusals).start()
     return create_app(landing, accounts, spool, refusals)
 
