@@ -234,7 +234,8 @@ class Scene:
         if self._flaw is None and not _within(PATIENCE, self._is_worked_off):
             with connect("jobs") as session:
                 left = [f"{each.entity_id} ({each.state})" for each in states(session)]
-            faults.note(WORK_STAYS, left or "deliveries that were not planned for")
+            for each in left or ["deliveries that were not planned for"]:
+                faults.note(WORK_STAYS, each)
 
     def _is_back_to_normal(self) -> bool:
         """Whether each process of the receiver writes to PostgreSQL, and the spool is empty."""

@@ -27,7 +27,9 @@ def test_what_was_acknowledged_is_there_once_whatever_was_killed(own_stage: Stag
         report = scene.play(5, pause=(0.1, 0.5))
     assert not report.faults, f"seed {SEED}: {report.faults.lines()}"
     assert report.acknowledged > 100, report
-    assert len(report.blows) >= 4, report
+    assert len(report.blows) >= 3, (
+        "PostgreSQL, receiver and worker were all killed, or parts of them"
+    )
 
 
 @pytest.mark.parametrize("flaw", [COMMITS_LATER, ANSWERS_EARLY])
