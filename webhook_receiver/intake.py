@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import parse_qsl
 
 from gunicorn.http.errors import NoMoreData, ParseException
 
@@ -11,7 +11,7 @@ from webhook_receiver.checks import Refused
 from webhook_receiver.delivery import KEPT_HEADERS
 from webhook_receiver.slow_clients import was_late
 
-#: Names of the query parameter that holds a token; never kept or logged.
+#: Names of the query parameter that holds a token; queries are neither kept nor logged.
 TOKEN_PARAMETERS = ("token", "secret")
 
 
@@ -92,8 +92,3 @@ def token(query: str) -> str | None:
         if name in TOKEN_PARAMETERS:
             return value
     return None
-
-
-def without_token(query: str) -> str:
-    """A query string that can be logged."""
-    return urlencode([pair for pair in parse_qsl(query) if pair[0] not in TOKEN_PARAMETERS])
