@@ -28,6 +28,7 @@ from tests.raw_http import chunks, head, read, send, whole
 from tests.receivers import TOKEN, Receiver, running_receiver
 from tests.shared_receivers import PATHS, Shared, at_once, order, shared_receiver, until
 from tests.unit.test_senders import EXPECTED, RECORDED
+from tests.unit.test_webhook_checks import signed
 from webhook_receiver.accounts import Accounts
 from webhook_receiver.app import create_app
 from webhook_receiver.delivery import Delivery
@@ -106,27 +107,11 @@ def send_nothing(port: int) -> socket.socket:
     return socket.create_connection(("127.0.0.1", port), timeout=20)
 
 
-def signature(secret: str, signed: bytes) -> str:
-    return base64.b64encode(hmac.digest(secret.encode(), signed, "sha256")).decode()
-
-
-def signed_as_standard_webhooks(body: bytes, *, message_id: str, at: int = 0) -> dict[str, str]:
-    stamp = str(int(time.time()) + at)
-    made = signature(SIGNING_SECRET, f"{message_id}.{stamp}.".encode() + body)
-    return {
-        "webhook-id": message_id,
-        "webhook-timestamp": stamp,
-        "webhook-signature": f"v1,{made}",
-    }
-
-
 def signed_as_hubspot(target: str, body: bytes) -> dict[str, str]:
     stamp = str(int(time.time() * 1000))
-    signed = b"".join((b"POST", (PUBLIC_URL + target).encode(), body, stamp.encode()))
-    return {
-        "X-HubSpot-Signature-v3": signature(CLIENT_SECRET, signed),
-        "X-HubSpot-Request-Timestamp": stamp,
-    }
+    text = b"".join((b"POST", (PUBLIC_URL + target).encode(), body, stamp.encode()))
+    signature = base64.b64encode(hmac.digest(CLIENT_SECRET.encode(), text, "sha256")).decode()
+    return {"X-HubSpot-Signature-v3": signature, "X-HubSpot-Request-Timestamp": stamp}
 
 
 # --- what is landed
@@ -231,7 +216,7 @@ def test_a_zap_may_call_its_body_what_it_likes(
 def test_a_zap_may_sign_as_standard_webhooks_do(shared: Shared) -> None:
     url = shared.receiver.url + PATHS["zapier"].format("signed")
     body = RECORDED["zapier_final_stage.json"]
-    headers = signed_as_standard_webhooks(body, message_id="msg_1")
+    headers = signed(SIGNING_SECRET, at=int(time.time()), message_id="msg_1", body=body)
     assert post(url, body, headers=headers).status_code == 200
     (row,) = shared.deliveries("signed")
     assert row["sender_delivery_id"] == "msg_1"

@@ -3,10 +3,8 @@
 They go over a raw socket: HTTP clients do not send most of them.
 """
 
-import base64
 import gzip
 import hashlib
-import hmac
 import json
 import re
 import select
@@ -32,6 +30,7 @@ from tests.raw_http import Answer, chunks, head, read, send, whole
 from tests.receivers import TOKEN, running_receiver
 from tests.shared_receivers import Shared, at_once, order, shared_receiver, until
 from tests.unit.test_senders import EXPECTED, RECORDED
+from tests.unit.test_webhook_checks import signed as standard_webhooks
 from webhook_receiver.accounts import Accounts
 from webhook_receiver.bodies import MOST_UNPACKED
 from webhook_receiver.delivery import Delivery
@@ -77,19 +76,11 @@ def keycrm(shared: Shared) -> str:
     return f"/webhooks/keycrm/{shared.project()}"
 
 
-def signature(body: bytes, message_id: str, stamp: str, secret: str = NEW) -> str:
-    signed = f"{message_id}.{stamp}.".encode("latin-1") + body
-    return "v1," + base64.b64encode(hmac.digest(secret.encode(), signed, "sha256")).decode()
-
-
 def signed(body: bytes, message_id: str, *, at: float = 0, secret: str = NEW) -> list[str]:
     """The headers of a signed delivery, ``at`` seconds from now."""
-    stamp = str(int(time.time() + at))
-    return [
-        f"webhook-id: {message_id}",
-        f"webhook-timestamp: {stamp}",
-        f"webhook-signature: {signature(body, message_id, stamp, secret)}",
-    ]
+    stamp = int(time.time() + at)
+    headers = standard_webhooks(secret, at=stamp, message_id=message_id, body=body)
+    return [f"{name}: {value}" for name, value in headers.items()]
 
 
 def landed(shared: Shared, answer: Answer) -> dict[str, Any]:
@@ -233,11 +224,11 @@ def test_08_the_old_secret_counts_until_it_ends_and_is_noted(shared: Shared) -> 
 )
 def test_09_a_malformed_timestamp_is_401(shared: Shared, stamp: str | None) -> None:
     body = b'{"deal_id": 9, "stamp": "%s"}' % str(stamp).encode()
-    lines = ["webhook-id: msg_9"]
     written = "" if stamp is None else stamp.format(now=int(time.time()))
-    if stamp is not None:
-        lines.append(f"webhook-timestamp: {written}")
-    lines.append(f"webhook-signature: {signature(body, 'msg_9', written)}")
+    headers = standard_webhooks(NEW, at=written, message_id="msg_9", body=body)
+    if stamp is None:
+        del headers["webhook-timestamp"]
+    lines = [f"{name}: {value}" for name, value in headers.items()]
     answer = send(shared.receiver.port, whole(SIGNED, body, *lines))
     assert_refused(shared, answer, 401, "timestamp_malformed", body)
 
