@@ -23,13 +23,14 @@ class Account:
 
     Attributes:
         time_zone: IANA name of the project's zone.
-        checks: All that have not ended; where none is valid, everything is refused.
+        checks: All that have not ended; where none is valid, everything is refused. None where one
+            of them cannot be used: nobody can be told from anybody else then.
     """
 
     sender: str
     project_id: str
     time_zone: str
-    checks: tuple[Check, ...]
+    checks: tuple[Check, ...] | None
 
 
 class Accounts:
@@ -80,7 +81,7 @@ class Accounts:
         found = [
             account
             for account in self._accounts.values()
-            if account.sender == sender and account.checks
+            if account.sender == sender and account.checks != ()
         ]
         return found[0] if len(found) == 1 else None
 
@@ -115,7 +116,11 @@ def open_endpoints(accounts: Accounts) -> list[str]:
     now = datetime.now(UTC)
     kinds = {
         account: sorted(
-            {each.kind for each in account.checks if is_valid(each.valid_from, each.valid_to, now)}
+            {
+                each.kind
+                for each in account.checks or ()
+                if is_valid(each.valid_from, each.valid_to, now)
+            }
         )
         for account in accounts
     }
@@ -130,13 +135,15 @@ def closed_projects(accounts: Accounts) -> list[str]:
     """Projects of which no sender has any check: all that is posted to them is refused."""
     projects = {(SENDERS[each.sender].source_system, each.project_id) for each in accounts}
     open_ones = {
-        (SENDERS[each.sender].source_system, each.project_id) for each in accounts if each.checks
+        (SENDERS[each.sender].source_system, each.project_id)
+        for each in accounts
+        if each.checks != ()
     }
     return [f"{source_system}/{project}" for source_system, project in sorted(projects - open_ones)]
 
 
-def _prepared(checks: Sequence[StoredCheck]) -> tuple[Check, ...]:
-    """The checks, ready for use; none at all where one cannot be used.
+def _prepared(checks: Sequence[StoredCheck]) -> tuple[Check, ...] | None:
+    """The checks, ready for use; None where one cannot be used.
 
     What it would have demanded is not known then, and the others alone might let in too many.
     """
@@ -155,13 +162,13 @@ def _prepared(checks: Sequence[StoredCheck]) -> tuple[Check, ...]:
             )
         except (StagelineError, ValueError) as error:
             log().error(
-                "everything is refused: a check cannot be used",
+                "everything is answered 503: a check cannot be used",
                 sender=check.sender,
                 project=check.project_id,
                 check_id=check.check_id,
                 error=str(error),
             )
-            return ()
+            return None
     return tuple(prepared)
 
 

@@ -126,7 +126,7 @@ class _Endpoint:
         except Refused as refused:
             return self._refuse(refused, sender, project, address, body)
         if delivery is None:
-            return _try_again()  # nobody can be told from anybody else yet
+            return _try_again()  # nobody can be told from anybody else
         found = read(delivery)
         try:
             outcome = self._landing.land(found)
@@ -142,6 +142,8 @@ class _Endpoint:
         account = self._accounts.find(sender, project_id)
         if account is None:
             raise Refused(404, "unknown_project" if project_id else "project_missing")
+        if account.checks is None:
+            return None
         check_ids = verify(account.checks, call)
         if SENDERS[sender].retries_429 and self._is_too_much(account):
             raise Refused(429, "too_many_requests")
