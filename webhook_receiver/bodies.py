@@ -1,6 +1,7 @@
 """What the bytes of a body hold, whatever they are."""
 
 import json
+import re
 import zlib
 from collections.abc import Mapping
 from decimal import Decimal
@@ -8,6 +9,10 @@ from typing import Any, NoReturn
 
 #: Bytes that a compressed body may unpack to.
 MOST_UNPACKED = 8 * 1024 * 1024
+
+
+#: How deep arrays and objects may be nested.
+DEEPEST = 200
 
 
 class Unreadable(Exception):  # noqa: N818 - a finding about a body, kept with it; not a failure
@@ -53,15 +58,38 @@ def parse_json(body: bytes, headers: Mapping[str, str]) -> Any:
     if not plain.strip():
         raise Unreadable("the body is empty")
     try:
-        return _DECODER.decode(plain.decode(json.detect_encoding(plain)))
+        text = plain.decode(json.detect_encoding(plain))
+        if _depth_is_over(text, DEEPEST):
+            raise Unreadable("the body is JSON that is nested too deep")
+        return _DECODER.decode(text)
     except UnicodeDecodeError:
         raise Unreadable("the body is not text in UTF-8 (nor UTF-16 or UTF-32)") from None
     except json.JSONDecodeError:
         raise Unreadable("the body is not JSON") from None
-    except RecursionError:
-        raise Unreadable("the body is JSON that is nested too deep") from None
     except (ValueError, ArithmeticError):  # over 4300 digits; an exponent beyond those of Decimal
         raise Unreadable("the body is JSON with a number that is too long") from None
+
+
+def _depth_is_over(text: str, most: int) -> bool:
+    """Whether arrays and objects are nested deeper than ``most``.
+
+    Python's own limit depends on who calls: the same body could be read by one and not by another.
+    """
+    if text.count("[") + text.count("{") <= most:
+        return False
+    depth = 0
+    for token in _BRACKET_OR_STRING.finditer(text):
+        sign = token.group()
+        if sign in "[{":
+            depth += 1
+            if depth > most:
+                return True
+        elif sign in "]}":
+            depth -= 1
+    return False
+
+
+_BRACKET_OR_STRING = re.compile(r'[\[\]{}]|"(?:[^"\\]|\\.)*+(?:"|$)', re.DOTALL)
 
 
 def _refuse_constant(_name: str) -> NoReturn:

@@ -70,8 +70,8 @@ class Keeper:
         session = self._session = self._session or connected()
         self._accounts.refresh(session)
         self._landing.saw_postgres(None)
-        self._refusals.write(session)
         self._drain(session)
+        self._refusals.write(session)
 
     def _hang_up(self) -> None:
         if self._session is not None:

@@ -181,6 +181,15 @@ _COUNT = "select count(*) from stage_events"
 _REPLAY = _REPLAYED + _EVENTS + _COUNT
 
 
+#: What the database, or its driver, says of a row that it does not take, whoever brings it.
+_REFUSED = (
+    psycopg.DataError,
+    psycopg.IntegrityError,
+    psycopg.errors.ProgramLimitExceeded,
+    orjson.JSONEncodeError,  # a text that is no Unicode
+)
+
+
 class Outcome(Enum):
     """What became of a delivery; every one of these is safe on a disk."""
 
@@ -272,17 +281,25 @@ def written(
         return insert(session, deliveries)
     except (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure):
         return insert(session, deliveries)
-    except (
-        psycopg.DataError,
-        psycopg.IntegrityError,
-        psycopg.errors.ProgramLimitExceeded,
-        orjson.JSONEncodeError,  # a text that is no Unicode
-    ) as error:
+    except _REFUSED as error:
         if len(deliveries) > 1:
             outcomes: dict[UUID, Outcome] = {}
             for each in deliveries:
                 outcomes |= written(session, [each])
             return outcomes
-        reason = f"its events were refused: {why(error)}"
-        log().error("kept unparsed", delivery_id=str(deliveries[0].delivery_id), reason=reason)
-        return insert(session, [replace(deliveries[0], parsed=Parsed(unparsed_reason=reason))])
+        return _written_without_events(session, deliveries[0], why(error))
+
+
+def _written_without_events(
+    session: psycopg.Connection[Any], delivery: ReadDelivery, refusal: str
+) -> dict[UUID, Outcome]:
+    reason = f"its events were refused: {refusal}"
+    log().error("kept unparsed", delivery_id=str(delivery.delivery_id), reason=reason)
+    parsed = delivery.parsed
+    about = Parsed(
+        parsed.sender_delivery_id, parsed.entity_type, parsed.entity_ids, unparsed_reason=reason
+    )
+    try:
+        return insert(session, [replace(delivery, parsed=about)])
+    except _REFUSED:  # by what it is about, then
+        return insert(session, [replace(delivery, parsed=Parsed(unparsed_reason=reason))])

@@ -8,6 +8,9 @@ from typing import Any, NamedTuple
 
 import psycopg
 
+from stageline.progress import log
+from webhook_receiver.session import why
+
 #: Most records that one process writes at a time (once a second), so that whoever knocks at the
 #: door all day cannot fill the disk; all are counted.
 PER_WRITE = 10
@@ -56,14 +59,24 @@ class Refusals:
             self._waiting.append(refusal)
 
     def write(self, session: psycopg.Connection[Any]) -> None:
-        """Writes down what was noted since the last time."""
+        """Writes down what was noted since the last time; what the database refuses is only logged.
+
+        Raises:
+            psycopg.OperationalError: the database is away.
+        """
         with self._lock:
             rows = list(self._waiting)
             self._waiting.clear()
-        if rows:
+        if not rows:
+            return
+        try:
             with session.cursor() as cursor:
                 cursor.executemany(
                     "insert into raw.refusals (refused_at, sender, project_id, client_address,"
                     " body_bytes, body_sha256, reason) values (%s, %s, %s, %s, %s, %s, %s)",
                     rows,
                 )
+        except psycopg.OperationalError:
+            raise
+        except psycopg.Error as error:
+            log().error("refusals are not written down", reason=why(error))

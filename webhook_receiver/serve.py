@@ -5,7 +5,7 @@ import os
 import re
 import shutil
 import socket
-import tempfile
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -80,11 +80,11 @@ def serve() -> None:
     check(spool.path)
     _announce(spool)
     spool.close()  # SQLite does not survive a fork
-    folder, parent = tempfile.mkdtemp(prefix="stageline-receiver-"), os.getpid()
+    address = _bindable(settings().receiver_host, settings().receiver_port)
     # Read by the metrics library when it is imported, which is in the worker processes.
-    os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(_emptied_folder())
     options = {
-        "bind": _bindable(settings().receiver_host, settings().receiver_port),
+        "bind": address,
         "worker_class": "webhook_receiver.slow_clients.Worker",
         "workers": settings().receiver_workers,
         "threads": settings().receiver_threads,
@@ -100,11 +100,15 @@ def serve() -> None:
         "child_exit": _child_exit,
         "proc_name": "stageline receiver",
     }
-    try:
-        _Gunicorn(options).run()
-    finally:
-        if os.getpid() == parent:  # workers come by here, too, when they end
-            shutil.rmtree(folder, ignore_errors=True)
+    _Gunicorn(options).run()
+
+
+def _emptied_folder() -> Path:
+    """Where the processes of this receiver keep their numbers; those of an earlier run are gone."""
+    folder = settings().home / "receivers" / str(settings().receiver_port)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder
 
 
 def _bindable(host: str, port: int) -> str:

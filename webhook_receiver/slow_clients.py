@@ -76,6 +76,12 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn carries no types
             exc = InvalidHeader("TRANSFER-ENCODING")
         super().handle_error(req, client, addr, exc)
 
+    def is_parent_alive(self) -> bool:
+        if super().is_parent_alive():
+            return True
+        self.alive = False  # answers close their connections, so that the address is free soon
+        return False
+
     def murder_pending(self) -> None:
         super().murder_pending()
         now = time.monotonic()

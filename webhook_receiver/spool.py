@@ -31,6 +31,9 @@ create table if not exists accounts (
 """
 
 
+_DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
 class SpoolError(Exception):
     """The spool has reached its limit, or its disk is full, or cannot be written."""
 
@@ -52,6 +55,7 @@ class Spool:
         self._limit = limit
         self._lock = threading.Lock()
         self._session: sqlite3.Connection | None = None
+        self._is_damaged = False
 
     @property
     def path(self) -> Path:
@@ -173,10 +177,14 @@ class Spool:
     @contextmanager
     def _use(self) -> Iterator[sqlite3.Connection]:
         """The open file, in a transaction that ends with the block."""
+        if self._is_damaged:
+            raise SpoolError("damaged")
         try:
             with self._lock, self._open() as session:
                 yield session
         except (sqlite3.Error, OSError) as error:
+            # What cannot be read any more is not to be given more: the next start puts it aside.
+            self._is_damaged = getattr(error, "sqlite_errorcode", 0) in _DAMAGE
             log().error("spool failed", error=str(error), path=str(self._path))
             self.close()  # and opened anew next time: what went wrong may be mended by then
             raise SpoolError(str(error)) from None
@@ -184,16 +192,7 @@ class Spool:
     def _open(self) -> sqlite3.Connection:
         if self._session is None:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                self._session = _session(self._path, self._limit)
-            except sqlite3.OperationalError:
-                raise
-            except sqlite3.DatabaseError as error:
-                # Not a database: whatever it holds is kept for a person to look at.
-                aside = self._path.with_name(f"{self._path.name}.damaged-{time.time_ns()}")
-                self._path.rename(aside)
-                log().error("spool is damaged", error=str(error), moved_to=str(aside))
-                self._session = _session(self._path, self._limit)
+            self._session = _session(self._path, self._limit)
         return self._session
 
 
@@ -234,7 +233,9 @@ def _session(path: Path, limit: int) -> sqlite3.Connection:
 
 
 def check(path: Path) -> None:
-    """Tells at the start of a receiver whether ``path`` can hold a spool.
+    """Makes sure, at the start of a receiver, that ``path`` can hold a spool.
+
+    A damaged one is put aside with whatever it holds, for a person to look at.
 
     Raises:
         StagelineError: it cannot be made or written.
@@ -245,10 +246,22 @@ def check(path: Path) -> None:
         with closing(sqlite3.connect(path, timeout=2.0)) as session:
             session.execute("begin immediate")
             session.rollback()
+            (finding,) = session.execute("pragma quick_check(1)").fetchone()
     except (OSError, sqlite3.OperationalError) as error:
         raise StagelineError(
             f"The spool {path} cannot be written: {error}. Set STAGELINE_SPOOL to a file on a local"
             " disk that the receiver may write."
         ) from None
-    except sqlite3.DatabaseError:
-        return  # a damaged one is moved aside when it is needed
+    except sqlite3.DatabaseError as error:
+        finding = str(error)
+    if finding != "ok":
+        _put_aside(path, finding)
+
+
+def _put_aside(path: Path, finding: str) -> None:
+    aside = f"{path.name}.damaged-{time.time_ns()}"
+    for suffix in ("", "-wal", "-shm"):
+        part = path.with_name(path.name + suffix)
+        if part.exists():
+            part.rename(path.with_name(aside + suffix))
+    log().error("spool is damaged", error=finding, moved_to=str(path.with_name(aside)))

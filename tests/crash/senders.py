@@ -13,7 +13,7 @@ from typing import Self
 from tests.crash.ledger import Delivery, Ledger
 
 #: Seconds after which a sender hangs up: more than a receiver that is being stopped takes to end.
-TIMEOUT = 15.0
+TIMEOUT = 5.0
 
 #: How often something is sent that was sent before, and how often a sender gives up at once.
 _REPEATS, _GIVES_UP = 0.05, 0.25

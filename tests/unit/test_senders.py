@@ -955,3 +955,21 @@ def test_whatever_the_bytes_are_reading_them_does_not_fail(
         assert isinstance(parsed, Parsed)
         if parsed.sender_delivery_id is not None:
             delivery_id(sender, "p1", parsed.sender_delivery_id, SENDERS[sender].content(sent))
+
+
+def test_how_deep_a_body_may_be_nested_does_not_depend_on_who_reads_it() -> None:
+    def at_depth(frames: int, body: bytes) -> Parsed:
+        if frames:
+            return at_depth(frames - 1, body)
+        return read("keycrm", body)
+
+    for depth in (190, 200, 201, 970, 5000):
+        body = b'{"event": "x", "context": ' + b"[" * depth + b"]" * depth + b"}"
+        assert at_depth(0, body) == at_depth(300, body)
+
+
+def test_brackets_inside_texts_are_no_nesting() -> None:
+    body = b'{"event": "order.change_order_status", "note": "' + b"[" * 5000 + b'\\"{"}'
+    reason = read("keycrm", body).unparsed_reason
+    assert reason is not None
+    assert "nested" not in reason
