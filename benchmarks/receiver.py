@@ -117,7 +117,7 @@ def drive(port: int, requests: deque[bytes], seconds: float, rate: float | None)
             one.sendall(requests.popleft())
             if rate is not None:
                 due += 1 / rate
-        if now < end and not requests:
+        if now < end and not requests and rate is None:
             raise SystemExit("not enough requests were made: lower --seconds")
         timeout = 0.2 if rate is None or not idle else max(0.0, min(0.2, due - time.perf_counter()))
         for key, _ in chosen.select(timeout):
@@ -271,6 +271,7 @@ def measure(folder: Path, seconds: float, rounds: int) -> None:
     late: dict[str, list[float]] = {name: [] for name in ENDPOINTS}
     failed = 0
     for number in range(rounds):
+        print(f"round {number + 1} of {rounds}", file=sys.stderr)
         for name in ENDPOINTS:
             with serving(name, folder) as port:
                 drive(port, requests_of(path, 400), 0.3, 500)  # warm
@@ -285,7 +286,6 @@ def measure(folder: Path, seconds: float, rounds: int) -> None:
                 half = drive(port, requests_of(path, int(rate * seconds) + 1), seconds, rate)
                 late[name].append(half["p99"])
                 failed += half["failed"]
-        print(f"round {number + 1} of {rounds}", file=sys.stderr)
     base = statistics.median(found["empty"])
     print(f"{'endpoint':<10} {'per second':>11} {'of empty':>9} {'p99 at half the load':>21}")
     for name, what in ENDPOINTS.items():
