@@ -10,7 +10,7 @@ import psycopg
 import pytest
 from click.testing import CliRunner
 
-from stageline import config, dbt_environment, server
+from stageline import config, dbt_environment, migrate, server
 from stageline.cli import main
 from stageline.database import Connection, connect
 
@@ -111,7 +111,8 @@ def test_up_mends_what_is_missing() -> None:
         session.execute("drop schema ops cascade")
         session.execute("drop schema settings, raw cascade")
         session.execute(
-            "drop schema raw_files, raw_files_staging, raw_demo, raw_demo_staging cascade"
+            "drop schema raw_files, raw_files_staging, raw_demo, raw_demo_staging, raw_pipedrive,"
+            " raw_keycrm cascade"
         )
         session.execute(
             "drop schema raw_sample, reference, staging, intermediate, kpis, snapshots cascade"
@@ -124,7 +125,7 @@ def test_up_mends_what_is_missing() -> None:
 @pytest.mark.usefixtures("database")
 def test_status_counts_what_was_loaded() -> None:
     empty = stageline("status")
-    assert "Migration  0003 (the newest)" in empty.stdout
+    assert f"Migration  {migrate.head()} (the newest)" in empty.stdout
     assert "nothing yet" in empty.stdout
     with connect("loader") as session:
         session.execute(

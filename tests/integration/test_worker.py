@@ -273,7 +273,7 @@ def test_a_second_signal_ends_a_worker_at_once(here: Setting, tmp_path: Path) ->
 def test_a_worker_goes_on_by_itself_when_the_database_comes_back(
     short_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = short_folder / "away"
+    folder = short_folder / "away_from_the_worker"
     folder.mkdir()
     server = PlainServer(folder / "data")
     server.create()
