@@ -17,7 +17,7 @@ from zoneinfo import ZoneInfo
 
 import pgqueuer
 import psycopg
-from croniter import croniter  # type: ignore[import-untyped]
+from croniter import croniter
 from pgqueuer.adapters.persistence.qb import QueryBuilderEnvironment, QuerySchedulerBuilder
 from pgqueuer.db import PsycopgDriver
 from pgqueuer.domain.settings import DBSettings
