@@ -91,13 +91,15 @@ class Landing:
         """
         ticket = _Ticket(delivery)
         self._waiting.append(ticket)
-        is_my_turn = self._writing.acquire(blocking=False)
+        if self._writing.acquire(blocking=False):
+            if ticket.is_done:
+                self._pass_on()  # the writer before took it along
+            else:
+                self._write()
         while not ticket.is_done:
-            if not is_my_turn:
-                ticket.turn.acquire()
+            ticket.turn.acquire()
             if not ticket.is_done:
                 self._write()
-            is_my_turn = False
         if ticket.outcome is None:
             raise LandingError
         return ticket.outcome
