@@ -6,8 +6,8 @@ much as reading and verifying a delivery.
 
 import ipaddress
 import json
-import re
 from collections.abc import Iterable
+from concurrent.futures import Future
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
@@ -20,14 +20,13 @@ from webhook_receiver.accounts import Accounts
 from webhook_receiver.checks import client_address
 from webhook_receiver.endpoint import Answer, Endpoint, our_fault
 from webhook_receiver.landing import Landing
+from webhook_receiver.late_answers import GIVE, LATER
+from webhook_receiver.plain_urls import addressee
 from webhook_receiver.refusals import Refusals
 from webhook_receiver.spool import Spool, SpoolError
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication
-
-#: The URL of a delivery as senders are given it.
-_PLAIN = re.compile(r"/webhooks/(keycrm|pipedrive|hubspot)/([A-Za-z0-9._-]+)/?")
 
 
 def create_app(landing: Landing, accounts: Accounts, spool: Spool, refusals: Refusals) -> Flask:
@@ -46,17 +45,17 @@ def create_app(landing: Landing, accounts: Accounts, spool: Spool, refusals: Ref
 
     @app.post("/webhooks/<any(keycrm, pipedrive, hubspot):sender>/<project>")
     def of_a_project(sender: str, project: str) -> Response:
-        return _response(endpoint.receive(request.environ, sender, project))
+        return _waited(endpoint, sender, project)
 
     @app.post("/webhooks/keycrm")
     def of_keycrm() -> Response:
         project = request.args.get("project")
-        return _response(endpoint.receive(request.environ, "keycrm", project))
+        return _waited(endpoint, "keycrm", project)
 
     @app.post("/api/integrations/pipedrive/final-stage")
     def of_zapier() -> Response:
         project = request.args.get("project")
-        return _response(endpoint.receive(request.environ, "zapier", project))
+        return _waited(endpoint, "zapier", project)
 
     @app.get("/healthz")
     def healthz() -> Response:
@@ -95,30 +94,39 @@ class _Shortcut:
         self._endpoint = endpoint
 
     def __call__(self, environ: dict[str, Any], start_response: "StartResponse") -> Iterable[bytes]:
-        plain = _PLAIN.fullmatch(environ["PATH_INFO"])
-        if plain is None or environ["REQUEST_METHOD"] != "POST":
+        plain = addressee(environ["RAW_URI"])
+        give = environ.get(GIVE)
+        if plain is None or environ["REQUEST_METHOD"] != "POST" or give is None:
             return self._flask(environ, start_response)
-        answer = self._endpoint.receive(environ, *plain.groups())
-        body = _body(answer)
-        start_response(
-            f"{answer.status} {HTTPStatus(answer.status).phrase}",
-            [
-                ("Content-Type", "application/json"),
-                ("Content-Length", str(len(body))),
-                *answer.headers,
-            ],
-        )
+        answer = self._endpoint.receive(environ, *plain, lambda answer: give(*_in_http(answer)))
+        if answer is None:
+            return LATER
+        status, headers, body = _in_http(answer)
+        start_response(status, headers)
         return (body,)
 
 
+def _waited(endpoint: Endpoint, sender: str, project: str | None) -> Response:
+    """The answer to the delivery at hand, once there is one."""
+    later: Future[Answer] = Future()
+    answer = endpoint.receive(request.environ, sender, project, later.set_result)
+    return _response(answer or later.result())
+
+
+def _in_http(answer: Answer) -> tuple[str, list[tuple[str, str]], bytes]:
+    """The status line, the headers and the body of ``answer``."""
+    body = json.dumps(answer.content).encode() + b"\n"
+    headers = [
+        ("Content-Type", "application/json"),
+        ("Content-Length", str(len(body))),
+        *answer.headers,
+    ]
+    return f"{answer.status} {HTTPStatus(answer.status).phrase}", headers, body
+
+
 def _response(answer: Answer) -> Response:
-    response = Response(_body(answer), answer.status, content_type="application/json")
-    response.headers.extend(answer.headers)
-    return response
-
-
-def _body(answer: Answer) -> bytes:
-    return json.dumps(answer.content).encode() + b"\n"
+    status, headers, body = _in_http(answer)
+    return Response(body, status, headers)
 
 
 def _readiness(landing: Landing, accounts: Accounts, spool: Spool) -> Answer:

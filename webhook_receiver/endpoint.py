@@ -5,7 +5,7 @@ our own fault is 503 with Retry-After, so that the sender tries again.
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import cache
 from typing import Any, NamedTuple
@@ -21,7 +21,7 @@ from webhook_receiver import intake, metrics
 from webhook_receiver.accounts import Account, Accounts
 from webhook_receiver.checks import Call, Refused, client_address, verify
 from webhook_receiver.delivery import Delivery, ReadDelivery, read
-from webhook_receiver.landing import Landing, LandingError
+from webhook_receiver.landing import Landing
 from webhook_receiver.raw_tables import Outcome
 from webhook_receiver.refusals import Refusals
 from webhook_receiver.senders import SENDERS
@@ -38,6 +38,9 @@ class Answer(NamedTuple):
 #: Our own fault; the sender is asked to come again after so many seconds.
 TRY_AGAIN = Answer(503, {"error": "not stored, please send it again"}, (("Retry-After", "30"),))
 
+
+#: Takes the answer to a request to its sender.
+Give = Callable[[Answer], None]
 
 _MORE_HEADERS = {
     401: (("WWW-Authenticate", 'Basic realm="stageline"'),),
@@ -61,20 +64,29 @@ class Endpoint:
         self._limiter = FixedWindowRateLimiter(MemoryStorage())
         self._rate = RateLimitItemPerSecond(settings().receiver_rate)
 
-    def receive(self, environ: Mapping[str, Any], sender: str, project: str | None) -> Answer:
+    def receive(
+        self, environ: Mapping[str, Any], sender: str, project: str | None, give: Give
+    ) -> Answer | None:
         """Takes one request to its end: 200 once it is on a disk, or why not. Never fails.
 
         Args:
             environ: The request, as WSGI means it.
             sender: Whose endpoint was called.
             project: The project that the URL names, if any.
+            give: Called once, in another thread, with an answer that is not there yet. It may
+                neither fail nor wait.
+
+        Returns:
+            The answer; None where ``give`` is called with it.
         """
         try:
-            return self._received(environ, sender, project)
+            return self._received(environ, sender, project, give)
         except Exception as error:  # noqa: BLE001 - whatever it is, the sender is to come again
             return our_fault(error)
 
-    def _received(self, environ: Mapping[str, Any], sender: str, project: str | None) -> Answer:
+    def _received(
+        self, environ: Mapping[str, Any], sender: str, project: str | None, give: Give
+    ) -> Answer | None:
         started = time.monotonic()
         metrics.of(metrics.RECEIVED, sender).inc()
         address = client_address(
@@ -91,13 +103,16 @@ class Endpoint:
         if delivery is None:
             return TRY_AGAIN  # nobody can be told from anybody else
         found = read(delivery)
-        try:
-            outcome = self._landing.land(found)
-        except LandingError:
-            log().error("not landed", sender=sender, project=delivery.project_id, bytes=len(body))
-            return TRY_AGAIN
-        _tell(found, outcome, time.monotonic() - started)
-        return Answer(200, {"status": "accepted", "delivery_id": str(found.delivery_id)})
+
+        def told(outcome: Outcome | None) -> None:
+            try:
+                answer = _landed(found, outcome, time.monotonic() - started)
+            except Exception as error:  # noqa: BLE001 - as above
+                answer = our_fault(error)
+            give(answer)
+
+        self._landing.land(found, told)
+        return None
 
     def _authentic(self, sender: str, project_id: str | None, call: Call) -> Delivery | None:
         if not self._accounts.are_known:
@@ -171,9 +186,17 @@ def _public_url() -> str:
     return (settings().receiver_public_url or own).rstrip("/")
 
 
-def _tell(found: ReadDelivery, outcome: Outcome, seconds: float) -> None:
-    """Counts and logs a delivery that has landed."""
+def _landed(found: ReadDelivery, outcome: Outcome | None, seconds: float) -> Answer:
+    """The answer to a delivery that was to land, counted and logged."""
     delivery, parsed = found.delivery, found.parsed
+    if outcome is None:
+        log().error(
+            "not landed",
+            sender=delivery.sender,
+            project=delivery.project_id,
+            bytes=len(delivery.body),
+        )
+        return TRY_AGAIN
     metrics.of(metrics.LANDED, delivery.sender, delivery.project_id, outcome.value).inc()
     metrics.of(metrics.SECONDS, delivery.sender).observe(seconds)
     if outcome is not Outcome.DUPLICATE:
@@ -195,6 +218,7 @@ def _tell(found: ReadDelivery, outcome: Outcome, seconds: float) -> None:
         unparsed=parsed.unparsed_reason,
         seconds=round(seconds, 4),
     )
+    return Answer(200, {"status": "accepted", "delivery_id": str(found.delivery_id)})
 
 
 def our_fault(error: Exception) -> Answer:

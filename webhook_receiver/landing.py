@@ -1,19 +1,20 @@
 """Brings deliveries to disk: into PostgreSQL, many in one commit, or else into the spool.
 
-`Landing.land` returns once its delivery is safe. Of the requests that come together one writes for
-all (group commit), so a burst shares the cost of the disk. While PostgreSQL is away, deliveries go
-to the spool; the keeper brings them over as soon as it is back.
+Whoever lands a delivery is told once it is safe. One thread writes for all (group commit), so a
+burst shares the cost of the disk. While PostgreSQL is away, deliveries go to the spool; the keeper
+brings them over as soon as it is back.
 """
 
+import queue
 import threading
 import time
-from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from uuid import UUID
 
 import psycopg
 
 from stageline.errors import StagelineError
+from stageline.personal_data import frames
 from stageline.progress import log
 from webhook_receiver.delivery import ReadDelivery
 from webhook_receiver.raw_tables import Outcome, written
@@ -24,38 +25,15 @@ from webhook_receiver.spool import Spool, SpoolError
 BATCH = 64
 BATCH_BYTES = 2 * 1024 * 1024
 
-#: Seconds that a writer waits for others to join, where the last one had company.
-COMPANY = 0.002
+#: Seconds that a delivery waits for others to join, where the last one had company.
+COMPANY = 0.0005
 
-
-class LandingError(Exception):
-    """Neither PostgreSQL nor the spool could take the delivery."""
-
-
-class _Ticket:
-    """A request that waits for its delivery to be written, or for its turn to write.
-
-    Attributes:
-        outcome: What became of it; None while it waits, and if nothing could take it.
-        is_done: Whether its wait is over.
-        turn: Released when it is done, or when it is to write.
-    """
-
-    __slots__ = ("delivery", "is_done", "outcome", "turn")
-
-    def __init__(self, delivery: ReadDelivery) -> None:
-        self.delivery = delivery
-        self.outcome: Outcome | None = None
-        self.is_done = False
-        self.turn = threading.Lock()
-        self.turn.acquire()
+#: Told what became of a delivery; None if it is nowhere. It may neither fail nor wait.
+Tell = Callable[[Outcome | None], None]
 
 
 class Landing:
-    """The way of deliveries to disk in one process.
-
-    Whoever finds no writer at work writes what waits, his own and all others', and then passes the
-    work on to the first one who came meanwhile: there is no thread to hand over to.
+    """The way of deliveries to disk in one process: a queue, and a thread that writes.
 
     Args:
         spool: Where deliveries wait while PostgreSQL is away.
@@ -63,11 +41,21 @@ class Landing:
 
     def __init__(self, spool: Spool) -> None:
         self._spool = spool
-        self._waiting: deque[_Ticket] = deque()
-        self._writing = threading.Lock()
+        self._waiting: queue.SimpleQueue[tuple[ReadDelivery, Tell] | None] = queue.SimpleQueue()
         self._had_company = False
+        self._is_stopped = False
         self._session: Session | None = None
         self._trouble: str | None = None
+        self._thread = threading.Thread(target=self._run, name="stageline-landing", daemon=True)
+
+    def start(self) -> None:
+        """Starts the thread; after a fork, never before."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ends it once everything that came before is written."""
+        self._waiting.put(None)
+        self._thread.join(timeout=5)
 
     @property
     def trouble(self) -> str | None:
@@ -83,67 +71,53 @@ class Landing:
                 log().error("postgres is away", reason=trouble)
         self._trouble = trouble
 
-    def land(self, delivery: ReadDelivery) -> Outcome:
-        """Puts ``delivery`` on a disk; when this returns, a crash cannot take it.
+    def land(self, delivery: ReadDelivery, tell: Tell) -> None:
+        """Has ``delivery`` put on a disk.
 
-        Raises:
-            LandingError: it is nowhere; the sender has to send it again.
+        Args:
+            delivery: What has come.
+            tell: Called once, in another thread, when a crash cannot take it any more; with None
+                if nothing could take it, so that the sender has to send it again.
         """
-        ticket = _Ticket(delivery)
-        self._waiting.append(ticket)
-        if self._writing.acquire(blocking=False):
-            if ticket.is_done:
-                self._pass_on()  # the writer before took it along
-            else:
-                self._write()
-        while not ticket.is_done:
-            ticket.turn.acquire()
-            if not ticket.is_done:
-                self._write()
-        if ticket.outcome is None:
-            raise LandingError
-        return ticket.outcome
+        self._waiting.put((delivery, tell))
 
-    def _write(self) -> None:
-        """Writes what waits, and passes the work on."""
-        if self._had_company:
-            time.sleep(COMPANY)
-        tickets = self._batch()
-        self._had_company = len(tickets) > 1
-        try:
-            outcomes = self._outcomes([ticket.delivery for ticket in tickets])
-            for ticket in tickets:
-                delivery_id = ticket.delivery.delivery_id
-                ticket.outcome = outcomes[delivery_id]
-                if ticket.outcome is not Outcome.SPOOLED:
-                    outcomes[delivery_id] = Outcome.DUPLICATE  # where it came twice at once
-        except LandingError:
-            pass
-        finally:
-            for ticket in tickets:
-                ticket.is_done = True
-                ticket.turn.release()
-            self._pass_on()
+    def _run(self) -> None:
+        while batch := self._batch():
+            try:
+                outcomes = self._outcomes([delivery for delivery, _ in batch])
+            except Exception as error:  # noqa: BLE001 - this thread may not die
+                log().error(
+                    "landing failed", error=type(error).__name__, at=frames(error.__traceback__)
+                )
+                outcomes = {}
+            for delivery, tell in batch:
+                outcome = outcomes.get(delivery.delivery_id)
+                tell(outcome)
+                if outcome in (Outcome.STORED, Outcome.CONFLICT):
+                    outcomes[delivery.delivery_id] = Outcome.DUPLICATE  # if it came twice at once
+        self._hang_up()
 
-    def _pass_on(self) -> None:
-        while True:
-            if self._waiting:
-                self._waiting[0].turn.release()
-                return
-            self._writing.release()
-            # Who came in between found a writer at work, and waits for it.
-            if not self._waiting or not self._writing.acquire(blocking=False):
-                return
-
-    def _batch(self) -> list[_Ticket]:
-        tickets: list[_Ticket] = []
+    def _batch(self) -> list[tuple[ReadDelivery, Tell]]:
+        """What waits, as soon as something does; nothing when the thread is to end."""
+        batch: list[tuple[ReadDelivery, Tell]] = []
         size = 0
-        while self._waiting and len(tickets) < BATCH and size < BATCH_BYTES:
-            tickets.append(self._waiting.popleft())
-            size += len(tickets[-1].delivery.delivery.body)
-        return tickets
+        while not self._is_stopped and len(batch) < BATCH and size < BATCH_BYTES:
+            try:
+                first = self._waiting.get(block=not batch)
+            except queue.Empty:
+                break
+            if first is None:
+                self._is_stopped = True
+                break
+            if not batch and self._had_company:
+                time.sleep(COMPANY)
+            batch.append(first)
+            size += len(first[0].delivery.body)
+        self._had_company = len(batch) > 1
+        return batch
 
     def _outcomes(self, deliveries: Sequence[ReadDelivery]) -> dict[UUID, Outcome]:
+        """What became of each id; of those that are nowhere, nothing."""
         if self._trouble is None:
             try:
                 if self._session is None:
@@ -151,11 +125,14 @@ class Landing:
                 return written(self._session, deliveries)
             except (psycopg.Error, StagelineError) as error:
                 self.saw_postgres(why(error))
-                if self._session is not None:
-                    self._session.close()
-                    self._session = None
+                self._hang_up()
         try:
             self._spool.put([each.delivery for each in deliveries])
         except SpoolError:
-            raise LandingError from None
+            return {}
         return dict.fromkeys((each.delivery_id for each in deliveries), Outcome.SPOOLED)
+
+    def _hang_up(self) -> None:
+        if self._session is not None:
+            self._session.close()
+            self._session = None

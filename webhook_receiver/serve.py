@@ -152,6 +152,7 @@ def _worker_app() -> Flask:
     accounts, refusals = Accounts(spool), Refusals()
     landing = Landing(spool)
     gather_lines()
+    landing.start()
     Keeper(landing, spool, accounts, refusals).start()
     return create_app(landing, accounts, spool, refusals)
 

@@ -9,9 +9,10 @@ from functools import partial
 from typing import Any
 
 from gunicorn.http.errors import InvalidHeader, UnsupportedTransferCoding
-from gunicorn.workers.gthread import TConn, ThreadWorker
+from gunicorn.workers.gthread import TConn
 
 from stageline.config import settings
+from webhook_receiver.late_answers import LateAnswers
 
 #: Seconds between two looks at the requests under way.
 _INTERVAL = 0.25
@@ -28,8 +29,8 @@ def was_late(connection: socket.socket) -> bool:
     return connection in _late
 
 
-class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn carries no types
-    """gunicorn's threaded worker with a deadline for each request.
+class Worker(LateAnswers):
+    """A worker with a deadline for each request.
 
     A connection takes a thread only once its first bytes are there. From then on its sender has
     ``STAGELINE_RECEIVER_DEADLINE`` seconds for headers and body together, however few bytes it
@@ -41,7 +42,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn carries no types
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._deadlines: dict[TConn, float] = {}
+        self._under_way: dict[object, tuple[TConn, float]] = {}
         self._leaving: dict[TConn, float] = {}
         self._lock = threading.Lock()
 
@@ -62,13 +63,14 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn carries no types
         )
 
     def handle(self, conn: TConn) -> Any:
+        request = object()  # the connection's next one may begin before this call returns
         with self._lock:
-            self._deadlines[conn] = time.monotonic() + settings().receiver_deadline
+            self._under_way[request] = conn, time.monotonic() + settings().receiver_deadline
         try:
             return super().handle(conn)
         finally:
             with self._lock:
-                del self._deadlines[conn]
+                del self._under_way[request]
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: Exception) -> None:
         if isinstance(exc, UnsupportedTransferCoding):
@@ -131,7 +133,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn carries no types
             time.sleep(_INTERVAL)
             now = time.monotonic()
             with self._lock:
-                late = [conn for conn, deadline in self._deadlines.items() if deadline < now]
+                late = [conn for conn, deadline in self._under_way.values() if deadline < now]
             for conn in late:
                 _late.add(conn.sock)
                 try:

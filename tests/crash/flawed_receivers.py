@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from stageline import database
 from stageline.cli.receiver import receiver
 from webhook_receiver.delivery import Delivery, ReadDelivery
-from webhook_receiver.landing import Landing
+from webhook_receiver.landing import Landing, Tell
 from webhook_receiver.raw_tables import Outcome
 from webhook_receiver.spool import Spool
 
@@ -25,9 +25,9 @@ def _commit_later() -> None:
 def _answer_early() -> None:
     in_time = Landing.land
 
-    def early(self: Landing, delivery: ReadDelivery) -> Outcome:
-        threading.Timer(_LATER, in_time, args=(self, delivery)).start()
-        return Outcome.STORED
+    def early(self: Landing, delivery: ReadDelivery, tell: Tell) -> None:
+        threading.Timer(_LATER, in_time, args=(self, delivery, lambda _: None)).start()
+        tell(Outcome.STORED)
 
     Landing.land = early  # type: ignore[method-assign]
 

@@ -24,6 +24,7 @@ import structlog
 from stageline.progress import log
 from stageline.settings import projects, webhook_checks
 from tests.conftest import TestServer
+from tests.landings import landed, running
 from tests.raw_http import chunks, head, read, send, whole
 from tests.receivers import TOKEN, Receiver, running_receiver
 from tests.shared_receivers import PATHS, Shared, at_once, order, shared_receiver, until
@@ -399,13 +400,16 @@ def test_a_delivery_that_comes_twice_while_another_is_written_is_stored_once(
         read_delivery(Delivery("keycrm", project, datetime.now(UTC), (1,), {}, body, "UTC"))
         for body in (b"1", b"2")
     )
-    with closing(Spool(tmp_path / "spool.sqlite", 2**20)) as spool, ThreadPoolExecutor(9) as pool:
-        landing = Landing(spool)
+    with (
+        closing(Spool(tmp_path / "spool.sqlite", 2**20)) as spool,
+        running(spool) as landing,
+        ThreadPoolExecutor(9) as pool,
+    ):
         with shared.session.transaction():
             shared.session.execute("lock table raw.deliveries in access exclusive mode")
-            held_up = pool.submit(landing.land, first)
+            held_up = pool.submit(landed, landing, first)
             time.sleep(0.2)
-            together = [pool.submit(landing.land, second) for _ in range(8)]
+            together = [pool.submit(landed, landing, second) for _ in range(8)]
             time.sleep(0.2)
         assert held_up.result() is Outcome.STORED
         assert Counter(each.result() for each in together) == {

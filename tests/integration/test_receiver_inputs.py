@@ -26,6 +26,8 @@ import webhook_receiver
 from stageline import config
 from stageline.settings import projects, webhook_checks
 from tests.conftest import TestServer
+from tests.landings import landed as landed_by
+from tests.landings import running
 from tests.raw_http import Answer, chunks, head, read, send, whole
 from tests.receivers import TOKEN, running_receiver
 from tests.shared_receivers import Shared, at_once, order, shared_receiver, until
@@ -36,7 +38,6 @@ from webhook_receiver.bodies import MOST_UNPACKED
 from webhook_receiver.delivery import Delivery
 from webhook_receiver.delivery import read as read_delivery
 from webhook_receiver.keeper import Keeper
-from webhook_receiver.landing import Landing
 from webhook_receiver.raw_tables import Outcome
 from webhook_receiver.refusals import Refusals
 from webhook_receiver.spool import Spool
@@ -619,18 +620,17 @@ def test_40_a_commit_whose_answer_is_lost_is_not_doubled(
         read_delivery(Delivery("keycrm", project, datetime.now(UTC), (1,), {}, order(id=n), "UTC"))
         for n in range(3)
     ]
-    with closing(Spool(tmp_path / "spool.sqlite", 2**24)) as spool:
-        landing = Landing(spool)
-        assert landing.land(deliveries[0]) is Outcome.STORED
+    with closing(Spool(tmp_path / "spool.sqlite", 2**24)) as spool, running(spool) as landing:
+        assert landed_by(landing, deliveries[0]) is Outcome.STORED
         cable.is_armed = True
-        assert landing.land(deliveries[1]) is Outcome.SPOOLED
+        assert landed_by(landing, deliveries[1]) is Outcome.SPOOLED
         assert not cable.is_armed
         until(lambda: len(shared.deliveries(project)) == 2)  # it was committed all the same
         keeper = Keeper(landing, spool, Accounts(spool), Refusals())
         keeper.start()
         until(lambda: spool.waiting()[0] == 0 and landing.trouble is None)
         keeper.stop()
-        assert landing.land(deliveries[2]) is Outcome.STORED
+        assert landed_by(landing, deliveries[2]) is Outcome.STORED
     monkeypatch.undo()
     config.settings.cache_clear()
     assert [row["delivery_id"] for row in shared.deliveries(project)] == [
@@ -695,8 +695,9 @@ def test_44_a_clock_that_jumps_moves_no_timeout_and_loses_no_delivery(shared: Sh
     long_ago = datetime(2001, 1, 1, tzinfo=UTC)
     project = shared.project()
     delivery = read_delivery(Delivery("keycrm", project, long_ago, (1,), {}, ORDER, "UTC"))
-    with closing(Spool(Path(shared.receiver.logs).with_name("jumped.sqlite"), 2**24)) as spool:
-        assert Landing(spool).land(delivery) is Outcome.STORED
+    path = Path(shared.receiver.logs).with_name("jumped.sqlite")
+    with closing(Spool(path, 2**24)) as spool, running(spool) as landing:
+        assert landed_by(landing, delivery) is Outcome.STORED
     (row,) = shared.deliveries(project)
     assert (row["body"], row["received_at"]) == (ORDER, long_ago)
     assert row["unparsed_reason"].endswith("lies more than a day after the receipt")
