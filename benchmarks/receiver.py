@@ -3,9 +3,11 @@
 All run under the receiver's own gunicorn worker with the same settings, and take the same signed
 KeyCRM bodies over 16 connections; the database keeps fsync on. An endpoint with one insert and one
 commit a request shows what a plain receiver would reach, and a receiver that writes nothing how
-much goes into writing. The files of the database's log are there before the clock runs, as they
-are in a database that has been at work for a while: PostgreSQL writes over old ones then, where a
-new one stops every commit for some 50 ms. Rounds alternate, so that a busy machine is busy for all of them.
+much goes into writing. Rounds alternate, so that a busy machine is busy for all of them.
+
+The files of the database's log are there before the clock runs, as in a database that has been at
+work for a while: PostgreSQL writes over old ones then, where a new one stops every commit for some
+50 ms.
 
 Run it with `make bench`, or with other sizes: python benchmarks/receiver.py --seconds 5 --rounds 5
 """
