@@ -1,0 +1,182 @@
+{{ config(
+    materialized='table',
+    indexes=[
+        {'columns': ['source_system', 'project_id', 'entity_type', 'entity_id', 'visit_number'], 'unique': true},
+    ],
+) }}
+
+with
+
+events as (
+    select * from {{ ref('stg_stage_events') }}
+),
+
+stages as (
+    select * from {{ ref('base_settings__stages') }}
+),
+
+stage_groups as (
+    select * from {{ ref('base_settings__stage_groups') }}
+),
+
+scopes as (
+    select * from {{ ref('int_calendar_scopes') }}
+),
+
+calendar as (
+    select * from {{ ref('int_working_calendar') }}
+),
+
+entries as (
+    select
+        source_system,
+        project_id,
+        entity_type,
+        entity_id,
+        pipeline_id,
+        stage_id,
+        stage_group_id,
+        previous_stage_id,
+        delivery_id,
+        entered_at,
+        case when not {{ is_implausible('entity_created_at') }} then entity_created_at end
+            as entity_created_at,
+        record_origin,
+        row_number() over in_order as place,
+        lead(entered_at) over in_order as left_at
+    from events
+    window in_order as (
+        partition by source_system, project_id, entity_type, entity_id
+        order by
+            entered_at,
+            source_sequence nulls last,
+            ingested_at nulls last,
+            delivery_id nulls last,
+            stage_id
+    )
+),
+
+parts as (
+    select n from ({{ whole_numbers(1) }}) as numbers
+),
+
+-- Time between the creation of an order and the first that was heard of it was spent somewhere: in
+-- the stage that it came from (part 0), where that is known, else in the first one seen.
+visits as (
+    select
+        entries.source_system,
+        entries.project_id,
+        entries.entity_type,
+        entries.entity_id,
+        case
+            when parts.n = 1 then entries.pipeline_id
+        end as pipeline_id,
+        case when parts.n = 1 then entries.stage_id else entries.previous_stage_id end as stage_id,
+        case when parts.n = 1 then entries.stage_group_id end as stage_group_id,
+        entries.delivery_id,
+        entries.record_origin,
+        entries.place,
+        parts.n as part,
+        parts.n = 0 as is_inferred,
+        case
+            when parts.n = 1 and (
+                entries.place > 1
+                or entries.previous_stage_id is not null
+                or entries.entity_created_at is null
+            ) then entries.entered_at
+            else least(entries.entity_created_at, entries.entered_at)
+        end as entered_at,
+        case when parts.n = 1 then entries.left_at else entries.entered_at end as left_at
+    from entries
+    inner join parts
+        on
+            parts.n = 1
+            or (
+                entries.place = 1
+                and entries.previous_stage_id is not null
+                and entries.entity_created_at < entries.entered_at
+            )
+),
+
+seconds as (
+    select
+        visits.*,
+        coalesce(visits.stage_group_id, stages.stage_group_id) as group_id,
+        case
+            when not {{ is_implausible('visits.entered_at') }}
+                then {{ epoch_second('visits.entered_at') }}
+        end as entered_second,
+        case
+            when not {{ is_implausible('visits.left_at') }}
+                then {{ epoch_second('visits.left_at') }}
+        end as left_second
+    from visits
+    left join stages
+        on
+            visits.source_system = stages.source_system
+            and visits.project_id = stages.project_id
+            and visits.stage_id = stages.stage_id
+),
+
+placed as (
+    select
+        seconds.*,
+        coalesce(stage_groups.group_kind, 'open') as group_kind,
+        coalesce(group_scopes.calendar_scope_id, project_scopes.calendar_scope_id)
+            as calendar_scope_id
+    from seconds
+    left join stage_groups
+        on
+            seconds.source_system = stage_groups.source_system
+            and seconds.project_id = stage_groups.project_id
+            and seconds.group_id = stage_groups.group_id
+    left join scopes as group_scopes
+        on
+            seconds.source_system = group_scopes.source_system
+            and seconds.project_id = group_scopes.project_id
+            and seconds.group_id = group_scopes.stage_group_id
+    left join scopes as project_scopes
+        on
+            seconds.source_system = project_scopes.source_system
+            and seconds.project_id = project_scopes.project_id
+            and project_scopes.stage_group_id is null
+),
+
+final as (
+    select
+        placed.source_system,
+        placed.project_id,
+        placed.entity_type,
+        placed.entity_id,
+        placed.place * placed.part as visit_number,
+        placed.pipeline_id,
+        placed.stage_id,
+        placed.group_id as stage_group_id,
+        placed.group_kind,
+        placed.entered_at,
+        placed.left_at,
+        placed.left_at is null as is_current,
+        placed.is_inferred,
+        placed.left_second - placed.entered_second as seconds,
+        case
+            when placed.calendar_scope_id is null
+                then placed.left_second - placed.entered_second
+            else
+                {{ working_position('placed.left_second', 'calendar_at_end') }}
+                - ({{ working_position('placed.entered_second', 'calendar_at_start') }})
+        end as working_seconds,
+        placed.calendar_scope_id,
+        placed.delivery_id,
+        placed.record_origin
+    from placed
+    left join calendar as calendar_at_start
+        on
+            placed.calendar_scope_id = calendar_at_start.calendar_scope_id
+            and {{ day_of_second('placed.entered_second') }} = calendar_at_start.utc_day
+    left join calendar as calendar_at_end
+        on
+            placed.calendar_scope_id = calendar_at_end.calendar_scope_id
+            and {{ day_of_second('placed.left_second') }} = calendar_at_end.utc_day
+)
+
+select * from final
