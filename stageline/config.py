@@ -27,6 +27,7 @@ class Settings(BaseSettings):
         sales_pipeline_cache: Where snapshots of the sales pipeline are kept, ``sales_cache`` in
             ``output`` by default; its variable is ``SALES_PIPELINE_CACHE``, as in spec pulls.
         log_format: ``auto`` (progress on a terminal, else JSON lines), ``json`` or ``console``.
+        changed_by: Who a change of settings is recorded for, instead of the login on this machine.
         secret_key: Key under which secrets are encrypted in the database; several with commas in
             between, of which the first encrypts. `stageline projects new-key` makes one.
         receiver_host, receiver_port: Where the webhook receiver listens.
@@ -58,6 +59,7 @@ class Settings(BaseSettings):
     output: Path = PROJECT_ROOT / "output"
     sales_pipeline_cache: Path | None = Field(default=None, alias="SALES_PIPELINE_CACHE")
     log_format: Literal["auto", "json", "console"] = "auto"
+    changed_by: str | None = None
     secret_key: SecretStr | None = None
     receiver_host: str = "127.0.0.1"
     receiver_port: int = Field(default=8787, ge=1, le=65535)

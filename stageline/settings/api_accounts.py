@@ -10,6 +10,7 @@ from psycopg.rows import class_row
 
 from stageline.database import connect
 from stageline.errors import StagelineError
+from stageline.settings.changes import changing
 from stageline.settings.encryption import decrypt, encrypt
 from stageline.settings.projects import unknown_project
 
@@ -54,7 +55,7 @@ def store(source_system: str, project_id: str, token: str, base_url: str | None 
     if base_url is not None:
         base_url = _require_url(base_url)
     encrypted = encrypt(token)
-    with connect("owner") as session:
+    with changing() as session:
         try:
             ((stored,),) = session.execute(
                 """

@@ -9,6 +9,8 @@ from psycopg.rows import class_row
 
 from stageline.database import connect
 from stageline.errors import StagelineError
+from stageline.settings.changes import changing
+from stageline.settings.names import require_one_line
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ def add(
         require_one_line(name, "The name")
     if timezone is not None:
         _require_zone(timezone)
-    with connect("owner") as session, session.cursor(row_factory=class_row(Project)) as cursor:
+    with changing() as session, session.cursor(row_factory=class_row(Project)) as cursor:
         try:
             cursor.execute(
                 """
@@ -125,16 +127,6 @@ def require_plain_id(project_id: str) -> None:
             f"{project_id!r} cannot be a project's id: it stands in URLs. Take letters, digits,"
             " '_', '-', and '.' after the first, 100 at most."
         )
-
-
-def require_one_line(text: str, what: str) -> None:
-    """Makes sure that a text can be shown in one line, and kept in a database.
-
-    Raises:
-        StagelineError: it cannot; ``what`` begins the sentence.
-    """
-    if not 0 < len(text) <= 200 or not text.isprintable():
-        raise StagelineError(f"{what} has to be one line of 1 to 200 characters that can be seen.")
 
 
 def unknown_project(source_system: str, project_id: str) -> StagelineError:

@@ -12,8 +12,10 @@ from psycopg.rows import class_row
 
 from stageline.database import connect
 from stageline.errors import StagelineError
+from stageline.settings.changes import changing
 from stageline.settings.encryption import decrypt, encrypt
-from stageline.settings.projects import require_one_line, require_plain_id, unknown_project
+from stageline.settings.names import require_one_line
+from stageline.settings.projects import require_plain_id, unknown_project
 
 Sender = Literal["keycrm", "pipedrive", "hubspot", "zapier"]
 SENDERS: tuple[Sender, ...] = get_args(Sender)
@@ -99,7 +101,7 @@ def allow(
         "valid_from": valid_from,
         "valid_to": valid_to,
     }
-    with connect("owner") as session:
+    with changing() as session:
         try:
             ((check_id,),) = session.execute(
                 """
@@ -128,7 +130,7 @@ def revoke(check_id: int, at: datetime | None = None) -> WebhookCheck:
     Raises:
         StagelineError: there is no such check, or it begins only after that.
     """
-    with connect("owner") as session, session.cursor(row_factory=class_row(WebhookCheck)) as cursor:
+    with changing() as session, session.cursor(row_factory=class_row(WebhookCheck)) as cursor:
         try:
             found = cursor.execute(
                 """
