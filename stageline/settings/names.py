@@ -1,4 +1,6 @@
-"""Names that operators give: what can be shown in one line."""
+"""Names that operators give, and ids that they repeat: what can be kept and shown."""
+
+from unicodedata import category
 
 from stageline.errors import StagelineError
 
@@ -11,3 +13,16 @@ def require_one_line(text: str, what: str) -> None:
     """
     if not 0 < len(text) <= 200 or not text.isprintable():
         raise StagelineError(f"{what} has to be one line of 1 to 200 characters that can be seen.")
+
+
+def require_id(text: str, what: str) -> str:
+    """A stage's, pipeline's or group's id as CRMs and files give it: any text without control
+    characters, and without blanks around it, which do not count.
+
+    Raises:
+        StagelineError: it is none; ``what`` begins the sentence.
+    """
+    plain = text.strip()
+    if not 0 < len(plain) <= 500 or any(category(sign) in {"Cc", "Cs"} for sign in plain):
+        raise StagelineError(f"{what} has to be 1 to 500 characters, none of them for control.")
+    return plain
