@@ -1,5 +1,8 @@
-{#- Most stretches of working time that a UTC day can hold: three a weekday, and two local days. -#}
-{% macro working_pieces() -%} {{ return(6) }} {%- endmacro %}
+{#-
+    Most stretches of working time that a UTC day can hold with three windows a weekday: those of two
+    local days, a night that began before them, and one in the hour that a clock shows twice.
+-#}
+{% macro working_pieces() -%} {{ return(8) }} {%- endmacro %}
 
 {% macro working_position(second, calendar) -%}
     {{ calendar }}.seconds_before

@@ -79,18 +79,44 @@ quarters as (
     select n * 900 as second from ({{ whole_numbers(95) }}) as numbers
 ),
 
-changes as (
+quarters_of_change as (
     select
         days_of_change.timezone,
         days_of_change.day,
+        days_of_change.at_start,
+        days_of_change.first_second,
         min(quarters.second) as second
     from days_of_change
     cross join quarters
     where
         days_of_change.at_start != {{ utc_offset(
-            '(days_of_change.first_second + quarters.second)', 'days_of_change.timezone'
+            '(days_of_change.first_second + quarters.second + 899)', 'days_of_change.timezone'
         ) }}
-    group by days_of_change.timezone, days_of_change.day
+    group by
+        days_of_change.timezone,
+        days_of_change.day,
+        days_of_change.at_start,
+        days_of_change.first_second
+),
+
+minutes as (
+    select n * 60 as second from ({{ whole_numbers(14) }}) as numbers
+),
+
+-- Newfoundland, among others, has changed its clocks at one minute past midnight.
+changes as (
+    select
+        quarters_of_change.timezone,
+        quarters_of_change.day,
+        min(quarters_of_change.second + minutes.second) as second
+    from quarters_of_change
+    cross join minutes
+    where
+        quarters_of_change.at_start != {{ utc_offset(
+            '(quarters_of_change.first_second + quarters_of_change.second + minutes.second)',
+            'quarters_of_change.timezone'
+        ) }}
+    group by quarters_of_change.timezone, quarters_of_change.day
 ),
 
 -- Stretches of a UTC day in which the clock on the wall is a fixed time ahead.
@@ -132,7 +158,7 @@ days_and_more as (
 ),
 
 -- What is worked on a local day: by the group's own calendar where one is in force, else by the
--- project's.
+-- project's; where neither is, every second counts, as it does without any calendar.
 local_days as (
     select
         scopes.calendar_scope_id,
@@ -149,7 +175,7 @@ local_days as (
         ) as place
     from scopes
     cross join days_and_more as days
-    inner join calendars
+    left join calendars
         on
             scopes.source_system = calendars.source_system
             and scopes.project_id = calendars.project_id
@@ -183,6 +209,15 @@ worked as (
             local_days.calendar_id = hours_of_weekdays.calendar_id
             and local_days.weekday = hours_of_weekdays.weekday
     where local_days.place = 1
+    union all
+    select
+        calendar_scope_id,
+        timezone,
+        day,
+        cast(day as bigint) * 86400 as opens,
+        cast(day + 1 as bigint) * 86400 as closes
+    from local_days
+    where calendar_id is null
 ),
 
 -- The UTC days that a local day can reach into.
