@@ -1,14 +1,14 @@
 """``stageline settings``: what stages mean, and who changed what."""
 
-from collections.abc import Sequence
-from datetime import UTC, datetime
-from typing import Any
+from datetime import datetime
 
 import click
 
+from stageline.cli import settings_dictionaries, settings_maps
 from stageline.cli.build import require_migrations
 from stageline.cli.instants import instant
-from stageline.cli.tables import Column, show
+from stageline.cli.settings_tables import differing, show_or_say, shown, written
+from stageline.cli.tables import Column
 from stageline.settings import changes
 
 
@@ -18,7 +18,26 @@ def settings() -> None:
 
     Every change is kept with its time and who made it (STAGELINE_CHANGED_BY, or your login); see
     `stageline settings audit`.
+
+    \b
+    Example:
+        stageline settings canonical
+        stageline settings versions create "First map"
+        stageline settings map import 1 map.csv --dry-run
+        stageline settings versions publish 1
+        stageline settings unmapped
     """
+
+
+for _command in (
+    settings_maps.list_canonical,
+    settings_maps.versions,
+    settings_maps.stage_map,
+    settings_maps.unmapped,
+    settings_dictionaries.stages,
+    settings_dictionaries.groups,
+):
+    settings.add_command(_command)
 
 
 @settings.command()
@@ -44,34 +63,14 @@ def audit(table: str | None, since: datetime | None) -> None:
     )
 
 
-def show_or_say(columns: Sequence[Column], rows: Sequence[Sequence[str]], if_none: str) -> None:
-    """Shows a table, or one line where it would be empty."""
-    if rows:
-        show(columns, rows)
-    else:
-        click.echo(if_none)
-
-
-def written(at: datetime | None) -> str:
-    """An instant as the tables show it, in UTC; nothing where there is none."""
-    return "" if at is None else f"{at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
-
-
 def _what_changed(change: changes.Change) -> str:
-    """The row, its key first; of one that was changed only what differs: ``name=old -> new``."""
+    """The row, its key first; of one that was changed the key, and what differs."""
     before, after = change.before or {}, change.after or {}
     row = after or before
-    names = [*change.key, *sorted(row.keys() - set(change.key))]
+    others = sorted(row.keys() - set(change.key))
     if before and after:
-        return ", ".join(
-            f"{name}={_shown(after[name])}"
-            if before[name] == after[name]
-            else f"{name}={_shown(before[name])} -> {_shown(after[name])}"
-            for name in names
-            if name in change.key or before[name] != after[name]
-        )
-    return ", ".join(f"{name}={_shown(row[name])}" for name in names if row[name] is not None)
-
-
-def _shown(value: Any) -> str:
-    return "none" if value is None else str(value)
+        key = ", ".join(f"{name}: {shown(row[name])}" for name in change.key)
+        return f"{key}, {differing(before, after, others)}"
+    return ", ".join(
+        f"{name}: {shown(row[name])}" for name in [*change.key, *others] if row[name] is not None
+    )

@@ -15,12 +15,12 @@ def require_one_line(text: str, what: str) -> None:
         raise StagelineError(f"{what} has to be one line of 1 to 200 characters that can be seen.")
 
 
-def require_id(text: str, what: str) -> str:
-    """A stage's, pipeline's or group's id as CRMs and files give it: any text without control
-    characters, and without blanks around it, which do not count.
+def require_text(text: str, what: str) -> str:
+    """A name or id as CRMs and files give it; blanks around it do not count.
 
     Raises:
-        StagelineError: it is none; ``what`` begins the sentence.
+        StagelineError: it is empty, too long or has control characters; ``what`` begins the
+            sentence.
     """
     plain = text.strip()
     if not 0 < len(plain) <= 500 or any(category(sign) in {"Cc", "Cs"} for sign in plain):
