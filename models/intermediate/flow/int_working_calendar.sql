@@ -75,22 +75,22 @@ days_of_change as (
     where at_start != at_end
 ),
 
-quarters as (
-    select n * 900 as second from ({{ whole_numbers(95) }}) as numbers
+hours as (
+    select n * 3600 as second from ({{ whole_numbers(23) }}) as numbers
 ),
 
-quarters_of_change as (
+hours_of_change as (
     select
         days_of_change.timezone,
         days_of_change.day,
         days_of_change.at_start,
         days_of_change.first_second,
-        min(quarters.second) as second
+        min(hours.second) as second
     from days_of_change
-    cross join quarters
+    cross join hours
     where
         days_of_change.at_start != {{ utc_offset(
-            '(days_of_change.first_second + quarters.second + 899)', 'days_of_change.timezone'
+            '(days_of_change.first_second + hours.second + 3599)', 'days_of_change.timezone'
         ) }}
     group by
         days_of_change.timezone,
@@ -100,23 +100,23 @@ quarters_of_change as (
 ),
 
 minutes as (
-    select n * 60 as second from ({{ whole_numbers(14) }}) as numbers
+    select n * 60 as second from ({{ whole_numbers(59) }}) as numbers
 ),
 
 -- Newfoundland, among others, has changed its clocks at one minute past midnight.
 changes as (
     select
-        quarters_of_change.timezone,
-        quarters_of_change.day,
-        min(quarters_of_change.second + minutes.second) as second
-    from quarters_of_change
+        hours_of_change.timezone,
+        hours_of_change.day,
+        min(hours_of_change.second + minutes.second) as second
+    from hours_of_change
     cross join minutes
     where
-        quarters_of_change.at_start != {{ utc_offset(
-            '(quarters_of_change.first_second + quarters_of_change.second + minutes.second)',
-            'quarters_of_change.timezone'
+        hours_of_change.at_start != {{ utc_offset(
+            '(hours_of_change.first_second + hours_of_change.second + minutes.second)',
+            'hours_of_change.timezone'
         ) }}
-    group by quarters_of_change.timezone, quarters_of_change.day
+    group by hours_of_change.timezone, hours_of_change.day
 ),
 
 -- Stretches of a UTC day in which the clock on the wall is a fixed time ahead.
@@ -220,16 +220,30 @@ worked as (
     where calendar_id is null
 ),
 
+-- How far ahead a zone's clocks ever are.
+leads as (
+    select
+        timezone,
+        min(least(at_start, at_end)) as least_ahead,
+        max(greatest(at_start, at_end)) as most_ahead
+    from offsets
+    group by timezone
+),
+
 -- The UTC days that a local day can reach into.
 reached as (
     {%- for days_on in [-1, 0, 1, 2] %}
     select
-        calendar_scope_id,
-        timezone,
-        day + {{ days_on }} as day,
-        opens - cast(day + {{ days_on }} as bigint) * 86400 as opens,
-        closes - cast(day + {{ days_on }} as bigint) * 86400 as closes
+        worked.calendar_scope_id,
+        worked.timezone,
+        worked.day + {{ days_on }} as day,
+        worked.opens - cast(worked.day + {{ days_on }} as bigint) * 86400 as opens,
+        worked.closes - cast(worked.day + {{ days_on }} as bigint) * 86400 as closes
     from worked
+    inner join leads on worked.timezone = leads.timezone
+    where
+        worked.opens - leads.most_ahead < cast(worked.day + {{ days_on + 1 }} as bigint) * 86400
+        and worked.closes - leads.least_ahead > cast(worked.day + {{ days_on }} as bigint) * 86400
     {%- if not loop.last %}
     union all
     {%- endif %}
