@@ -4,7 +4,7 @@ from datetime import datetime
 
 import click
 
-from stageline.cli import settings_dictionaries, settings_maps
+from stageline.cli import settings_dictionaries, settings_maps, settings_rules
 from stageline.cli.build import require_migrations
 from stageline.cli.instants import instant
 from stageline.cli.settings_tables import differing, show_or_say, shown, written
@@ -36,6 +36,7 @@ for _command in (
     settings_maps.unmapped,
     settings_dictionaries.stages,
     settings_dictionaries.groups,
+    *settings_rules.COMMANDS,
 ):
     settings.add_command(_command)
 
