@@ -217,14 +217,14 @@ def change(
         row = _row(session, map_id, project)
         lock_not_retired(session, row.report_version)
         row = _row(session, map_id, project)
-        following = _plain(
-            replace(row, sub_key=sub_key, effective_from=at, change_note=change_note)
-        )
         if not row.is_in_force(at) or at == row.effective_from:
             raise StagelineError(
                 f"At {_written(at)} {row} does not run on. Take an instant after its beginning and"
                 " before its end."
             )
+        following = _plain(
+            replace(row, sub_key=sub_key, effective_from=at, change_note=change_note)
+        )
         if following.sub_key == row.sub_key:
             raise StagelineError(f"Nothing would change: that is what {row} means already.")
         session.execute(
