@@ -3,6 +3,7 @@
     indexes=[
         {'columns': ['source_system', 'project_id', 'entity_type', 'entity_id', 'visit_number'], 'unique': true},
     ],
+    post_hook='{{ gather_statistics(this) }}',
 ) }}
 
 with
@@ -101,6 +102,7 @@ visits as (
 seconds as (
     select
         visits.*,
+        coalesce(visits.pipeline_id, stages.pipeline_id) as pipeline_of_stage_id,
         coalesce(visits.stage_group_id, stages.stage_group_id) as group_id,
         case
             when not {{ is_implausible('visits.entered_at') }}
@@ -149,7 +151,7 @@ final as (
         placed.entity_type,
         placed.entity_id,
         placed.place * placed.part as visit_number,
-        placed.pipeline_id,
+        placed.pipeline_of_stage_id as pipeline_id,
         placed.stage_id,
         placed.group_id as stage_group_id,
         placed.group_kind,

@@ -1,0 +1,124 @@
+{{ config(post_hook='{{ gather_statistics(this) }}') }}
+
+with
+
+timeline as (
+    select * from {{ ref('deal_stage_timeline') }}
+),
+
+boundaries as (
+    select * from {{ ref('canonical_stage_boundaries') }}
+),
+
+ends as (
+    select
+        major_key,
+        entry_sub_key as sub_key,
+        true as is_entry
+    from boundaries
+    union all
+    select
+        major_key,
+        exit_sub_key as sub_key,
+        false as is_entry
+    from boundaries
+),
+
+visits as (
+    select
+        timeline.*,
+        lag(sub_key) over (
+            partition by report_version, source_system, project_id, entity_type, entity_id
+            order by visit_number
+        ) as previous_sub_key
+    from timeline
+),
+
+visits_of_ends as (
+    select
+        visits.report_version,
+        visits.source_system,
+        visits.project_id,
+        visits.entity_type,
+        visits.entity_id,
+        ends.major_key,
+        visits.age_seconds,
+        visits.age_working_seconds,
+        ends.is_entry,
+        coalesce(visits.previous_sub_key, '') != visits.sub_key as is_arrival,
+        visits.entered_at,
+        min(case when ends.is_entry then visits.entered_at end) over (
+            partition by
+                visits.report_version,
+                visits.source_system,
+                visits.project_id,
+                visits.entity_type,
+                visits.entity_id,
+                ends.major_key
+        ) as entry_at
+    from visits
+    inner join ends on visits.sub_key = ends.sub_key
+),
+
+-- Age never falls from visit to visit: that of the first one is the least.
+spans as (
+    select
+        report_version,
+        source_system,
+        project_id,
+        entity_type,
+        entity_id,
+        major_key,
+        min(entry_at) as entry_at,
+        min(entered_at) filter (where not is_entry and entered_at >= entry_at) as exit_at,
+        count(*) filter (where is_entry and is_arrival) as entry_count,
+        min(age_seconds) filter (where is_entry and entered_at = entry_at) as entry_age,
+        min(age_working_seconds) filter (where is_entry and entered_at = entry_at)
+            as working_entry_age,
+        min(age_seconds) filter (where not is_entry and entered_at >= entry_at) as exit_age,
+        min(age_working_seconds) filter (where not is_entry and entered_at >= entry_at)
+            as working_exit_age
+    from visits_of_ends
+    where entry_at is not null
+    group by
+        report_version,
+        source_system,
+        project_id,
+        entity_type,
+        entity_id,
+        major_key
+),
+
+judged as (
+    select
+        spans.*,
+        case
+            when {{ is_implausible('entry_at') }} or {{ is_implausible('exit_at') }}
+                then 'impossible duration'
+            when exit_at is null then 'open'
+        end as excluded_reason
+    from spans
+),
+
+final as (
+    select
+        report_version,
+        source_system,
+        project_id,
+        entity_type,
+        entity_id,
+        major_key,
+        excluded_reason,
+        entry_count,
+        entry_age as age_at_entry_seconds,
+        working_entry_age as age_at_entry_working_seconds,
+        case when excluded_reason is null then exit_age - entry_age end as duration_seconds,
+        case when excluded_reason is null then working_exit_age - working_entry_age end
+            as duration_working_seconds,
+        entry_at,
+        exit_at,
+        {{ built_at() }} as updated_at
+    from judged
+)
+
+select * from final
