@@ -38,7 +38,7 @@ from stageline.settings.sla_rules import (
     SlaLimit,
     WaitingStage,
 )
-from stageline.settings.stage_groups import GROUPS, STAGES, meant_group
+from stageline.settings.stage_groups import GROUPS, STAGES, is_final, meant_group
 from stageline.settings.urgent_rules import MATCH_TYPES, URGENT_RULES, UrgentRule
 from stageline.settings.working_hours import (
     CALENDARS,
@@ -175,6 +175,11 @@ def sla() -> None:
     """Say how long an order may stay in a group of stages.
 
     A visit is judged by the limit that was in force when it began.
+
+    \b
+    Example:
+        stageline settings sla set keycrm shop-1 production 24:00
+        stageline settings sla list keycrm shop-1
     """
 
 
@@ -204,12 +209,10 @@ def set_limit(
     seconds = read_duration(limit, "The limit")
     require_migrations()
     with changing_project(project) as session:
-        row = SlaLimit(
-            group_id=_group_of(session, project, group),
-            is_urgent=urgent,
-            limit_seconds=seconds,
-            note=note,
-        )
+        group_id = _group_of(session, project, group)
+        if is_final(session, project, group_id):
+            click.echo(f"note: orders are finished in {group}: no clock runs there.", err=True)
+        row = SlaLimit(group_id=group_id, is_urgent=urgent, limit_seconds=seconds, note=note)
         now = LIMITS.set_from(session, project, row, starts)
     grid = "urgent orders" if urgent else "orders"
     click.echo(
@@ -282,7 +285,7 @@ def near(project: ProjectKey, percent: str | None, starts: datetime | None) -> N
         rows = listed(THRESHOLDS, project)
         show_or_say(
             [Column("near from %", is_number=True), Column("from"), Column("to")],
-            [(f"{row.near_pct:f}", *_times(row)) for row in rows],
+            [(f"{row.near_pct.normalize():f}", *_times(row)) for row in rows],
             f"{project} has no near threshold of its own: it is 80 %.",
         )
         return
@@ -294,7 +297,9 @@ def near(project: ProjectKey, percent: str | None, starts: datetime | None) -> N
         raise StagelineError(f"{percent!r} is no number. Write percent, as 80.")
     with changing_project(project) as session:
         now = THRESHOLDS.set_from(session, project, NearThreshold(near_pct=share), starts)
-    click.echo(f"Visits of {project} are near from {now.near_pct:f} % of a limit{_when(now)}.")
+    click.echo(
+        f"Visits of {project} are near from {now.near_pct.normalize():f} % of a limit{_when(now)}."
+    )
 
 
 # Waiting
@@ -302,7 +307,12 @@ def near(project: ProjectKey, percent: str | None, starts: datetime | None) -> N
 
 @click.group()
 def waiting() -> None:
-    """Say in which statuses the clock of the SLA pauses."""
+    """Say in which statuses the clock of the SLA pauses.
+
+    \b
+    Example:
+        stageline settings waiting add keycrm shop-1 15 --for payment
+    """
 
 
 @waiting.command("add")
@@ -365,6 +375,11 @@ def hours() -> None:
     """Say when is worked, in a project or in a group of stages.
 
     Without any, every hour counts. A group without hours of its own has those of the project.
+
+    \b
+    Example:
+        stageline settings hours set keycrm shop-1 mon-fri-9-18
+        stageline settings hours set keycrm shop-1 24/7 --group production
     """
 
 
@@ -445,7 +460,13 @@ def list_hours(project: ProjectKey, at: datetime | None, is_all: bool) -> None:
 
 @click.group()
 def days() -> None:
-    """Say which days are off, or worked though their weekday is off."""
+    """Say which days are off, or worked though their weekday is off.
+
+    \b
+    Example:
+        stageline settings days off keycrm shop-1 2027-01-01 --name "New Year"
+        stageline settings days on keycrm shop-1 2027-01-09 --as mon
+    """
 
 
 @days.command()
@@ -558,7 +579,12 @@ def list_days(project: ProjectKey) -> None:
 
 @click.group()
 def cycles() -> None:
-    """Say which cycles are measured: from entering one group or status to entering another."""
+    """Say which cycles are measured: from entering one group or status to entering another.
+
+    \b
+    Example:
+        stageline settings cycles set keycrm shop-1 "full cycle" group:new group:done
+    """
 
 
 @cycles.command("set")
@@ -651,7 +677,12 @@ def list_cycles(project: ProjectKey, at: datetime | None, is_all: bool) -> None:
 
 @click.group()
 def urgent() -> None:
-    """Say which items make an order urgent."""
+    """Say which items make an order urgent.
+
+    \b
+    Example:
+        stageline settings urgent add keycrm shop-1 offer_id 16
+    """
 
 
 @urgent.command("add")
@@ -718,7 +749,12 @@ def list_urgent(project: ProjectKey, at: datetime | None, is_all: bool) -> None:
 
 @click.group()
 def orders() -> None:
-    """Judge single orders otherwise than the rules do; no webhook or rule changes that."""
+    """Judge single orders otherwise than the rules do; no webhook or rule changes that.
+
+    \b
+    Example:
+        stageline settings orders set keycrm shop-1 4021 --urgent --note "promised by phone"
+    """
 
 
 @orders.command("set")
@@ -811,7 +847,12 @@ def list_orders(project: ProjectKey, at: datetime | None, is_all: bool) -> None:
 
 @click.group()
 def metrics() -> None:
-    """Define metrics of your own: from entering one stage or sub-stage to entering another."""
+    """Define metrics of your own: from entering one stage or sub-stage to entering another.
+
+    \b
+    Example:
+        stageline settings metrics set pipedrive main "Won" --start stage:3 --end stage:7
+    """
 
 
 @metrics.command("set")

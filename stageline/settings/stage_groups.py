@@ -47,9 +47,14 @@ def meant_group(session: Session, project: ProjectKey, text: str) -> tuple[str, 
     if len(found) > 1:
         ids = ", ".join(group.group_id for group in found)
         raise StagelineError(f"{project} has several groups called {text}: give the id, of {ids}.")
-    if found and found[0].kind != "open":
-        return found[0].group_id, f"{text} is {found[0].kind}: no clock runs there."
-    if found or not groups:
-        return (found[0].group_id if found else text), None
+    if found:
+        return found[0].group_id, None
     names = ", ".join(f"{group.group_id} ({group.name})" for group in groups)
-    return text, f"{project} has no group {text} yet. It has {names}."
+    return text, f"{project} has no group {text} yet. It has {names}." if groups else None
+
+
+def is_final(session: Session, project: ProjectKey, group_id: str) -> bool:
+    """Whether no clock runs in a group, as far as the dictionary says."""
+    return any(
+        group.kind != "open" for group in GROUPS.rows(session, project, {"group_id": group_id})
+    )
