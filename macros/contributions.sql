@@ -25,10 +25,10 @@
 {% macro measure_expression(measure) -%}
     {%- set decimals = measure.get('decimals', 0 if 'quantile' in measure else 2) -%}
     {%- if 'quantile' in measure -%}
-        round(cast(
+        round(round(cast(
             percentile_cont({{ measure.quantile }}) within group (order by {{ measure['values'] }})
             as {{ type_number() }}
-        ), {{ decimals }})
+        ), {{ decimals + 4 }}), {{ decimals }})
     {%- elif 'denominator' in measure -%}
         round(
             cast({{ measure.scale }} * sum({{ measure.numerator }}) as {{ type_number() }})

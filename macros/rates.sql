@@ -11,9 +11,10 @@
 {%- endmacro %}
 
 {% macro percentile_seconds(share, column) -%}
-    cast(round(cast(
+    {#- Engines interpolate in floating point: a half would be rounded down as often as up. -#}
+    cast(round(round(cast(
         percentile_cont({{ share }}) within group (order by {{ column }}) as {{ type_number() }}
-    ), 0) as bigint)
+    ), 4), 0) as bigint)
 {%- endmacro %}
 
 {% macro mean_seconds(column) -%}

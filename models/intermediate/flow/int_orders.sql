@@ -1,0 +1,9 @@
+{{ config(
+    materialized='table',
+    indexes=[{'columns': ['source_system', 'project_id', 'order_id'], 'unique': true}],
+    post_hook='{{ gather_statistics(this) }}',
+) }}
+
+{{ orders(
+    ref('int_order_visits'), ref('int_order_group_visits'), ref('int_order_cycles')
+) }}

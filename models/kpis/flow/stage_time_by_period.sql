@@ -1,0 +1,105 @@
+with
+
+visits as (
+    select * from {{ ref('int_order_group_visits') }}
+    where left_at <= {{ as_of() }}
+),
+
+projects as (
+    select * from {{ ref('stg_projects') }}
+),
+
+{%- set period_types = ['day', 'week', 'month'] %}
+
+period_types as (
+    {%- for period_type in period_types %}
+    select cast('{{ period_type }}' as {{ type_label() }}) as period_type
+    {%- if not loop.last %}
+    union all
+    {%- endif %}
+    {%- endfor %}
+),
+
+placed as (
+    select
+        visits.*,
+        period_types.period_type,
+        {{ local_period(
+            'period_types.period_type', 'visits.left_at', "coalesce(projects.timezone, 'UTC')"
+        ) }} as period_start
+    from visits
+    cross join period_types
+    left join projects
+        on
+            visits.source_system = projects.source_system
+            and visits.project_id = projects.project_id
+),
+
+summed as (
+    select
+        source_system,
+        project_id,
+        period_type,
+        period_start,
+        stage_group_id,
+        max(group_name) as group_name,
+        is_urgent,
+        count(distinct order_id) as orders,
+        count(*) as visits,
+        sum({{ flag('seconds is null') }}) as impossible_durations,
+        count(sla_state) as judged_visits,
+        count(*) - count(sla_state) as unjudged_visits,
+        sum({{ flag("sla_state = 'ok'") }}) as ok_visits,
+        sum({{ flag("sla_state = 'near'") }}) as near_visits,
+        sum({{ flag("sla_state = 'over'") }}) as over_visits,
+        {%- for form in ['', 'working_'] %}
+        cast(sum({{ form }}seconds) as bigint) as total_{{ form }}seconds,
+        {{ mean_seconds(form ~ 'seconds') }} as avg_{{ form }}seconds,
+        {{ percentile_seconds(0.5, form ~ 'seconds') }} as p50_{{ form }}seconds,
+        {{ percentile_seconds(0.85, form ~ 'seconds') }} as p85_{{ form }}seconds,
+        {{ percentile_seconds(0.95, form ~ 'seconds') }} as p95_{{ form }}seconds,
+        {%- endfor %}
+        cast(sum(paused_seconds) as bigint) as total_paused_seconds
+    from placed
+    group by
+        source_system,
+        project_id,
+        period_type,
+        period_start,
+        stage_group_id,
+        is_urgent
+),
+
+final as (
+    select
+        source_system,
+        project_id,
+        period_type,
+        period_start,
+        coalesce(stage_group_id, 'unassigned') as stage_group_id,
+        group_name,
+        is_urgent,
+        orders,
+        visits,
+        impossible_durations,
+        judged_visits,
+        unjudged_visits,
+        ok_visits,
+        near_visits,
+        over_visits,
+        {%- for form in ['', 'working_'] %}
+        total_{{ form }}seconds,
+        avg_{{ form }}seconds,
+        p50_{{ form }}seconds,
+        p85_{{ form }}seconds,
+        p95_{{ form }}seconds,
+        {%- endfor %}
+        total_paused_seconds,
+        {{ pct('ok_visits', 'judged_visits') }} as ok_pct,
+        {{ pct('near_visits', 'judged_visits') }} as near_pct,
+        {{ pct('over_visits', 'judged_visits') }} as over_pct,
+        {{ built_at() }} as updated_at
+    from summed
+)
+
+select * from final
