@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime
-from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -37,6 +36,8 @@ from stageline.settings.sla_rules import (
     NearThreshold,
     SlaLimit,
     WaitingStage,
+    read_share,
+    written_share,
 )
 from stageline.settings.stage_groups import GROUPS, STAGES, is_final, meant_group
 from stageline.settings.urgent_rules import MATCH_TYPES, URGENT_RULES, UrgentRule
@@ -285,20 +286,15 @@ def near(project: ProjectKey, percent: str | None, starts: datetime | None) -> N
         rows = listed(THRESHOLDS, project)
         show_or_say(
             [Column("near from %", is_number=True), Column("from"), Column("to")],
-            [(f"{row.near_pct.normalize():f}", *_times(row)) for row in rows],
+            [(written_share(row.near_pct), *_times(row)) for row in rows],
             f"{project} has no near threshold of its own: it is 80 %.",
         )
         return
-    try:
-        share = Decimal(percent)
-    except InvalidOperation:
-        share = Decimal("NaN")
-    if not share.is_finite():
-        raise StagelineError(f"{percent!r} is no number. Write percent, as 80.")
+    row = NearThreshold(near_pct=read_share(percent))
     with changing_project(project) as session:
-        now = THRESHOLDS.set_from(session, project, NearThreshold(near_pct=share), starts)
+        now = THRESHOLDS.set_from(session, project, row, starts)
     click.echo(
-        f"Visits of {project} are near from {now.near_pct.normalize():f} % of a limit{_when(now)}."
+        f"Visits of {project} are near from {written_share(now.near_pct)} % of a limit{_when(now)}."
     )
 
 

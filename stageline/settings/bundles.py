@@ -7,7 +7,6 @@ rows that it leaves out are removed. A section that the file does not have is le
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
-from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +27,11 @@ from stageline.settings.rule_tables import (
     ProjectKey,
     Session,
     SettingTable,
-    locked,
+    lock,
     written_moment,
+    zone,
 )
-from stageline.settings.sla_rules import LIMITS, THRESHOLDS, WAITING
+from stageline.settings.sla_rules import LIMITS, THRESHOLDS, WAITING, read_share, written_share
 from stageline.settings.stage_groups import GROUPS, STAGES
 from stageline.settings.urgent_rules import URGENT_RULES
 from stageline.settings.working_hours import CALENDARS, DAYS, read_day
@@ -90,7 +90,7 @@ def export(only: ProjectKey | None = None) -> str:
     with connect("owner") as session:
         session.execute("set transaction isolation level repeatable read")
         if only is not None:
-            locked(session, only)
+            zone(session, only)
         for key in keys if only is None else [only]:
             sections = {
                 section.name: [_entry(section, row) for row in section.table.rows(session, key)]
@@ -117,8 +117,8 @@ def import_file(
     document = _read(path)
     found: list[Change] = []
     with changing(changed_by) as session:
-        for key in document:
-            locked(session, key)
+        for key in sorted(document):  # in one order, so that two imports cannot wait for each other
+            lock(session, key)
         for key, sections in document.items():
             for section, lines in sections:
                 found += _make_equal(session, key, section, lines)
@@ -278,13 +278,6 @@ def _point(name: str) -> Field:
     )
 
 
-def _share(line: FileRow, cell: str) -> dict[str, Decimal]:
-    try:
-        return {"near_pct": Decimal(line.needed(cell))}
-    except InvalidOperation:
-        raise line.error(f"{cell} {line.cells[cell]!r} is no number.") from None
-
-
 def _day(line: FileRow, cell: str) -> date:
     return read_day(line.needed(cell))
 
@@ -336,7 +329,12 @@ SECTIONS = (
         "near",
         THRESHOLDS,
         (
-            Field("percent", lambda row: f"{row.near_pct.normalize():f}", _share, is_needed=True),
+            Field(
+                "percent",
+                lambda row: written_share(row.near_pct),
+                lambda line, cell: {"near_pct": read_share(line.needed(cell))},
+                is_needed=True,
+            ),
             *_VALIDITY,
         ),
     ),

@@ -89,13 +89,13 @@ class SettingTable(Generic[Row]):
         self, session: Session, project: ProjectKey, only: Mapping[str, Any] | None = None
     ) -> list[Row]:
         """The rows of a project, in the order of their keys; ``only`` those with these values."""
+        values = {**project._asdict(), **(only or {})}
         query = sql.SQL("select {} from {} where {} order by {}").format(
             sql.SQL(", ").join(self._selected()),
             self._table,
-            self._is({**project._asdict(), **(only or {})}),
+            self._is(values),
             sql.SQL(", ").join(map(sql.Identifier, self.order)),
         )
-        values = {**project._asdict(), **(only or {})}
         with session.cursor(row_factory=dict_row) as cursor:
             return [self.from_columns(record) for record in cursor.execute(query, values)]
 
@@ -113,7 +113,7 @@ class SettingTable(Generic[Row]):
             sql.SQL(", ").join(map(sql.Placeholder, columns)),
             sql.SQL(", ").join(self._selected()),
         )
-        return self._written(session, query, columns, row)
+        return self._run(session, query, columns, row)
 
     def update(self, session: Session, project: ProjectKey, row: Row) -> Row:
         """Writes the values of a row that is there; gives it as it is now.
@@ -133,7 +133,7 @@ class SettingTable(Generic[Row]):
             self._is(which),
             sql.SQL(", ").join(self._selected()),
         )
-        return self._written(session, query, {**columns, **which}, row)
+        return self._run(session, query, {**columns, **which}, row)
 
     def delete(self, session: Session, project: ProjectKey, row: Row) -> None:
         """Removes a row; the audit log keeps it."""
@@ -175,19 +175,22 @@ class SettingTable(Generic[Row]):
             for name in values
         )
 
-    def _written(
+    def _run(
         self, session: Session, query: sql.Composed, values: Mapping[str, Any], row: Row
     ) -> Row:
         try:
             with session.cursor(row_factory=dict_row) as cursor:
                 (record,) = cursor.execute(query, values)
                 return self.from_columns(record)
-        except psycopg.errors.IntegrityError as error:
-            constraint = str(error.diag.constraint_name)
+        except (psycopg.IntegrityError, psycopg.DataError) as error:
             columns = self.to_columns(row)
             key = " ".join(str(columns[name]) for name in self.key if columns[name] is not None)
             what = f"{self.called} {key}".rstrip()
-            raise StagelineError(_REFUSED[constraint].format(what=what)) from None
+            said = _REFUSED.get(error.diag.constraint_name or "")
+            if said is None:
+                reason = str(error).splitlines()[0]
+                raise StagelineError(f"{what} does not fit into the database: {reason}.") from None
+            raise StagelineError(said.format(what=what)) from None
 
 
 class DatedTable(SettingTable[Dated]):
@@ -218,7 +221,7 @@ class DatedTable(SettingTable[Dated]):
         What counted until then ends there; what begins at the very instant is replaced.
 
         Args:
-            session: Within which the project is `locked`.
+            session: Within which the project is locked (`changing_project`).
             project: Whose row it is.
             row: What is to count; its own times are not looked at.
             starts: From when; where None, from the beginning if there is none yet, else from now.
@@ -246,7 +249,7 @@ class DatedTable(SettingTable[Dated]):
         wanted = replace(row, effective_from=starts, effective_to=before.effective_to)
         if before.effective_from == starts:
             return self.update(session, project, replace(wanted, row_id=before.row_id))
-        self.update(session, project, replace(before, effective_to=starts))
+        self._close(session, project, before, starts)
         return self.insert(session, project, wanted)
 
     def end(
@@ -263,13 +266,13 @@ class DatedTable(SettingTable[Dated]):
         if row is None:
             raise StagelineError(
                 f"{project} has no such {self.called} at {written_moment(at)}."
-                " The list that --all shows has all, with their times."
+                " The list with --all shows all, with their times."
             )
-        ended = replace(row, effective_to=at)
         if row.effective_from == at:
             self.delete(session, project, row)
-            return ended
-        return self.update(session, project, ended)
+        else:
+            self._close(session, project, row, at)
+        return replace(row, effective_to=at)
 
     def now(self, session: Session, project: ProjectKey) -> date:
         """The instant, to the second, or the project's day, in which the table counts."""
@@ -279,7 +282,7 @@ class DatedTable(SettingTable[Dated]):
         """An instant as the table counts: itself, or the day that it is in the project."""
         if isinstance(self.first, datetime):
             return instant
-        return instant.astimezone(ZoneInfo(locked(session, project))).date()
+        return instant.astimezone(ZoneInfo(zone(session, project))).date()
 
     def same(self, row: Dated, other: Dated) -> bool:
         """Whether two rows say the same, whenever they count."""
@@ -290,8 +293,14 @@ class DatedTable(SettingTable[Dated]):
             row_id=other.row_id,
         )
 
-    def from_columns(self, record: Mapping[str, Any]) -> Dated:
-        return self.row_type(**record)
+    def _close(self, session: Session, project: ProjectKey, row: Dated, at: date) -> None:
+        which = {**project._asdict(), **self._identity(row)}
+        session.execute(
+            sql.SQL("update {} set effective_to = %(at)s where {}").format(
+                self._table, self._is(which)
+            ),
+            {**which, "at": at},
+        )
 
     def _selected(self) -> list[sql.Composable]:
         number = sql.SQL("{} as row_id").format(sql.Identifier(self._id))
@@ -315,20 +324,33 @@ def in_force(rows: Sequence[Dated], at: date) -> Dated | None:
     return found[0] if found else None
 
 
-def locked(session: Session, project: ProjectKey) -> str:
-    """Keeps others from changing a project's settings until the transaction ends; gives its zone.
+def zone(session: Session, project: ProjectKey) -> str:
+    """The time zone of a project.
 
     Raises:
         StagelineError: there is no such project.
     """
     found = session.execute(
-        "select timezone from settings.projects where source_system = %s and project_id = %s"
-        " for no key update",
+        "select timezone from settings.projects where source_system = %s and project_id = %s",
         project,
     ).fetchone()
     if found is None:
         raise unknown_project(*project)
     return str(found[0])
+
+
+def lock(session: Session, project: ProjectKey) -> None:
+    """Keeps others from changing a project's settings until the transaction ends.
+
+    Raises:
+        StagelineError: there is no such project.
+    """
+    zone(session, project)
+    session.execute(
+        "select 1 from settings.projects where source_system = %s and project_id = %s"
+        " for no key update",
+        project,
+    )
 
 
 @contextmanager
@@ -339,21 +361,19 @@ def changing_project(project: ProjectKey, changed_by: str | None = None) -> Iter
         StagelineError: there is no such project.
     """
     with changing(changed_by) as session:
-        locked(session, project)
+        lock(session, project)
         yield session
 
 
-def listed(
-    table: SettingTable[Row], project: ProjectKey, only: Mapping[str, Any] | None = None
-) -> list[Row]:
+def listed(table: SettingTable[Row], project: ProjectKey) -> list[Row]:
     """All rows of a project.
 
     Raises:
         StagelineError: there is no such project.
     """
     with connect("owner") as session:
-        locked(session, project)
-        return table.rows(session, project, only)
+        zone(session, project)
+        return table.rows(session, project)
 
 
 def listed_at(
@@ -365,7 +385,7 @@ def listed_at(
         StagelineError: there is no such project.
     """
     with connect("owner") as session:
-        locked(session, project)
+        zone(session, project)
         when = table.now(session, project) if at is None else table.moment(session, project, at)
         return [row for row in table.rows(session, project) if in_force([row], when)]
 

@@ -1,7 +1,7 @@
 """How long an order may stay in a group of stages, when that is near, and when its clock waits."""
 
 from dataclasses import dataclass
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 
 from stageline.errors import StagelineError
 from stageline.settings.names import require_one_line, require_text
@@ -30,11 +30,31 @@ class NearThreshold(DatedSetting):
     near_pct: Decimal
 
     def require_valid(self) -> None:
-        if not (0 < self.near_pct <= 100 and self.near_pct == round(self.near_pct, 2)):
-            raise StagelineError(
-                f"{self.near_pct} is no share of a limit. Write percent, as 80, above 0 and up to"
-                " 100, with two decimals at most."
-            )
+        read_share(str(self.near_pct))
+
+
+def read_share(text: str) -> Decimal:
+    """The percent that a text means.
+
+    Raises:
+        StagelineError: it is no share of a limit.
+    """
+    try:
+        share = Decimal(text)
+        is_share = share.is_finite() and 0 < share <= 100 and share == round(share, 2)
+    except InvalidOperation:
+        is_share = False
+    if not is_share:
+        raise StagelineError(
+            f"{text!r} is no share of a limit. Write percent, as 80: above 0, up to 100, with two"
+            " decimals at most."
+        )
+    return share
+
+
+def written_share(share: Decimal) -> str:
+    """Percent in the form that `read_share` reads."""
+    return f"{share.normalize():f}"
 
 
 @dataclass(frozen=True, kw_only=True)

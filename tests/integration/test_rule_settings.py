@@ -1,6 +1,8 @@
 """``stageline settings``: limits, hours, days, cycles, urgency, overrides, metrics, and files."""
 
 import random
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -10,18 +12,31 @@ from click.testing import CliRunner, Result
 
 from stageline import config
 from stageline.cli import main, settings_rules
-from stageline.database import Connection, connect
+from stageline.database import connect
 from stageline.settings import projects
 from stageline.settings.rule_tables import ProjectKey, changing_project, in_force, listed
 from stageline.settings.sla_rules import LIMITS, SlaLimit
+from tests.conftest import TEMPLATE, TestServer, _clone
 
 SHOP = ("keycrm", "shop-1")
 
 pytestmark = pytest.mark.usefixtures("shops")
 
 
+@pytest.fixture(scope="module")
+def shared_database(server: TestServer, short_folder: Path) -> Iterator[None]:
+    """One database for all tests of this module."""
+    folder = short_folder / "rule_settings"
+    folder.mkdir()
+    with pytest.MonkeyPatch.context() as patch, _clone(server, TEMPLATE, folder, patch):
+        yield
+
+
 @pytest.fixture
-def shops(database: Connection) -> None:  # noqa: ARG001 - the configured one
+def shops(shared_database: None) -> None:  # noqa: ARG001 - the configured one
+    config.settings.cache_clear()
+    with connect("owner") as session:
+        session.execute("truncate settings.projects, settings.audit_log cascade")
     projects.add(*SHOP, timezone="Europe/Kyiv")
     projects.add("keycrm", "shop-2", timezone="America/Los_Angeles")
     projects.add("pipedrive", "main")
@@ -179,6 +194,23 @@ def test_overlaps_that_come_past_the_service_are_refused_in_one_line(tmp_path: P
     assert "line 6: SLA limit 3" in said
     assert "would count twice at once" in said
     assert limits() == []
+
+
+def test_those_who_change_a_project_at_once_wait_for_each_other() -> None:
+    project = ProjectKey(*SHOP)
+    instants = [datetime(2027, 1, day, tzinfo=UTC) for day in range(1, 5)]
+
+    def set_limit(at: datetime) -> None:
+        with changing_project(project) as session:
+            row = SlaLimit(group_id="3", limit_seconds=at.day * 3600)
+            LIMITS.set_from(session, project, row, at)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(set_limit, instants))
+    kept = listed(LIMITS, project)
+    assert [row.effective_from for row in kept] == instants
+    assert [row.effective_to for row in kept] == [*instants[1:], None]
+    assert [row.limit_seconds // 3600 for row in kept] == [1, 2, 3, 4]
 
 
 # Working hours and days
@@ -351,9 +383,9 @@ REFUSED: list[tuple[list[str], str]] = [
     (["sla", "set", *SHOP, "3", "8:00", "--note", "\x1b[2J"], "The note has to be one line"),
     (["sla", "set", *SHOP, "3", "8:00", "--from", "soon"], "--from 'soon' is no instant"),
     (["sla", "end", *SHOP, "3"], "has no such SLA limit at "),
-    (["sla", "near", *SHOP, "much"], "'much' is no number"),
-    (["sla", "near", *SHOP, "nan"], "'nan' is no number"),
-    (["sla", "near", *SHOP, "0"], "0 is no share of a limit"),
+    (["sla", "near", *SHOP, "much"], "'much' is no share of a limit"),
+    (["sla", "near", *SHOP, "nan"], "'nan' is no share of a limit"),
+    (["sla", "near", *SHOP, "0"], "'0' is no share of a limit"),
     (["sla", "near", *SHOP, "100.5"], "no share of a limit"),
     (["sla", "near", *SHOP, "80.555"], "two decimals"),
     (["waiting", "add", *SHOP, ""], "The status"),
@@ -382,6 +414,10 @@ REFUSED: list[tuple[list[str], str]] = [
     (
         ["metrics", "set", *SHOP, "x", *ENDS, "--green", "2:00", "--red", "1:00"],
         "red limit of metric x is below the green one",
+    ),
+    (
+        ["metrics", "set", *SHOP, "x", *ENDS, "--position", "3000000000"],
+        "metric x does not fit into the database: integer out of range",
     ),
     (["defaults", "pipedrive", "main"], "pipedrive main is none of its projects"),
     (["export", "--project", "shop-1"], "Write keycrm/shop-1"),
@@ -539,8 +575,9 @@ WRONG_ENTRIES = [
     ("sla: [{group: 3, limit: 24:00}, {group: 3, limit: 8:00}]", "says again what line 4 says"),
     ("sla: [{group: [3], limit: 24:00}]", "group has one value"),
     ("sla: [{group: 3, group: 4, limit: 24:00}]", "group stands there twice"),
-    ("near: [{percent: much}]", "percent 'much' is no number"),
-    ("near: [{percent: 101}]", "101 is no share of a limit"),
+    ("near: [{percent: much}]", "'much' is no share"),
+    ("near: [{percent: 101}]", "'101' is no share of a limit"),
+    ("near: [{percent: nan}]", "'nan' is no share of a limit"),
     ("hours: [{week: mon-sun off}]", "All days are off"),
     ("hours: [{week: 24/7, from: monday}]", "'monday' is no day"),
     ("days: [{day: 2026-01-01, as: x}]", "'x' is no day of the week"),
@@ -549,6 +586,10 @@ WRONG_ENTRIES = [
     ("urgent: [{item: name, value: x, name: y}]", "'name' is nothing to know an item by"),
     ("orders: [{order: 1}]", "Nothing is said of order 1"),
     ("metrics: [{title: x, start: stage:1, end: sub:X}]", "no sub-stage 'X'"),
+    (
+        'metrics: [{title: x, start: stage:1, end: stage:2, comment: "\\0"}]',
+        "metric x does not fit into the database",
+    ),
     ("groups: [{group: 1, name: x, kind: shut}]", "'shut' is no kind of group"),
     ("groups: [{group: 1, name: x, position: first}]", "no whole number"),
     ("stages: [{stage: 1}]", "name is empty"),
