@@ -33,7 +33,8 @@ entries as (
 
 -- The same entry may be told of several times. What a webhook said at the time counts before what
 -- the CRM says of its past, and that before a file; what is missing there is taken from the others.
--- So the CRM's history, which comes later, adds to a row and changes nothing of it.
+-- So the CRM's history, which comes later, adds to a row and changes nothing of it. The keys stand
+-- in the order in which visits are made of the entries: these need not be sorted again.
 ranked_entries as (
     select
         source_system,
@@ -51,7 +52,7 @@ ranked_entries as (
         min(ingested_at) over same_entry as ingested_at,
         record_origin,
         row_number() over (
-            partition by source_system, project_id, entity_type, entity_id, stage_id, entered_at
+            partition by source_system, project_id, entity_type, entity_id, entered_at, stage_id
             order by
                 case
                     when delivery_id is not null then 1 when ingested_at is not null then 2 else 3
@@ -62,7 +63,7 @@ ranked_entries as (
         ) as place
     from entries
     window same_entry as (
-        partition by source_system, project_id, entity_type, entity_id, stage_id, entered_at
+        partition by source_system, project_id, entity_type, entity_id, entered_at, stage_id
     )
 ),
 

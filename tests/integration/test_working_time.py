@@ -2,7 +2,6 @@
 
 import itertools
 import random
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -13,9 +12,9 @@ import pytest
 
 from jobs.build import build
 from stageline import config
-from stageline.config import PROJECT_ROOT
 from stageline.database import connect
 from tests.conftest import TEMPLATE, TestServer, _clone
+from tests.flow_database import CALENDAR_MODELS, dbt_project, store_schedule
 from tests.working_time_oracle import Calendar, Schedule, Walk, Window, changes_of_the_clock
 
 DAY = 86400
@@ -45,28 +44,6 @@ def groups(zone: str) -> list[str | None]:
     return [None, "workshop"] if zone in WITH_A_GROUP else [None]
 
 
-PROJECT = """\
-name: calendar
-version: "1.0"
-config-version: 2
-profile: stageline
-models:
-  +schema: intermediate
-  +materialized: view
-"""
-MODELS = (
-    "staging/base/settings/base_settings__projects.sql",
-    "staging/base/settings/base_settings__calendars.sql",
-    "staging/base/settings/base_settings__calendar_windows.sql",
-    "staging/base/settings/base_settings__day_exceptions.sql",
-    "staging/base/settings/_settings__sources.yml",
-    "staging/stg_projects.sql",
-    "intermediate/flow/int_calendar_scopes.sql",
-    "intermediate/flow/int_working_calendar.sql",
-    "intermediate/flow/int_working_days.sql",
-    "docs.md",
-    "staging/entity_fields.md",
-)
 POSITIONS = """\
 {{ config(materialized='table') }}
 with positions as (
@@ -219,38 +196,7 @@ def store(cases: list[Case]) -> None:
     """Puts the calendars into the settings, and the instants where the model reads them."""
     with connect("owner") as session, session.cursor() as cursor:
         for each in cases:
-            cursor.execute(
-                "insert into settings.projects (source_system, project_id, timezone)"
-                " values ('file', %s, %s)",
-                (each.zone, each.zone),
-            )
-            cursor.executemany(
-                "insert into settings.day_exceptions (source_system, project_id, day, as_weekday)"
-                " values ('file', %s, %s, %s)",
-                [(each.zone, day, weekday) for day, weekday in each.schedule.exceptions.items()],
-            )
-            for calendar in each.schedule.calendars:
-                row = cursor.execute(
-                    "insert into settings.calendars (source_system, project_id, group_id,"
-                    " is_always_open, effective_from, effective_to)"
-                    " values ('file', %s, %s, %s, %s, %s) returning calendar_id",
-                    (
-                        each.zone,
-                        calendar.group_id,
-                        calendar.is_always_open,
-                        calendar.first_day,
-                        calendar.end_day,
-                    ),
-                ).fetchone()
-                assert row is not None
-                cursor.executemany(
-                    "insert into settings.calendar_windows values (%s, %s, %s, %s)",
-                    [
-                        (row[0], weekday, *window)
-                        for weekday, windows in calendar.windows.items()
-                        for window in windows
-                    ],
-                )
+            store_schedule(cursor, "file", each.zone, each.schedule)
     with connect("transformer") as session, session.cursor() as cursor:
         cursor.execute(
             "create table intermediate.instants"
@@ -276,13 +222,9 @@ class Placed:
 def placed(server: TestServer, short_folder: Path) -> Iterator[Placed]:
     """All zones in one database, built once, of the models that it takes."""
     folder = short_folder / "working_time"
-    project = folder / "project"
-    shutil.copytree(PROJECT_ROOT / "macros", project / "macros")
-    shutil.copy(PROJECT_ROOT / "profiles.yml", project)
-    (project / "dbt_project.yml").write_text(PROJECT)
-    (project / "models").mkdir()
-    for model in MODELS:
-        shutil.copy(PROJECT_ROOT / "models" / model, project / "models")
+    project = dbt_project(
+        folder / "project", [*CALENDAR_MODELS, "intermediate/flow/int_working_days.sql"]
+    )
     (project / "models/positions.sql").write_text(POSITIONS)
     cases = [case(zone) for zone in ZONES]
     with pytest.MonkeyPatch.context() as patch, _clone(server, TEMPLATE, folder, patch):

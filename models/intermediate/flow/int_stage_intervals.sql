@@ -28,6 +28,53 @@ calendar as (
     select * from {{ ref('int_working_calendar') }}
 ),
 
+groups as (
+    select
+        source_system,
+        project_id,
+        group_id
+    from stage_groups
+    union
+    select
+        source_system,
+        project_id,
+        stage_group_id as group_id
+    from scopes
+    where stage_group_id is not null
+),
+
+-- What is known of a group, in one place: every event is looked up in it.
+known_groups as (
+    select
+        groups.source_system,
+        groups.project_id,
+        groups.group_id,
+        stage_groups.group_kind,
+        scopes.calendar_scope_id
+    from groups
+    left join stage_groups
+        on
+            groups.source_system = stage_groups.source_system
+            and groups.project_id = stage_groups.project_id
+            and groups.group_id = stage_groups.group_id
+    left join scopes
+        on
+            groups.source_system = scopes.source_system
+            and groups.project_id = scopes.project_id
+            and groups.group_id = scopes.stage_group_id
+),
+
+project_scopes as (
+    select
+        source_system,
+        project_id,
+        calendar_scope_id
+    from scopes
+    where stage_group_id is null
+),
+
+-- Seconds are counted here, beside the windows, and not where they are used: PostgreSQL would count
+-- them again at each use.
 entries as (
     select
         source_system,
@@ -44,7 +91,9 @@ entries as (
             as entity_created_at,
         record_origin,
         row_number() over in_order as place,
-        lead(entered_at) over in_order as left_at
+        lead(entered_at) over in_order as left_at,
+        {{ plausible_second('entered_at') }} as entered_second,
+        lead({{ plausible_second('entered_at') }}) over in_order as left_second
     from events
     window in_order as (
         partition by source_system, project_id, entity_type, entity_id
@@ -69,25 +118,32 @@ visits as (
         entries.project_id,
         entries.entity_type,
         entries.entity_id,
-        case
-            when parts.n = 1 then entries.pipeline_id
-        end as pipeline_id,
+        case when parts.n = 1 then entries.pipeline_id end as pipeline_id,
         case when parts.n = 1 then entries.stage_id else entries.previous_stage_id end as stage_id,
         case when parts.n = 1 then entries.stage_group_id end as stage_group_id,
         entries.delivery_id,
         entries.record_origin,
-        entries.place,
-        parts.n as part,
+        entries.place * parts.n as visit_number,
         parts.n = 0 as is_inferred,
         case
-            when parts.n = 1 and (
-                entries.place > 1
-                or entries.previous_stage_id is not null
-                or entries.entity_created_at is null
-            ) then entries.entered_at
-            else least(entries.entity_created_at, entries.entered_at)
+            when
+                entries.place = 1
+                and (parts.n = 0 or entries.previous_stage_id is null)
+                and entries.entity_created_at < entries.entered_at
+                then entries.entity_created_at
+            else entries.entered_at
         end as entered_at,
-        case when parts.n = 1 then entries.left_at else entries.entered_at end as left_at
+        case when parts.n = 1 then entries.left_at else entries.entered_at end as left_at,
+        case
+            when
+                entries.place = 1
+                and (parts.n = 0 or entries.previous_stage_id is null)
+                and entries.entity_created_at < entries.entered_at
+                then {{ epoch_second('entries.entity_created_at') }}
+            else entries.entered_second
+        end as entered_second,
+        case when parts.n = 1 then entries.left_second else entries.entered_second end
+            as left_second
     from entries
     inner join parts
         on
@@ -99,19 +155,11 @@ visits as (
             )
 ),
 
-seconds as (
+staged as (
     select
         visits.*,
         coalesce(visits.pipeline_id, stages.pipeline_id) as pipeline_of_stage_id,
-        coalesce(visits.stage_group_id, stages.stage_group_id) as group_id,
-        case
-            when not {{ is_implausible('visits.entered_at') }}
-                then {{ epoch_second('visits.entered_at') }}
-        end as entered_second,
-        case
-            when not {{ is_implausible('visits.left_at') }}
-                then {{ epoch_second('visits.left_at') }}
-        end as left_second
+        coalesce(visits.stage_group_id, stages.stage_group_id) as group_id
     from visits
     left join stages
         on
@@ -122,26 +170,20 @@ seconds as (
 
 placed as (
     select
-        seconds.*,
-        coalesce(stage_groups.group_kind, 'open') as group_kind,
-        coalesce(group_scopes.calendar_scope_id, project_scopes.calendar_scope_id)
+        staged.*,
+        coalesce(known_groups.group_kind, 'open') as group_kind,
+        coalesce(known_groups.calendar_scope_id, project_scopes.calendar_scope_id)
             as calendar_scope_id
-    from seconds
-    left join stage_groups
+    from staged
+    left join known_groups
         on
-            seconds.source_system = stage_groups.source_system
-            and seconds.project_id = stage_groups.project_id
-            and seconds.group_id = stage_groups.group_id
-    left join scopes as group_scopes
+            staged.source_system = known_groups.source_system
+            and staged.project_id = known_groups.project_id
+            and staged.group_id = known_groups.group_id
+    left join project_scopes
         on
-            seconds.source_system = group_scopes.source_system
-            and seconds.project_id = group_scopes.project_id
-            and seconds.group_id = group_scopes.stage_group_id
-    left join scopes as project_scopes
-        on
-            seconds.source_system = project_scopes.source_system
-            and seconds.project_id = project_scopes.project_id
-            and project_scopes.stage_group_id is null
+            staged.source_system = project_scopes.source_system
+            and staged.project_id = project_scopes.project_id
 ),
 
 final as (
@@ -150,7 +192,7 @@ final as (
         placed.project_id,
         placed.entity_type,
         placed.entity_id,
-        placed.place * placed.part as visit_number,
+        placed.visit_number,
         placed.pipeline_of_stage_id as pipeline_id,
         placed.stage_id,
         placed.group_id as stage_group_id,

@@ -1,0 +1,98 @@
+"""What tests of flow need in a database: some of the dbt models, and calendars."""
+
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from stageline.config import PROJECT_ROOT
+from tests.working_time_oracle import Schedule
+
+_PROJECT = """\
+name: flow
+version: "1.0"
+config-version: 2
+profile: stageline
+models:
+  +schema: intermediate
+  +materialized: view
+"""
+
+CALENDAR_MODELS = (
+    "docs.md",
+    "staging/entity_fields.md",
+    "staging/base/settings/_settings__sources.yml",
+    "staging/base/settings/base_settings__projects.sql",
+    "staging/base/settings/base_settings__calendars.sql",
+    "staging/base/settings/base_settings__calendar_windows.sql",
+    "staging/base/settings/base_settings__day_exceptions.sql",
+    "staging/stg_projects.sql",
+    "intermediate/flow/int_calendar_scopes.sql",
+    "intermediate/flow/int_working_calendar.sql",
+)
+INTERVAL_MODELS = (
+    *CALENDAR_MODELS,
+    "staging/base/settings/base_settings__stages.sql",
+    "staging/base/settings/base_settings__stage_groups.sql",
+    "staging/base/receiver/_receiver__sources.yml",
+    "staging/base/receiver/base_receiver__stage_events.sql",
+    "staging/base/pipedrive/_pipedrive__sources.yml",
+    "staging/base/pipedrive/base_pipedrive__deals.sql",
+    "staging/base/pipedrive/base_pipedrive__deal_changes.sql",
+    "staging/base/pipedrive/base_pipedrive__stage_events.sql",
+    "staging/base/files/_files__sources.yml",
+    "staging/base/files/base_files__stage_events.sql",
+    "staging/stg_stage_events.sql",
+    "intermediate/flow/int_stage_intervals.sql",
+)
+
+
+def dbt_project(folder: Path, models: Iterable[str]) -> Path:
+    """A dbt project of these files of ours alone: it is read in a fraction of the time."""
+    shutil.copytree(PROJECT_ROOT / "macros", folder / "macros")
+    shutil.copy(PROJECT_ROOT / "profiles.yml", folder)
+    (folder / "dbt_project.yml").write_text(_PROJECT)
+    (folder / "models").mkdir()
+    for model in models:
+        shutil.copy(PROJECT_ROOT / "models" / model, folder / "models")
+    return folder
+
+
+def store_schedule(
+    cursor: psycopg.Cursor[Any], source_system: str, project_id: str, schedule: Schedule
+) -> None:
+    """Puts a new project with its calendars into the settings."""
+    cursor.execute(
+        "insert into settings.projects (source_system, project_id, timezone) values (%s, %s, %s)",
+        (source_system, project_id, schedule.timezone),
+    )
+    cursor.executemany(
+        "insert into settings.day_exceptions (source_system, project_id, day, as_weekday)"
+        " values (%s, %s, %s, %s)",
+        [(source_system, project_id, *exception) for exception in schedule.exceptions.items()],
+    )
+    for calendar in schedule.calendars:
+        row = cursor.execute(
+            "insert into settings.calendars (source_system, project_id, group_id,"
+            " is_always_open, effective_from, effective_to)"
+            " values (%s, %s, %s, %s, %s, %s) returning calendar_id",
+            (
+                source_system,
+                project_id,
+                calendar.group_id,
+                calendar.is_always_open,
+                calendar.first_day,
+                calendar.end_day,
+            ),
+        ).fetchone()
+        assert row is not None
+        cursor.executemany(
+            "insert into settings.calendar_windows values (%s, %s, %s, %s)",
+            [
+                (row[0], weekday, *window)
+                for weekday, windows in calendar.windows.items()
+                for window in windows
+            ],
+        )
