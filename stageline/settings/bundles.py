@@ -24,6 +24,7 @@ from stageline.settings.projects import projects
 from stageline.settings.rule_tables import (
     FIRST_DAY,
     FIRST_INSTANT,
+    DatedSetting,
     ProjectKey,
     Session,
     SettingTable,
@@ -145,18 +146,11 @@ def _make_equal(
     changed = []
     for place, (line, row) in after.items():
         was = before.get(place)
-        if was is not None and hasattr(was, "row_id"):
+        if isinstance(was, DatedSetting):
             row = replace(row, row_id=was.row_id)
         if was != row:
             changed.append((line, was, row))
-    # What ceases to be the default makes room for what becomes it; new rows fill what others left.
-    changed.sort(
-        key=lambda each: (
-            each[1] is None,
-            each[1] is not None
-            and getattr(each[2], "is_default", False) - getattr(each[1], "is_default", False),
-        )
-    )
+    changed.sort(key=lambda each: _turn(each[1], each[2]))
     for line, was, row in changed:
         try:
             (table.insert if was is None else table.update)(session, project, row)
@@ -174,6 +168,15 @@ def _make_equal(
             for _, was, row in changed
         ),
     ]
+
+
+def _turn(was: Any, row: Any) -> int:
+    """When a change is made: what ceases to be the default makes room for what becomes it, and new
+    rows fill what others left.
+    """
+    if was is None:
+        return 2
+    return int(getattr(row, "is_default", False)) - int(getattr(was, "is_default", False))
 
 
 def _place(table: SettingTable[Any], row: Any) -> tuple[Any, ...]:

@@ -72,7 +72,6 @@ class SettingTable(Generic[Row]):
     """A table of `settings`, as rows of a dataclass whose fields are its columns.
 
     Attributes:
-        name: The table.
         called: What a row is called in messages.
         key: Columns that, beside the project and the time, tell its rows apart.
         row_type: The dataclass.
@@ -81,7 +80,6 @@ class SettingTable(Generic[Row]):
     def __init__(self, row: type[Row], name: str, called: str, key: Sequence[str]) -> None:
         self.row_type = row
         self._table = sql.Identifier("settings", name)
-        self.name = name
         self.called = called
         self.key = tuple(key)
 
