@@ -441,6 +441,8 @@ class Flow:
                 "group_kind": v.group_kind,
                 "sub_key": v.sub_key,
                 "major_key": MAJOR_OF[v.sub_key] if v.sub_key else None,
+                "is_entry": any(v.sub_key == entry for entry, _ in BOUNDARIES.values()),
+                "is_exit": any(v.sub_key == end for _, end in BOUNDARIES.values()),
                 "is_current": v.left_at is None,
                 "is_inferred": v.number == 0,
                 "seconds": v.seconds,

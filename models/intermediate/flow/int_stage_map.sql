@@ -18,6 +18,10 @@ substages as (
     select * from {{ ref('canonical_substages') }}
 ),
 
+boundaries as (
+    select * from {{ ref('canonical_stage_boundaries') }}
+),
+
 seen as (
     select distinct
         source_system,
@@ -127,18 +131,21 @@ ranked_rows as (
 
 final as (
     select
-        report_version,
-        source_system,
-        project_id,
-        pipeline_id,
-        stage_id,
-        map_id,
-        sub_key,
-        major_key,
-        valid_from,
-        valid_to
+        ranked_rows.report_version,
+        ranked_rows.source_system,
+        ranked_rows.project_id,
+        ranked_rows.pipeline_id,
+        ranked_rows.stage_id,
+        ranked_rows.map_id,
+        ranked_rows.sub_key,
+        ranked_rows.major_key,
+        ranked_rows.sub_key = boundaries.entry_sub_key as is_entry,
+        ranked_rows.sub_key = boundaries.exit_sub_key as is_exit,
+        ranked_rows.valid_from,
+        ranked_rows.valid_to
     from ranked_rows
-    where place = 1
+    inner join boundaries on ranked_rows.major_key = boundaries.major_key
+    where ranked_rows.place = 1
 )
 
 select * from final

@@ -66,6 +66,8 @@ final as (
         aged.group_kind,
         stage_map.sub_key,
         stage_map.major_key,
+        coalesce(stage_map.is_entry, false) as is_entry,
+        coalesce(stage_map.is_exit, false) as is_exit,
         aged.delivery_id,
         aged.record_origin,
         aged.known_left_at is null as is_current,

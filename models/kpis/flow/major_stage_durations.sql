@@ -6,24 +6,6 @@ timeline as (
     select * from {{ ref('deal_stage_timeline') }}
 ),
 
-boundaries as (
-    select * from {{ ref('canonical_stage_boundaries') }}
-),
-
-ends as (
-    select
-        major_key,
-        entry_sub_key as sub_key,
-        true as is_entry
-    from boundaries
-    union all
-    select
-        major_key,
-        exit_sub_key as sub_key,
-        false as is_entry
-    from boundaries
-),
-
 visits as (
     select
         timeline.*,
@@ -34,30 +16,16 @@ visits as (
     from timeline
 ),
 
-visits_of_ends as (
+ends as (
     select
-        visits.report_version,
-        visits.source_system,
-        visits.project_id,
-        visits.entity_type,
-        visits.entity_id,
-        ends.major_key,
-        visits.age_seconds,
-        visits.age_working_seconds,
-        ends.is_entry,
-        coalesce(visits.previous_sub_key, '') != visits.sub_key as is_arrival,
-        visits.entered_at,
-        min(case when ends.is_entry then visits.entered_at end) over (
+        visits.*,
+        coalesce(previous_sub_key, '') != sub_key as is_arrival,
+        min(case when is_entry then entered_at end) over (
             partition by
-                visits.report_version,
-                visits.source_system,
-                visits.project_id,
-                visits.entity_type,
-                visits.entity_id,
-                ends.major_key
+                report_version, source_system, project_id, entity_type, entity_id, major_key
         ) as entry_at
     from visits
-    inner join ends on visits.sub_key = ends.sub_key
+    where is_entry or is_exit
 ),
 
 -- Age never falls from visit to visit: that of the first one is the least.
@@ -70,15 +38,15 @@ spans as (
         entity_id,
         major_key,
         min(entry_at) as entry_at,
-        min(entered_at) filter (where not is_entry and entered_at >= entry_at) as exit_at,
+        min(entered_at) filter (where is_exit and entered_at >= entry_at) as exit_at,
         count(*) filter (where is_entry and is_arrival) as entry_count,
         min(age_seconds) filter (where is_entry and entered_at = entry_at) as entry_age,
         min(age_working_seconds) filter (where is_entry and entered_at = entry_at)
             as working_entry_age,
-        min(age_seconds) filter (where not is_entry and entered_at >= entry_at) as exit_age,
-        min(age_working_seconds) filter (where not is_entry and entered_at >= entry_at)
+        min(age_seconds) filter (where is_exit and entered_at >= entry_at) as exit_age,
+        min(age_working_seconds) filter (where is_exit and entered_at >= entry_at)
             as working_exit_age
-    from visits_of_ends
+    from ends
     where entry_at is not null
     group by
         report_version,
