@@ -354,7 +354,7 @@ def test_no_event_that_was_mapped_changes_its_meaning_by_a_quick_map() -> None:
     moments = [day(number) + timedelta(hours=12) for number in range(-1, 12)]
     mapped = refused = 0
     version = report_versions.create()
-    for case in range(40):
+    for case in range(25):
         projects.add("keycrm", f"case-{case}")
         project = ("keycrm", f"case-{case}")
         for _ in range(dice.randint(0, 5)):
@@ -400,7 +400,7 @@ def test_no_event_that_was_mapped_changes_its_meaning_by_a_quick_map() -> None:
         for pipeline in pipelines:
             if asked.pipeline_id in (None, pipeline):
                 assert means(after, project, pipeline, str(asked.stage_id), made.effective_from)
-    assert mapped > 10 and refused > 5
+    assert mapped > 5 and refused > 5
 
 
 # Files
@@ -431,12 +431,12 @@ def as_text(value: str | datetime | None) -> str | None:
     return str(value) if isinstance(value, datetime) else value
 
 
-@pytest.mark.parametrize("form", ["csv", "yaml"])
-def test_an_import_makes_a_draft_equal_to_the_file(tmp_path: Path, form: Form) -> None:
+def test_an_import_makes_a_draft_equal_to_the_file(tmp_path: Path) -> None:
     dice = random.Random(3)  # noqa: S311 - no secret
     version = report_versions.create()
-    file, exported = tmp_path / f"map.{form}", tmp_path / f"exported.{form}"
-    for _ in range(10):
+    forms: list[Form] = ["csv", "yaml"]
+    for form in forms * 6:
+        file = tmp_path / f"map.{form}"
         before, wanted = plain(stage_maps.rows(version)), random_map(dice)
         dice.shuffle(wanted)
         file.write_text(
@@ -454,8 +454,8 @@ def test_an_import_makes_a_draft_equal_to_the_file(tmp_path: Path, form: Form) -
         assert len(wanted) == (
             difference.unchanged + len(difference.changed) + len(difference.added)
         )
-        exported.write_text(stage_maps.export(version, form))
-        again = stage_maps.import_file(version, exported)
+        file.write_text(stage_maps.export(version, form))
+        again = stage_maps.import_file(version, file)
         assert (again.added, again.changed, again.removed) == ([], [], [])
 
 
@@ -699,17 +699,19 @@ def test_what_a_newer_list_no_longer_holds_keeps_its_name(tmp_path: Path) -> Non
     assert re.search(r"^1 +New again +1 +no +yes$", done("stages", "list", *SHOP), re.MULTILINE)
 
 
-@pytest.mark.parametrize("form", ["csv", "yaml"])
-def test_a_dictionary_that_was_exported_is_imported_as_it_was(tmp_path: Path, form: Form) -> None:
+def test_a_dictionary_that_was_exported_is_imported_as_it_was(tmp_path: Path) -> None:
     STAGES.put(*SHOP, "007", {"name": "no", "alias": "a, b", "pipeline_id": "1"})
     STAGES.put(*SHOP, "8", {"name": "Київ", "is_active": False, "is_closing": True, "position": 2})
     GROUPS.put(*SHOP, "1", {"name": "Cancelled", "kind": "cancelled"})
-    for dictionary, command in ((STAGES, "stages"), (GROUPS, "groups")):
-        file = tmp_path / f"{command}.{form}"
-        file.write_text(done(command, "export", *SHOP, "--format", form))
-        assert "0 added, 0 changed, 0 inactive" in done(command, "import", *SHOP, str(file))
-        done(command, "import", *OTHER, str(file))
-        assert dictionary.entries(*OTHER) == dictionary.entries(*SHOP)  # type: ignore[attr-defined]
+    for form, other in (("csv", "shop-2"), ("yaml", "shop-3")):
+        projects.add("keycrm", other)
+        for command in ("stages", "groups"):
+            file = tmp_path / f"{command}.{form}"
+            file.write_text(done(command, "export", *SHOP, "--format", form))
+            assert "0 added, 0 changed, 0 inactive" in done(command, "import", *SHOP, str(file))
+            done(command, "import", "keycrm", other, str(file))
+        assert STAGES.entries("keycrm", other) == STAGES.entries(*SHOP)
+        assert GROUPS.entries("keycrm", other) == GROUPS.entries(*SHOP)
 
 
 def test_an_entry_that_does_not_fit_is_one_line_and_changes_nothing(tmp_path: Path) -> None:
