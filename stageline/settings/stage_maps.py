@@ -397,11 +397,12 @@ def _apply(
         else:
             kept.append((line, row, meaning))
     different = [one for one in kept if _values(one[1]) != _values(one[2])]
-    # What goes or gets shorter makes room for what gets longer or is new.
+    # First what goes: it makes room. Those that are kept keep their beginning, so that none of them
+    # can need room that another one has still to give up.
     for row in left.values():
         _delete(session, row)
     lines = {row.map_id: line for line, row, _ in kept}
-    for line, row, meaning in sorted(different, key=lambda one: _is_longer(one[2], one[1])):
+    for line, row, meaning in different:
         with _named(line, lines):
             _update(session, row, meaning)
     for line, meaning in new:
@@ -413,12 +414,6 @@ def _apply(
         list(left.values()),
         len(kept) - len(different),
     )
-
-
-def _is_longer(one: Meaning, other: Meaning) -> bool:
-    if one.effective_to is None or other.effective_to is None:
-        return one.effective_to is None and other.effective_to is not None
-    return one.effective_to > other.effective_to
 
 
 @contextmanager

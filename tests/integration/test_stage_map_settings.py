@@ -403,6 +403,22 @@ def test_no_event_that_was_mapped_changes_its_meaning_by_a_quick_map() -> None:
     assert mapped > 5 and refused > 5
 
 
+def test_a_quick_map_of_every_pipeline_leaves_those_that_name_theirs_alone() -> None:
+    own = meaning("x", "MFG.STARTED", pipeline="5")
+    later = meaning(None, "QUOTE.SENT", 10)
+    version = published(own, later)
+    made = stage_maps.quick(version, meaning("x", "MFG.COMPLETED", 2))
+    assert (made.effective_from, made.effective_to) == (day(2), day(10))
+    rows = stage_maps.rows(version)
+    for at, in_five, elsewhere in (
+        (day(0), "MFG.STARTED", None),
+        (day(2), "MFG.STARTED", "MFG.COMPLETED"),
+        (day(10), "MFG.STARTED", "QUOTE.SENT"),
+    ):
+        assert means(rows, SHOP, "5", "x", at) == in_five
+        assert means(rows, SHOP, "6", "x", at) == elsewhere
+
+
 # Files
 
 
