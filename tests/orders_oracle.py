@@ -5,6 +5,7 @@ on the wall of the project's zone shows it; the hours of the tests begin and end
 """
 
 from bisect import bisect_left
+from calendar import monthrange
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -342,6 +343,10 @@ def tables(projects: list[Project], as_of: datetime) -> dict[str, Table]:
                 _order(project, order, calendars, as_of, found, ended)
     for key, stays in ended.items():
         found["stage_time_by_period"][key] = _period(projects, key, stays)
+    for project in projects:
+        for metric in project.metrics if project.is_active else ():
+            if metric.values["is_on"]:
+                _metric(project, metric, as_of, found["flow_metric_values"])
     return found
 
 
@@ -527,3 +532,86 @@ def _period(projects: list[Project], key: tuple[Any, ...], members: list[tuple[s
         for share in (50, 85, 95):
             row[f"p{share}_{column}"] = _whole(percentile(values, Fraction(share, 100)))
     return row
+
+
+#: Period -> calendar months and days that it spans.
+PERIODS = {"7d": (0, 7), "14d": (0, 14), "1m": (1, 0), "3m": (3, 0), "6m": (6, 0), "12m": (12, 0)}
+
+
+def earlier(day: date, months: int, days: int) -> date:
+    """The same day of an earlier month, or its last one, and so many days before that."""
+    year, month = divmod(day.year * 12 + day.month - 1 - months, 12)
+    return day.replace(
+        year=year, month=month + 1, day=min(day.day, monthrange(year, month + 1)[1])
+    ) - timedelta(days=days)
+
+
+def _metric(project: Project, metric: Setting, as_of: datetime, table: Table) -> None:
+    calendars = Calendars(project)
+    clock = ZoneInfo(project.timezone)
+    today = as_of.astimezone(clock).date()
+    journeys: list[tuple[date, int | None, int | None]] = []
+    for order in project.orders:
+        if order.is_gone:
+            continue
+        visits = [v for v in visits_of(project, order, calendars) if v.entered_at <= as_of]
+        start = next(
+            (n for n, v in enumerate(visits) if v.stage == metric.values["start_stage_id"]), None
+        )
+        if start is None:
+            continue
+        goals = [
+            n
+            for n, v in enumerate(visits)
+            if v.stage == metric.values["end_stage_id"] and v.entered_at >= visits[start].entered_at
+        ]
+        first = second(visits[start].entered_at)
+        last = second(visits[goals[0]].entered_at) if goals else None
+        if last is not None:
+            day = visits[goals[0]].entered_at.astimezone(clock).date()
+            working = sum(visit.working or 0 for visit in visits[start : goals[0]])
+            whole = None if first is None else last - first
+            journeys.append((day, whole, None if first is None else working))
+    counted = 2 if metric.values["is_working_time"] else 1
+    green, red = metric.values["green_limit_seconds"], metric.values["red_limit_seconds"]
+    for period, (months, days) in PERIODS.items():
+        begins, before_begins = earlier(today, months, days), earlier(today, 2 * months, 2 * days)
+        now = [j for j in journeys if begins < j[0] <= today]
+        before = [j for j in journeys if before_begins < j[0] <= begins]
+        row: Row = {
+            "source_system": SOURCE,
+            "project_id": project.project_id,
+            "title": metric.values["title"],
+            "comment": None,
+            "is_working_time": metric.values["is_working_time"],
+            "position": None,
+            "deals": sum(j[1] is not None for j in now),
+            "impossible_durations": sum(j[1] is None for j in now),
+            "before_deals": sum(j[1] is not None for j in before),
+            "green_limit_seconds": green,
+            "red_limit_seconds": red,
+        }
+        means = {}
+        for at, column in ((1, "seconds"), (2, "working_seconds")):
+            values = [j[at] for j in now if j[at] is not None]
+            past = [j[at] for j in before if j[at] is not None]
+            means[at] = quotient(sum(values), len(values)), quotient(sum(past), len(past))
+            row[f"avg_{column}"] = _whole(means[at][0])
+            row[f"before_avg_{column}"] = _whole(means[at][1])
+            row[f"best_{column}"] = min(values, default=None)
+            row[f"worst_{column}"] = max(values, default=None)
+            for share in (50, 85, 95):
+                row[f"p{share}_{column}"] = _whole(percentile(values, Fraction(share, 100)))
+        mean, past_mean = means[counted]
+        no_trend = mean is None or past_mean is None
+        row["trend_pct"] = None if no_trend else percentage(mean - past_mean, past_mean)
+        row["colour"] = _colour(mean, green, red)
+        table[metric.number, 0, period] = row
+
+
+def _colour(mean: Fraction | None, green: Any, red: Any) -> str | None:
+    if mean is None or (green is None and red is None):
+        return None
+    if mean <= (red if green is None else green):
+        return "green"
+    return "red" if red is None or mean > red else "amber"

@@ -89,6 +89,7 @@ class Project:
     weeks: list[Week] = field(default_factory=list)
     exceptions: dict[date, int | None] = field(default_factory=dict)
     rules: dict[str, list[Setting]] = field(default_factory=dict)
+    metrics: list[Setting] = field(default_factory=list)
     orders: list[Order] = field(default_factory=list)
 
     def in_force(
@@ -227,6 +228,22 @@ def _rules(project: Project, chance: random.Random, numbers: Iterator[int]) -> N
             end_stage_id=end_stage,
             is_default=at == 0 and project.project_id != "york",
         )
+    for title, first, last, limits in (
+        ("fast", "3", "5", (40_000, 300_000)),
+        ("same end", "1", "5", (None, 90_000)),
+        ("back", "5", "3", (50_000, None)),
+        ("off", "1", "2", (None, None)),
+    ):
+        values: dict[str, str | int | bool | None] = {
+            "title": f"{title} in {project.project_id}",
+            "start_stage_id": first,
+            "end_stage_id": last,
+            "is_working_time": title == "back",
+            "green_limit_seconds": limits[0],
+            "red_limit_seconds": limits[1],
+            "is_on": title != "off",
+        }
+        project.metrics.append(Setting(next(numbers), values))
 
 
 def _override(

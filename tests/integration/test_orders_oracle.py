@@ -30,6 +30,7 @@ GRAIN = {
         "stage_group_id",
         "is_urgent",
     ),
+    "flow_metric_values": ("flow_metric_id", "report_version", "period"),
 }
 #: Columns that say where a row came from, and not what it says.
 ASIDE = {"updated_at", "record_origin"}
@@ -130,6 +131,14 @@ def load(projects: list[Project]) -> None:
                     effective_from=row.since,
                     effective_to=row.until,
                 )
+        for metric in project.metrics:
+            add(
+                "settings.flow_metrics",
+                project,
+                **keyed,
+                flow_metric_id=metric.number,
+                **metric.values,
+            )
         for order in project.orders:
             for event in order.events:
                 place = {
