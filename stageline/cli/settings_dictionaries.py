@@ -130,7 +130,7 @@ def export_stages(source: str, project: str, form: Form) -> None:
     click.echo(STAGES.export(source, project, form), nl=False)
 
 
-@click.group()
+@click.group(short_help="Name the groups of stages, and say which of them end an order.")
 def groups() -> None:
     """Name the groups of stages of a project, and say which of them end an order.
 

@@ -424,7 +424,7 @@ def export_map(version: int, project: Project | None, form: Form) -> None:
     click.echo(stage_maps.export(version, form, project=project), nl=False)
 
 
-@click.command()
+@click.command(short_help="Show the stages that are not mapped; exits with 1 if there are any.")
 @click.option("--version", "report_version", type=int, metavar="N", help="Only of this version.")
 def unmapped(report_version: int | None) -> None:
     """Show the stages that no row of a published version maps; exits with 1 if there are any.

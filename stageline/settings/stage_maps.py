@@ -326,7 +326,7 @@ def unmapped(report_version: int | None = None) -> list[UnmappedStage]:
     events first.
 
     Raises:
-        StagelineError: nothing is published, or that version is not, or it is not built yet.
+        StagelineError: nothing is published, or that version is not, or nothing was built since.
     """
     published = [row.report_version for row in versions() if row.state == "published"]
     if report_version is not None:
@@ -340,27 +340,40 @@ def unmapped(report_version: int | None = None) -> list[UnmappedStage]:
             "No version of the stage map is published, so no stage is mapped."
             " Run `stageline settings versions create`, and see docs/map-your-stages.md."
         )
+    asked = published if report_version is None else [report_version]
     with (
         connect("reader") as session,
         session.cursor(row_factory=class_row(UnmappedStage)) as cursor,
     ):
         try:
+            # It has rows for each version that was published at the last build; the other table
+            # has none for one that maps everything.
+            built = session.execute(
+                "select distinct report_version from kpis.flow_stage_kpis"
+            ).fetchall()
             cursor.execute(
                 """
                 select
                     report_version, source_system, project_id, pipeline_id, stage_id,
                     event_count, first_seen_at, last_seen_at, sample_entities
                 from kpis.unmapped_stage_events
-                where %(version)s::integer is null or report_version = %(version)s
-                order by report_version, event_count desc, source_system, project_id, stage_id
+                where report_version = any(%s)
+                order by
+                    report_version, event_count desc, source_system, project_id, pipeline_id,
+                    stage_id
                 """,
-                {"version": report_version},
+                [asked],
             )
         except (psycopg.errors.UndefinedTable, psycopg.errors.InsufficientPrivilege):
             raise StagelineError(
                 "What is unmapped is not known yet: kpis.unmapped_stage_events is not built."
                 " Run `stageline build`."
             ) from None
+        for version in asked:
+            if (version,) not in built:
+                raise StagelineError(
+                    f"Version {version} was published after the last build. Run `stageline build`."
+                )
         return cursor.fetchall()
 
 

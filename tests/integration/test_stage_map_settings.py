@@ -763,7 +763,8 @@ def test_unmapped_stages_are_shown_and_end_with_a_failure() -> None:
     assert "is not built. Run `stageline build`" in error("unmapped")
     assert f"There is no version {draft + 1}" in error("unmapped", "--version", str(draft + 1))
     assert f"Version {draft} is not published" in error("unmapped", "--version", str(draft))
-    with connect("transformer") as session:  # as the model of that name has it
+    with connect("transformer") as session:  # as the models of these names have it
+        session.execute("create table kpis.flow_stage_kpis (report_version integer)")
         session.execute(
             """
             create table kpis.unmapped_stage_events (
@@ -773,7 +774,12 @@ def test_unmapped_stages_are_shown_and_end_with_a_failure() -> None:
             )
             """
         )
-        session.execute("grant select on kpis.unmapped_stage_events to stageline_reader")
+        session.execute(
+            "grant select on kpis.unmapped_stage_events, kpis.flow_stage_kpis to stageline_reader"
+        )
+    assert f"Version {version} was published after the last build" in error("unmapped")
+    with connect("transformer") as session:
+        session.execute("insert into kpis.flow_stage_kpis values (%s)", [version])
     assert "Every stage that occurs is mapped" in done("unmapped")
     with connect("transformer") as session:
         session.execute(
