@@ -18,13 +18,13 @@ projects as (
 entities as (
     select
         deals.*,
-        projects.timezone,
+        coalesce(projects.timezone, 'UTC') as timezone,
         {{ epoch_second('deals.started_at') }} as start_second,
         {{ epoch_second('deals.finished_at') }} as finish_second,
         {{ is_implausible('deals.started_at') }}
         or coalesce({{ is_implausible('deals.finished_at') }}, false) as is_impossible
     from deals
-    inner join projects
+    left join projects
         on
             deals.source_system = projects.source_system
             and deals.project_id = projects.project_id
@@ -88,24 +88,36 @@ moves_of_days as (
         day
 ),
 
+impossible_entities as (
+    select * from entities
+    where is_impossible
+),
+
 stage_entries as (
     select
-        entities.report_version,
-        entities.source_system,
-        entities.project_id,
+        durations.report_version,
+        durations.source_system,
+        durations.project_id,
         {%- for major in majors %}
         {{ flag("durations.major_key = '" ~ major | upper ~ "'") }} as entered_{{ major }},
         {%- endfor %}
-        {{ local_day(epoch_second('durations.entry_at'), 'entities.timezone') }} as day
+        {{ local_day(epoch_second('durations.entry_at'), "coalesce(projects.timezone, 'UTC')") }}
+            as day
     from durations
-    inner join entities
+    left join projects
         on
-            durations.report_version = entities.report_version
-            and durations.source_system = entities.source_system
-            and durations.project_id = entities.project_id
-            and durations.entity_type = entities.entity_type
-            and durations.entity_id = entities.entity_id
-    where not entities.is_impossible and not {{ is_implausible('durations.entry_at') }}
+            durations.source_system = projects.source_system
+            and durations.project_id = projects.project_id
+    left join impossible_entities
+        on
+            durations.report_version = impossible_entities.report_version
+            and durations.source_system = impossible_entities.source_system
+            and durations.project_id = impossible_entities.project_id
+            and durations.entity_type = impossible_entities.entity_type
+            and durations.entity_id = impossible_entities.entity_id
+    where
+        impossible_entities.entity_id is null
+        and not {{ is_implausible('durations.entry_at') }}
 ),
 
 stage_entries_of_days as (
@@ -125,14 +137,13 @@ stage_entries_of_days as (
         day
 ),
 
-impossible_entities as (
+impossible_of_projects as (
     select
         report_version,
         source_system,
         project_id,
         count(*) as impossible_durations
-    from entities
-    where is_impossible
+    from impossible_entities
     group by report_version, source_system, project_id
 ),
 
@@ -248,7 +259,7 @@ final as (
         cast(counted.started as bigint) as started,
         cast(counted.finished as bigint) as finished,
         cast(counted.wip as bigint) as wip,
-        coalesce(impossible_entities.impossible_durations, 0) as impossible_durations,
+        coalesce(impossible_of_projects.impossible_durations, 0) as impossible_durations,
         {%- for major in majors %}
         cast(counted.all_{{ major }} as bigint) as cumulative_{{ major }},
         {%- endfor %}
@@ -271,11 +282,11 @@ final as (
         {%- endfor %}
         {{ built_at() }} as updated_at
     from counted
-    left join impossible_entities
+    left join impossible_of_projects
         on
-            counted.report_version = impossible_entities.report_version
-            and counted.source_system = impossible_entities.source_system
-            and counted.project_id = impossible_entities.project_id
+            counted.report_version = impossible_of_projects.report_version
+            and counted.source_system = impossible_of_projects.source_system
+            and counted.project_id = impossible_of_projects.project_id
 )
 
 select * from final
