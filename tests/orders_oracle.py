@@ -237,7 +237,7 @@ def stays_of(project: Project, order: Order, visits: list[Visit]) -> list[Stay]:
         members = list(group_visits)
         began = members[0].entered_at
         stay = Stay(members, rule_name, None, None, 80)
-        stay.override = one(project.in_force("order_overrides", began, order_id=order.order_id))
+        stay.override = one([row for row in order.overrides if row.counts_at(began)])
         profile = stay.override.values["sla_profile"] if stay.override else None
         urgent_grid = profile == "urgent" if profile else stay.is_urgent
         if members[0].kind == "open":
@@ -337,29 +337,35 @@ def tables(projects: list[Project], as_of: datetime) -> dict[str, Table]:
     found: dict[str, Table] = defaultdict(dict)
     ended: dict[tuple[Any, ...], list[tuple[str, Stay]]] = defaultdict(list)
     for project in projects:
+        if not project.is_active:
+            continue
         calendars = Calendars(project)
-        for order in project.orders if project.is_active else ():
-            if not order.is_gone:
-                _order(project, order, calendars, as_of, found, ended)
+        histories = [
+            (order, visits_of(project, order, calendars))
+            for order in project.orders
+            if not order.is_gone
+        ]
+        for order, visits in histories:
+            _order(project, order, visits, calendars, as_of, found, ended)
+        for metric in project.metrics:
+            if metric.values["is_on"]:
+                past = [[v for v in visits if v.entered_at <= as_of] for _, visits in histories]
+                _metric(project, metric, past, as_of, found["flow_metric_values"])
     for key, stays in ended.items():
         found["stage_time_by_period"][key] = _period(projects, key, stays)
-    for project in projects:
-        for metric in project.metrics if project.is_active else ():
-            if metric.values["is_on"]:
-                _metric(project, metric, as_of, found["flow_metric_values"])
     return found
 
 
 def _order(
     project: Project,
     order: Order,
+    visits: list[Visit],
     calendars: Calendars,
     as_of: datetime,
     found: dict[str, Table],
     ended: dict[tuple[Any, ...], list[tuple[str, Stay]]],
 ) -> None:
     key = (SOURCE, project.project_id, order.order_id)
-    visits = visits_of(project, order, calendars)
     stays = stays_of(project, order, visits)
     cycles = cycles_of(project, visits, stays)
     zone = ZoneInfo(project.timezone)
@@ -546,15 +552,13 @@ def earlier(day: date, months: int, days: int) -> date:
     ) - timedelta(days=days)
 
 
-def _metric(project: Project, metric: Setting, as_of: datetime, table: Table) -> None:
-    calendars = Calendars(project)
+def _metric(
+    project: Project, metric: Setting, histories: list[list[Visit]], as_of: datetime, table: Table
+) -> None:
     clock = ZoneInfo(project.timezone)
     today = as_of.astimezone(clock).date()
     journeys: list[tuple[date, int | None, int | None]] = []
-    for order in project.orders:
-        if order.is_gone:
-            continue
-        visits = [v for v in visits_of(project, order, calendars) if v.entered_at <= as_of]
+    for visits in histories:
         start = next(
             (n for n, v in enumerate(visits) if v.stage == metric.values["start_stage_id"]), None
         )

@@ -36,16 +36,6 @@ class Event:
     landed_at: datetime | None = None
 
 
-@dataclass
-class Order:
-    """A case: what the log says of an order, in the order in which it landed."""
-
-    order_id: str
-    events: list[Event] = field(default_factory=list)
-    items: list[dict[str, str | None]] = field(default_factory=list)
-    is_gone: bool = False
-
-
 @dataclass(frozen=True)
 class Setting:
     """A row of a table of settings that counts for a time.
@@ -63,6 +53,17 @@ class Setting:
     def counts_at(self, instant: datetime) -> bool:
         """Whether it was in force."""
         return self.since <= instant and (self.until is None or instant < self.until)
+
+
+@dataclass
+class Order:
+    """A case: what the log says of an order, in the order in which it landed."""
+
+    order_id: str
+    events: list[Event] = field(default_factory=list)
+    items: list[dict[str, str | None]] = field(default_factory=list)
+    overrides: list[Setting] = field(default_factory=list)
+    is_gone: bool = False
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,7 @@ def world(seed: int, orders: int) -> list[Project]:
         order = _order(project, f"{at}", chance)
         project.orders.append(order)
         if project.rules and chance.random() < 0.15:
-            _override(project, order, chance, numbers)
+            _override(order, chance, numbers)
     return projects
 
 
@@ -246,9 +247,7 @@ def _rules(project: Project, chance: random.Random, numbers: Iterator[int]) -> N
         project.metrics.append(Setting(next(numbers), values))
 
 
-def _override(
-    project: Project, order: Order, chance: random.Random, numbers: Iterator[int]
-) -> None:
+def _override(order: Order, chance: random.Random, numbers: Iterator[int]) -> None:
     """What a person decided about an order: some of it, for all time or from a day on."""
     start = chance.choice([(None, None), ("2", None), (None, "4")])
     end = chance.choice([(None, None), ("3", None), (None, "7")])
@@ -261,7 +260,7 @@ def _override(
         "cycle_end_group_id": end[0],
         "cycle_end_stage_id": end[1],
     }
-    rows = project.rules.setdefault("order_overrides", [])
+    rows = order.overrides
     day = AS_OF - timedelta(days=chance.randrange(120))
     if chance.random() < 0.7:
         rows.append(Setting(next(numbers), values))

@@ -43,7 +43,7 @@ NUMBERED = {
     "cycle_rules": "cycle_rule_id",
     "order_overrides": "order_override_id",
 }
-SEED, ORDERS, SHOWN = 20, 4_000, 12
+SEED, ORDERS, SHOWN = 20, 3_000, 12
 
 
 def _insert(session: psycopg.Connection[Any], table: str, rows: list[dict[str, Any]]) -> None:
@@ -120,7 +120,8 @@ def load(projects: list[Project]) -> None:
             )
         for day, weekday in project.exceptions.items():
             add("settings.day_exceptions", project, **keyed, day=day, as_weekday=weekday)
-        for table, settings in project.rules.items():
+        overrides = [row for order in project.orders for row in order.overrides]
+        for table, settings in {**project.rules, "order_overrides": overrides}.items():
             for row in settings:
                 add(
                     f"settings.{table}",
