@@ -140,9 +140,7 @@ final as (
         end as entered_position,
         last_visits.calendar_scope_id,
         default_cycles.cycle_rule_id,
-        last_group_visits.sla_rule_id,
-        last_visits.visit_number,
-        last_visits.group_visit_number
+        last_group_visits.sla_rule_id
     from last_visits
     inner join last_group_visits on last_visits.order_key = last_group_visits.order_key
     inner join spans on last_visits.order_key = spans.order_key
