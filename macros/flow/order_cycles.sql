@@ -5,11 +5,11 @@
 with
 
 visits as (
-    select * from {{ visits }}
+    select * from {{ visits }} as given
 ),
 
 group_visits as (
-    select * from {{ group_visits }}
+    select * from {{ group_visits }} as given
 ),
 
 rules as (

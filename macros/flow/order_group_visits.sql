@@ -4,7 +4,7 @@
 with
 
 visits as (
-    select * from {{ visits }}
+    select * from {{ visits }} as given
 ),
 
 items as (

@@ -3,7 +3,7 @@
 with
 
 visits as (
-    select * from {{ visits }}
+    select * from {{ visits }} as given
 ),
 
 last_visits as (
@@ -16,7 +16,7 @@ last_visits as (
 ),
 
 last_group_visits as (
-    select * from {{ group_visits }}
+    select * from {{ group_visits }} as given
     where is_current
 ),
 
@@ -25,12 +25,12 @@ spans as (
         order_key,
         min(entered_at) as started_at,
         max(closing_at) as closing_at
-    from {{ group_visits }}
+    from {{ group_visits }} as given
     group by order_key
 ),
 
 default_cycles as (
-    select * from {{ cycles }}
+    select * from {{ cycles }} as given
     where is_default
 ),
 

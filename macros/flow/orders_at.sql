@@ -3,7 +3,7 @@
 with
 
 orders as (
-    select * from {{ orders }}
+    select * from {{ orders }} as given
 ),
 
 calendar as (

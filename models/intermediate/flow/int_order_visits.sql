@@ -1,9 +1,11 @@
 {{ config(
-    materialized='table',
+    materialized=flow_materialized(),
+    incremental_strategy='by_entity',
+    on_schema_change='append_new_columns',
     indexes=[
         {'columns': ['source_system', 'project_id', 'order_id', 'visit_number'], 'unique': true},
     ],
-    post_hook='{{ gather_statistics(this) }}',
+    post_hook=['{{ gather_statistics(this) }}', '{{ remember_flow_position() }}'],
 ) }}
 
-{{ order_visits(ref('int_stage_intervals')) }}
+{{ order_visits(those_changed(ref('int_stage_intervals'))) }}

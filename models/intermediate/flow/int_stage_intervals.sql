@@ -1,15 +1,18 @@
 {{ config(
-    materialized='table',
+    materialized=flow_materialized(),
+    incremental_strategy='by_entity',
+    on_schema_change='append_new_columns',
     indexes=[
         {'columns': ['source_system', 'project_id', 'entity_type', 'entity_id', 'visit_number'], 'unique': true},
     ],
-    post_hook='{{ gather_statistics(this) }}',
+    post_hook=['{{ gather_statistics(this) }}', '{{ remember_flow_position() }}'],
 ) }}
 
 with
 
 events as (
     select * from {{ ref('stg_stage_events') }}
+    {{ where_changed() }}
 ),
 
 stages as (

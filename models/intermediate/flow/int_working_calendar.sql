@@ -1,19 +1,37 @@
 {{ config(
-    materialized='table',
+    materialized=flow_materialized(),
+    incremental_strategy='by_calendar_scope',
+    on_schema_change='append_new_columns',
+    post_hook='{{ remember_flow_position() }}',
     indexes=[{'columns': ['calendar_scope_id', 'utc_day'], 'unique': true}],
 ) }}
 
 {#- From 2000 to 2100: what lies outside is implausible, and no duration is measured from it. -#}
+{%- set changes = ref('base_settings__changes') %}
 {%- set first_day, last_day = 10957, 47481 -%}
 
 with
 
-scopes as (
-    select * from {{ ref('int_calendar_scopes') }}
-),
-
 calendars as (
     select * from {{ ref('base_settings__calendars') }}
+),
+
+scopes as (
+    select * from {{ ref('int_calendar_scopes') }}
+    {%- if builds_changes() %}
+    where exists (
+        select 1
+        from {{ changes }} as settings_changes
+        left join calendars on settings_changes.calendar_id = calendars.calendar_id
+        where
+            settings_changes.written_xid >= {{ flow_position_of(this) }}
+            and settings_changes.table_name in (
+                'projects', 'calendars', 'calendar_windows', 'day_exceptions'
+            )
+            and int_calendar_scopes.source_system = coalesce(settings_changes.source_system, calendars.source_system)
+            and int_calendar_scopes.project_id = coalesce(settings_changes.project_id, calendars.project_id)
+    )
+    {%- endif %}
 ),
 
 windows as (

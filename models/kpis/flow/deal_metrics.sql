@@ -1,13 +1,20 @@
-{{ config(post_hook='{{ gather_statistics(this) }}') }}
+{{ config(
+    materialized=flow_materialized(),
+    incremental_strategy='by_entity',
+    on_schema_change='append_new_columns',
+    post_hook=['{{ gather_statistics(this) }}', '{{ remember_flow_position() }}'],
+) }}
 
 with
 
 timeline as (
     select * from {{ ref('deal_stage_timeline') }}
+    {{ where_changed() }}
 ),
 
 durations as (
     select * from {{ ref('major_stage_durations') }}
+    {{ where_changed() }}
 ),
 
 majors as (

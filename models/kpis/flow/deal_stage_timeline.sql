@@ -1,9 +1,15 @@
-{{ config(post_hook='{{ gather_statistics(this) }}') }}
+{{ config(
+    materialized=flow_materialized(),
+    incremental_strategy='by_entity',
+    on_schema_change='append_new_columns',
+    post_hook=['{{ gather_statistics(this) }}', '{{ remember_flow_position() }}'],
+) }}
 
 with
 
 visits as (
     select * from {{ ref('int_stage_intervals') }}
+    {{ where_changed() }}
 ),
 
 deleted_entities as (

@@ -1,8 +1,16 @@
+{{ config(
+    materialized=flow_materialized(),
+    incremental_strategy='by_entity',
+    on_schema_change='append_new_columns',
+    post_hook=['{{ gather_statistics(this) }}', '{{ remember_flow_position() }}'],
+) }}
+
 with
 
 orders as (
     select * from {{ ref('int_orders') }}
     where last_status_group_kind = 'cancelled'
+    {{ where_changed('order_id', 'and') }}
 ),
 
 visits as (

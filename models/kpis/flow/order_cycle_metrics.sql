@@ -1,7 +1,15 @@
+{{ config(
+    materialized=flow_materialized(),
+    incremental_strategy='by_entity',
+    on_schema_change='append_new_columns',
+    post_hook=['{{ gather_statistics(this) }}', '{{ remember_flow_position() }}'],
+) }}
+
 with
 
 cycles as (
     select * from {{ ref('int_order_cycles') }}
+    {{ where_changed('order_id') }}
 ),
 
 final as (

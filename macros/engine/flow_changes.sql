@@ -1,0 +1,172 @@
+{#-
+    Flow models are incremental by entity: a run builds those deals and orders anew, whole, of which
+    something was written since the models were built. "Since" is a position: the oldest transaction
+    that was still running when the changes were looked for. All rows of older ones were visible, so
+    a row that commits after one with a later time is not missed. `flow_positions` keeps, for each
+    model, up to where it reflects what was written: as far as the list of changes that it was built
+    with, and no farther than the models it reads. Beside it stands the instant that the model was made
+    for: events that lie between that and the next one change what is to be seen, too.
+-#}
+
+{% macro flow_positions(beside) -%}
+    {{ return(beside.incorporate(path={'identifier': 'flow_positions'})) }}
+{%- endmacro %}
+
+{#- In the transaction that builds int_flow_changes, before it looks for changes. -#}
+{% macro begin_flow_changes() -%}
+    {{ return(adapter.dispatch('begin_flow_changes')()) }}
+{%- endmacro %}
+
+{% macro default__begin_flow_changes() -%}
+    create table if not exists {{ flow_positions(this) }} (
+        model text primary key,
+        position xid8 not null,
+        as_of timestamptz not null
+    );
+    -- Positions ahead of this server's transactions come from another one, by a restored dump.
+    update {{ flow_positions(this) }}
+    set position = '0'
+    where position > pg_snapshot_xmin(pg_current_snapshot());
+    insert into {{ flow_positions(this) }} (model, position, as_of)
+    values ('{{ this.identifier }}', pg_snapshot_xmin(pg_current_snapshot()), {{ as_of() }})
+    on conflict (model) do update set position = excluded.position, as_of = excluded.as_of;
+{%- endmacro %}
+
+{% macro spark__begin_flow_changes() -%} {%- endmacro %}
+
+{#- In the transaction that builds a flow model. -#}
+{% macro remember_flow_position() -%}
+    {{ return(adapter.dispatch('remember_flow_position')()) }}
+{%- endmacro %}
+
+{% macro default__remember_flow_position() -%}
+    {%- set changes = ref('int_flow_changes') -%}
+    {%- set read = [changes.identifier] -%}
+    {%- for parent in model.depends_on.nodes if parent in flow_models() -%}
+        {%- do read.append(graph.nodes[parent].alias) -%}
+    {%- endfor -%}
+    insert into {{ flow_positions(changes) }} (model, position, as_of)
+    select
+        '{{ this.identifier }}',
+        min(position),
+        max(as_of) filter (where model = '{{ changes.identifier }}')
+    from {{ flow_positions(changes) }}
+    where model in ('{{ read | join("', '") }}')
+    on conflict (model) do update set position = excluded.position, as_of = excluded.as_of;
+{%- endmacro %}
+
+{% macro spark__remember_flow_position() -%} {%- endmacro %}
+
+{#- How a model is kept that is built by what changed; Spark builds it whole. -#}
+{% macro flow_materialized() -%}
+    {{ return(adapter.dispatch('flow_materialized')()) }}
+{%- endmacro %}
+
+{% macro default__flow_materialized() -%} {{ return('incremental') }} {%- endmacro %}
+
+{% macro spark__flow_materialized() -%} {{ return('table') }} {%- endmacro %}
+
+{#- Ids of the models that are built by what changed. -#}
+{% macro flow_models() -%}
+    {%- set found = [] -%}
+    {%- for node in (graph.nodes.values() if execute else []) -%}
+        {%- if node.config.get('incremental_strategy') in ('by_entity', 'by_calendar_scope') -%}
+            {%- do found.append(node.unique_id) -%}
+        {%- endif -%}
+    {%- endfor -%}
+    {{ return(found) }}
+{%- endmacro %}
+
+{#- The position of a model, as a scalar subquery; null before it is built. -#}
+{% macro flow_position_of(relation) -%}
+    (select position from {{ flow_positions(ref('int_flow_changes')) }} where model = '{{ relation.identifier }}')
+{%- endmacro %}
+
+{#- An aggregate over the positions of the flow models, the same way. -#}
+{% macro over_flow_positions(aggregate) -%}
+    {%- set names = [] -%}
+    {%- for id in flow_models() -%}
+        {%- do names.append(graph.nodes[id].alias) -%}
+    {%- endfor -%}
+    (
+        select {{ aggregate }} from {{ flow_positions(this) }}
+        where model in ('{{ names | join("', '") }}')
+    )
+{%- endmacro %}
+
+{#-
+    dbt's incremental materialization asks for this by the name of the strategy. A table of orders
+    alone knows them by `order_id`.
+-#}
+{% macro get_incremental_by_entity_sql(arguments) -%}
+    {%- set columns = get_quoted_csv(arguments.dest_columns | map(attribute='name')) -%}
+    {%- set is_of_orders = 'order_id' in arguments.dest_columns | map(attribute='name') -%}
+    delete from {{ arguments.target_relation }} as built
+    using {{ ref('int_flow_changes') }} as changed
+    where
+        built.source_system = changed.source_system
+        and built.project_id = changed.project_id
+        and {{ "'order'" if is_of_orders else 'built.entity_type' }} = changed.entity_type
+        and built.{{ 'order_id' if is_of_orders else 'entity_id' }} = changed.entity_id;
+    insert into {{ arguments.target_relation }} ({{ columns }})
+    select {{ columns }}
+    from {{ arguments.temp_relation }};
+{%- endmacro %}
+
+{% macro get_incremental_by_calendar_scope_sql(arguments) -%}
+    {%- set columns = get_quoted_csv(arguments.dest_columns | map(attribute='name')) -%}
+    delete from {{ arguments.target_relation }}
+    where
+        calendar_scope_id in (select calendar_scope_id from {{ arguments.temp_relation }})
+        or calendar_scope_id not in (select calendar_scope_id from {{ ref('int_calendar_scopes') }});
+    insert into {{ arguments.target_relation }} ({{ columns }})
+    select {{ columns }}
+    from {{ arguments.temp_relation }};
+{%- endmacro %}
+
+{#-
+    Condition that a row belongs to one of the entities that `entities` lists. The arrays say it
+    again, less exactly: PostgreSQL carries them into views and to indexes, a join it does not.
+-#}
+{% macro is_one_of(entities, id='entity_id') -%}
+    {{ return(adapter.dispatch('is_one_of')(entities, id)) }}
+{%- endmacro %}
+
+{% macro default__is_one_of(entities, id) -%}
+    {{ spark__is_one_of(entities, id) }}
+    and source_system = any(array(select distinct source_system from {{ entities }}))
+    and project_id = any(array(select distinct project_id from {{ entities }}))
+    and {{ id }} = any(array(select distinct entity_id from {{ entities }}))
+{%- endmacro %}
+
+{% macro spark__is_one_of(entities, id) -%}
+    (source_system, project_id, {{ 'entity_type' if id == 'entity_id' else "'order'" }}, {{ id }})
+    in (select source_system, project_id, entity_type, entity_id from {{ entities }})
+{%- endmacro %}
+
+{#- Whether a run builds what changed, and not everything; a unit test has no relation to add to. -#}
+{% macro builds_changes() -%}
+    {{ return(this is not none and is_incremental()) }}
+{%- endmacro %}
+
+{#- Where a run builds what changed, `where` with the condition that an entity did. -#}
+{% macro where_changed(id='entity_id', word='where') -%}
+    {%- if not execute -%}
+        {%- do ref('int_flow_changes') -%}
+    {%- elif builds_changes() -%}
+        {{ word }} {{ is_one_of(ref('int_flow_changes'), id) }}
+    {%- endif -%}
+{%- endmacro %}
+
+{#- A relation; where a run builds what changed, those of its rows whose entity did. -#}
+{% macro those_changed(relation, id='entity_id') -%}
+    {%- set condition = where_changed(id) -%}
+    {{ '(select * from ' ~ relation ~ ' ' ~ condition ~ ')' if condition else relation }}
+{%- endmacro %}
+
+{#- int_stage_intervals as the last run left it; none before the first. -#}
+{% macro built_visits() -%}
+    {%- if execute -%}
+        {{ return(load_relation(this.incorporate(path={'identifier': 'int_stage_intervals'}))) }}
+    {%- endif -%}
+{%- endmacro %}
