@@ -31,7 +31,6 @@ CALENDAR_MODELS = (
     "staging/stg_projects.sql",
     "staging/base/settings/base_settings__changes.sql",
     "staging/base/settings/base_settings__report_versions.sql",
-    "staging/base/settings/base_settings__stage_map.sql",
     "staging/base/receiver/_receiver__sources.yml",
     "staging/base/receiver/base_receiver__entity_changes.sql",
     "staging/base/receiver/base_receiver__lifecycle_events.sql",

@@ -30,10 +30,6 @@ report_versions as (
     select * from {{ ref('base_settings__report_versions') }}
 ),
 
-stage_map as (
-    select * from {{ ref('base_settings__stage_map') }}
-),
-
 calendars as (
     select * from {{ ref('base_settings__calendars') }}
 ),
@@ -54,21 +50,6 @@ scopes as (
     where
         settings_changes.table_name = 'stage_map_scd'
         and report_versions.state = 'published'
-    union all
-    -- Everything in the projects of a version that is computed now, or no more.
-    select
-        stage_map.source_system,
-        stage_map.project_id,
-        null as pipeline_id,
-        null as stage_id,
-        null as stage_group_id,
-        null as entity_id
-    from settings_changes
-    inner join stage_map
-        on settings_changes.report_version = stage_map.report_version
-    where
-        settings_changes.table_name = 'report_versions'
-        and settings_changes.version_state != 'draft'
     union all
     select
         calendars.source_system,
@@ -152,6 +133,22 @@ changed as (
         on
             entities.source_system = whole_projects.source_system
             and entities.project_id = whole_projects.project_id
+    union all
+    -- A version that is computed now, or no more, shows all there is, mapped or not.
+    select
+        source_system,
+        project_id,
+        entity_type,
+        entity_id
+    from entities
+    where
+        exists (
+            select 1
+            from settings_changes
+            where
+                settings_changes.table_name = 'report_versions'
+                and settings_changes.version_state != 'draft'
+        )
     {%- if visits is not none %}
     union all
     -- What lay ahead and has come to pass since, or the other way round.
