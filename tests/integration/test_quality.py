@@ -118,6 +118,8 @@ def test_a_page_made_offline_loads_nothing() -> None:
 @in_database
 def test_good_rows_pass_and_no_value_leaves_the_database() -> None:
     insert("loader", "raw_files.leads", *(lead(n, rep_id="Jane Secret") for n in range(3)))
+    event = {"entity_type": "deal", "entity_id": "d1", "stage_id": "s1", "entered_at": NOW - HOUR}
+    insert("loader", "raw_files.stage_events", {"project_id": "p", **event})
     # A row that fails, so that there is a value that could leak.
     insert("loader", "raw_files.leads", lead(9, stage="Jane's own stage"))
 
