@@ -22,6 +22,7 @@ from stageline.cli.tables import Column, show
 from stageline.errors import StagelineError
 from stageline.settings import canonical, report_versions, stage_maps
 from stageline.settings.files import Form
+from stageline.settings.rule_tables import FIRST_INSTANT
 from stageline.settings.stage_maps import Meaning, Project
 
 _PROJECT = click.option(
@@ -227,7 +228,7 @@ def list_map(
                 row.pipeline_id or "every",
                 row.stage_id or "every",
                 row.sub_key,
-                "" if row.effective_from == stage_maps.BEGINNING else written(row.effective_from),
+                "" if row.effective_from == FIRST_INSTANT else written(row.effective_from),
                 written(row.effective_to),
                 row.change_note or "",
             )
@@ -271,7 +272,7 @@ def add_row(
             pipeline_id=pipeline,
             stage_id=stage,
             sub_key=sub_key,
-            effective_from=since or stage_maps.BEGINNING,
+            effective_from=since or FIRST_INSTANT,
             effective_to=until,
             change_note=note,
         ),

@@ -57,18 +57,18 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 Dated = TypeVar("Dated", bound=DatedSetting)
 
 
-def _day(ctx: click.Context, param: click.Parameter, text: str | None) -> date | None:  # noqa: ARG001
+def _day(_ctx: click.Context, _param: click.Parameter, text: str | None) -> date | None:
     return None if text is None else read_day(text)
 
 
 def _of_project(command: Command) -> Command:
     """The arguments SOURCE and PROJECT, given on as one `ProjectKey`."""
 
-    def given(ctx: click.Context, param: click.Parameter, text: str) -> str:  # noqa: ARG001
+    def given(ctx: click.Context, _param: click.Parameter, text: str) -> str:
         ctx.meta["stageline.source"] = text
         return text
 
-    def project(ctx: click.Context, param: click.Parameter, text: str) -> ProjectKey:  # noqa: ARG001
+    def project(ctx: click.Context, _param: click.Parameter, text: str) -> ProjectKey:
         return ProjectKey(ctx.meta["stageline.source"], text)
 
     named = click.argument("project", callback=project)(command)
@@ -615,11 +615,11 @@ def set_cycle(
         if is_default is None:
             rows = CYCLES.rows(session, project, {"title": title})
             is_default = bool(rows) and rows[-1].is_default
-        steps = {
+        steps: dict[str, Any] = {
             **_step(session, project, "start", start),
             **_step(session, project, "end", end),
         }
-        row = CycleRule(title=title, is_default=is_default, **steps)  # type: ignore[arg-type]
+        row = CycleRule(title=title, is_default=is_default, **steps)
         now = CYCLES.set_from(session, project, row, starts)
     kind = "Default cycle" if now.is_default else "Cycle"
     click.echo(

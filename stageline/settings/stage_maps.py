@@ -19,12 +19,10 @@ from stageline.settings.files import FileRow, Form
 from stageline.settings.names import require_one_line, require_text
 from stageline.settings.projects import unknown_project
 from stageline.settings.report_versions import lock_draft, lock_not_retired, versions
+from stageline.settings.rule_tables import FIRST_INSTANT
 
 #: ``source_system`` and ``project_id``.
 Project = tuple[str, str]
-
-#: Where a row begins that was given no beginning: before every event.
-BEGINNING = datetime(1900, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +40,7 @@ class Meaning:
     pipeline_id: str | None = None
     stage_id: str | None = None
     sub_key: str
-    effective_from: datetime = BEGINNING
+    effective_from: datetime = FIRST_INSTANT
     effective_to: datetime | None = None
     change_note: str | None = None
 
@@ -65,7 +63,9 @@ class Meaning:
         stage = "every stage" if self.stage_id is None else f"stage {self.stage_id}"
         pipeline = "" if self.pipeline_id is None else f" of pipeline {self.pipeline_id}"
         until = "" if self.effective_to is None else f" until {_written(self.effective_to)}"
-        since = "" if self.effective_from == BEGINNING else f" from {_written(self.effective_from)}"
+        since = (
+            "" if self.effective_from == FIRST_INSTANT else f" from {_written(self.effective_from)}"
+        )
         return (
             f"{stage}{pipeline} of {self.source_system} {self.project_id}"
             f" = {self.sub_key}{since}{until}"
@@ -311,7 +311,7 @@ def export(report_version: int, form: Form, *, project: Project | None = None) -
                 row.pipeline_id,
                 row.stage_id,
                 row.sub_key,
-                None if row.effective_from == BEGINNING else row.effective_from.isoformat(),
+                None if row.effective_from == FIRST_INSTANT else row.effective_from.isoformat(),
                 None if row.effective_to is None else row.effective_to.isoformat(),
                 row.change_note,
             ]
@@ -450,7 +450,7 @@ def _read(line: FileRow, project: Project | None) -> Meaning:
         pipeline_id=line.cells.get("pipeline_id"),
         stage_id=line.cells.get("stage_id"),
         sub_key=line.needed("sub_key"),
-        effective_from=line.instant("effective_from") or BEGINNING,
+        effective_from=line.instant("effective_from") or FIRST_INSTANT,
         effective_to=line.instant("effective_to"),
         change_note=line.cells.get("change_note"),
     )

@@ -21,6 +21,7 @@ from stageline.settings.canonical import majors, sub_stages
 from stageline.settings.changes import audit, changing
 from stageline.settings.dictionaries import GROUPS, STAGES
 from stageline.settings.files import Form
+from stageline.settings.rule_tables import FIRST_INSTANT
 from stageline.settings.stage_maps import MapRow, Meaning
 
 pytestmark = pytest.mark.usefixtures("two_shops")
@@ -76,7 +77,7 @@ def meaning(
         pipeline_id=pipeline,
         stage_id=stage,
         sub_key=sub_key,
-        effective_from=stage_maps.BEGINNING if begins is None else day(begins),
+        effective_from=FIRST_INSTANT if begins is None else day(begins),
         effective_to=None if ends is None else day(ends),
     )
 
