@@ -40,7 +40,7 @@ MATRIX: dict[str, dict[Role, set[str]]] = {
     "raw.value_changes": {"receiver": {"insert"}, "transformer": READ, "jobs": READ},
     "raw.lifecycle_events": {"receiver": {"insert"}, "transformer": READ, "jobs": READ},
     "raw.replays": {"receiver": {"insert"}, "transformer": READ, "jobs": READ},
-    "raw.refusals": {"receiver": {"insert"}, "jobs": READ},
+    "raw.refusals": {"receiver": {"insert"}, "transformer": READ, "jobs": READ},
     "settings.projects": {
         "receiver": READ,
         "loader": {"select", "insert"},
@@ -213,6 +213,13 @@ def test_what_a_sender_said_is_read_by_the_models_alone() -> None:
         "jobs": every - WHAT_WAS_SAID,
         "reader": set(),
     }
+
+
+def test_who_was_refused_is_hidden_from_the_models() -> None:
+    with connect("transformer") as session:
+        for name in ("client_address", "body_bytes", "body_sha256"):
+            statement = sql.SQL("select {} from raw.refusals").format(sql.Identifier(name))
+            assert not is_allowed(session, statement), name
 
 
 def test_what_landed_is_changed_and_removed_by_nobody() -> None:

@@ -1,0 +1,156 @@
+"""webhook_stats, built by what changed, against a count of everything that landed."""
+
+import random
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import psycopg
+import pytest
+
+from jobs.build import build
+from stageline.database import connect
+from tests import webhook_oracle
+from tests.flow_database import CALENDAR_MODELS, dbt_project
+
+MODELS = (
+    *CALENDAR_MODELS,
+    *(
+        f"staging/base/receiver/base_receiver__{name}.sql"
+        for name in (
+            *("deliveries", "replays", "unparsed_deliveries", "refusals"),
+            "landed_stage_events",
+        )
+    ),
+    "kpis/flow/webhook_stats.sql",
+)
+START = datetime(2026, 3, 1, tzinfo=UTC)
+
+
+class Traffic:
+    """Deliveries of ten days in two projects, some late, repeated, unread or refused."""
+
+    def __init__(self) -> None:
+        self.random = random.Random(48)  # noqa: S311 - the same ones in every run
+        self.delivered: list[UUID] = []
+
+    def instant(self, day: int) -> datetime:
+        """Within an hour of the day at most three apart, so that hours hold several."""
+        hour = self.random.randrange(4) * 7
+        seconds = self.random.choice([0, 3599.5, self.random.uniform(0, 3599)])
+        return START + timedelta(days=day, hours=hour, seconds=seconds)
+
+    def come(self, session: psycopg.Connection[Any], number: int, first_day: int) -> None:
+        """So many deliveries from a day on, with what happens beside them."""
+        for _ in range(number):
+            self._deliver(session, self.instant(first_day + self.random.randrange(2)))
+            if self.random.random() < 0.2:
+                self._refuse(session, self.instant(first_day))
+            if self.random.random() < 0.1:
+                self._replay(session, self.random.choice(self.delivered))
+
+    def _deliver(self, session: psycopg.Connection[Any], at: datetime) -> None:
+        some, key = self.random, uuid4()
+        self.delivered.append(key)
+        session.execute(
+            "insert into raw.deliveries (delivery_id, sender, source_system, project_id,"
+            " sender_delivery_id, received_at, check_ids, headers, body, body_sha256, entity_ids,"
+            " unparsed_reason)"
+            " values (%s, %s, 'pipedrive', %s, %s, %s, '{}', '{}', '', sha256(''), '{}', %s)",
+            (
+                *(key, some.choice(["pipedrive", "zapier"]), some.choice(["east", "west"])),
+                *(some.choice([None, str(some.randrange(60))]), at),
+                some.choice([None, None, "no JSON"]),
+            ),
+        )
+        for _ in range(some.randrange(4)):
+            self._event(session, key, at)
+
+    def _event(self, session: psycopg.Connection[Any], key: UUID, at: datetime) -> None:
+        """An entry of just now, of long ago, of tomorrow, or of the year 1948."""
+        lag = self.random.choice([0.4, self.random.uniform(0, 900), 1e6, -86400, 2.46e9])
+        session.execute(
+            "insert into raw.stage_events (source_system, project_id, entity_type, entity_id,"
+            " stage_id, entered_at, delivery_id, ingested_at)"
+            " values ('pipedrive', 'east', 'deal', %s, 's', %s, %s, %s)",
+            (str(uuid4()), at - timedelta(seconds=lag), key, at + timedelta(seconds=0.25)),
+        )
+
+    def _refuse(self, session: psycopg.Connection[Any], at: datetime) -> None:
+        some = self.random
+        session.execute(
+            "insert into raw.refusals (refused_at, sender, project_id, reason)"
+            " values (%s, %s, %s, %s)",
+            (
+                *(at, some.choice(["zapier", "keycrm"])),
+                *some.choice(
+                    [("east", "signature_wrong"), ("nowhere", "unknown_project"), (None, "x")]
+                ),
+            ),
+        )
+
+    def _replay(self, session: psycopg.Connection[Any], key: UUID) -> None:
+        """Reads a delivery again, which may bring events and may still be in vain."""
+        session.execute(
+            "insert into raw.replays (delivery_id, entity_ids, unparsed_reason)"
+            " values (%s, '{}', %s)",
+            (key, self.random.choice([None, "still none"])),
+        )
+        self._event(session, key, START)
+
+
+def built() -> dict[webhook_oracle.Cell, tuple[int | None, ...]]:
+    with connect("transformer") as session:
+        rows = session.execute("select * from intermediate.webhook_stats").fetchall()
+    return {(row[0], row[1], row[2].astimezone(UTC)): row[3:-1] for row in rows}
+
+
+def counted() -> dict[webhook_oracle.Cell, tuple[int | None, ...]]:
+    with connect("owner") as session:
+        return {cell: hour.row() for cell, hour in webhook_oracle.hours(session).items()}
+
+
+def when_built(cell: webhook_oracle.Cell) -> datetime:
+    with connect("transformer") as session:
+        ((instant,),) = session.execute(
+            "select updated_at from intermediate.webhook_stats"
+            " where (source_system, project_id, hour_at) = (%s, %s, %s)",
+            cell,
+        ).fetchall()
+        return instant  # type: ignore[no-any-return]
+
+
+@pytest.mark.usefixtures("database")
+def test_every_run_ends_at_what_is_counted_in_all_that_landed(tmp_path: Path) -> None:
+    folder = dbt_project(tmp_path / "project", MODELS)
+
+    def run(select: str | None = "int_flow_changes webhook_stats") -> None:
+        build(select, command="run", project=folder, target_path=folder / "target")
+
+    traffic = Traffic()
+    with connect("owner") as session:
+        traffic.come(session, 300, first_day=0)
+    run(select=None)
+    assert built() == counted()
+    earliest = min(built())
+    first_run = when_built(earliest)
+
+    with connect("owner") as late, connect("owner") as session:
+        # Written before what the next run sees, and committed after it.
+        traffic.come(late, 10, first_day=3)
+        traffic.delivered.clear()  # nobody reads again what is not there yet
+        traffic.come(session, 40, first_day=4)
+        session.commit()
+        run()
+        assert built() == counted()
+        assert when_built(earliest) == first_run, "hours before the first change stay as they are"
+        late.commit()
+    run()
+    assert built() == counted()
+
+    with connect("owner") as session:  # what waited in a spool for days
+        traffic.come(session, 5, first_day=0)
+    run()
+    assert built() == counted()
+    assert len(built()) > 40
