@@ -7,7 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psycopg
@@ -20,6 +20,13 @@ from stageline import server as embedded
 from stageline.database import Connection, connection
 
 TEMPLATE = "stageline_template"
+
+#: The database of the test that runs. One name for all of them: what dbt has read of the project
+#: holds for the database that it was read for, and reading it anew takes longer than most builds.
+DATABASE = "stageline_test"
+
+#: What ``DATABASE`` is called when the sample is built in it.
+SAMPLE = "stageline_sample"
 
 _numbers = itertools.count(1)
 
@@ -81,12 +88,7 @@ def server(short_folder: Path, _no_configuration_of_the_user: None) -> Iterator[
         running = embedded.start(home, 55432, durable=False)
         try:
             migrate.upgrade()
-            with embedded.superuser(home) as session:
-                session.execute(
-                    sql.SQL("alter database stageline rename to {}").format(
-                        sql.Identifier(TEMPLATE)
-                    )
-                )
+            _rename(home, "stageline", TEMPLATE)
             patch.undo()
             config.settings.cache_clear()
             yield TestServer(home, running.port)
@@ -94,11 +96,24 @@ def server(short_folder: Path, _no_configuration_of_the_user: None) -> Iterator[
             embedded.stop(home)
 
 
+def _rename(home: Path, name: str, new: str) -> None:
+    with embedded.superuser(home) as session:
+        session.execute(
+            sql.SQL("alter database {} rename to {}").format(
+                sql.Identifier(name), sql.Identifier(new)
+            )
+        )
+
+
 @contextmanager
 def _clone(
-    server: TestServer, template: str, folder: Path, patch: pytest.MonkeyPatch
+    server: TestServer,
+    template: str,
+    folder: Path,
+    patch: pytest.MonkeyPatch,
+    name: str | None = None,
 ) -> Iterator[Connection]:
-    name = f"test_{os.getpid()}_{next(_numbers)}"
+    name = name or f"test_{next(_numbers)}"
     identifier = sql.Identifier(name)
     home = folder / "stageline_home"
     home.mkdir()
@@ -126,7 +141,7 @@ def _clone(
         yield owner
     finally:
         with embedded.superuser(server.home) as session:
-            session.execute(sql.SQL("drop database {} with (force)").format(identifier))
+            session.execute(sql.SQL("drop database if exists {} with (force)").format(identifier))
         config.settings.cache_clear()
 
 
@@ -139,7 +154,7 @@ def database(
     The environment also holds what the dbt profile reads, and ``STAGELINE_OUTPUT`` is a folder of
     the test's own, so a command started as a child process works on this database, too.
     """
-    with _clone(server, TEMPLATE, tmp_path, monkeypatch) as owner:
+    with _clone(server, TEMPLATE, tmp_path, monkeypatch, DATABASE) as owner:
         yield owner
 
 
@@ -168,14 +183,13 @@ def sample(server: TestServer, short_folder: Path) -> Iterator[Sample]:
     target_path = short_folder / "target"
     with (
         pytest.MonkeyPatch.context() as patch,
-        _clone(server, TEMPLATE, folder, patch) as owner,
+        _clone(server, TEMPLATE, folder, patch, DATABASE) as owner,
     ):
         demo.activate_sample()
         demo.load_demo()
         report = build(target_path=target_path)
-        patch.undo()
-        config.settings.cache_clear()
-        yield Sample(owner, report, target_path)
+        _rename(server.home, DATABASE, SAMPLE)
+    yield Sample(replace(owner, dbname=SAMPLE), report, target_path)
 
 
 @pytest.fixture
@@ -183,5 +197,5 @@ def sample_database(
     server: TestServer, sample: Sample, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Connection]:
     """A copy of the sample database, to build on and to break; configured like ``database``."""
-    with _clone(server, sample.owner.dbname, tmp_path, monkeypatch) as owner:
+    with _clone(server, SAMPLE, tmp_path, monkeypatch, DATABASE) as owner:
         yield owner
