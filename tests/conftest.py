@@ -197,5 +197,5 @@ def sample_database(
     server: TestServer, sample: Sample, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Connection]:
     """A copy of the sample database, to build on and to break; configured like ``database``."""
-    with _clone(server, SAMPLE, tmp_path, monkeypatch, DATABASE) as owner:
+    with _clone(server, sample.owner.dbname, tmp_path, monkeypatch, DATABASE) as owner:
         yield owner
