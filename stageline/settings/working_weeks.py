@@ -12,7 +12,7 @@ from stageline.errors import StagelineError
 
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
-#: What a day's windows may be at most: the working calendar holds six stretches of a UTC day, which
+#: What a day's windows may be at most: the working calendar holds eight stretches of a UTC day, which
 #: is a part of two local days.
 MOST_WINDOWS = 3
 

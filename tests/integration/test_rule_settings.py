@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from click.testing import CliRunner, Result
 
@@ -247,6 +248,19 @@ def test_hours_follow_each_other_by_day_with_their_windows() -> None:
     assert "mon 10:00" not in done("hours", "list", *SHOP, "--at", "2027-06-01")
 
 
+def test_the_database_itself_refuses_a_fourth_window_of_a_day() -> None:
+    done("hours", "set", *SHOP, "mon-fri 8:00-10:00 11:00-13:00 14:00-16:00")
+    fourth = (
+        "insert into settings.calendar_windows"
+        " select calendar_id, {}, 61200, 68400 from settings.calendars returning weekday"
+    )
+    with pytest.raises(psycopg.errors.CheckViolation, match="has more than three windows"):
+        rows(fourth.format(2))
+    assert rows(fourth.format(6)) == [(6,)]
+    with pytest.raises(psycopg.errors.CheckViolation):
+        rows("update settings.calendar_windows set weekday = 5 where weekday = 6 returning 1")
+
+
 def test_the_projects_own_day_decides_not_the_servers() -> None:
     for project in ("shop-1", "shop-2"):
         done("hours", "set", "keycrm", project, "mon-fri-9-18", "--from", "2027-03-01")
@@ -382,6 +396,7 @@ REFUSED: list[tuple[list[str], str]] = [
     (["sla", "set", *SHOP, "", "8:00"], "The group"),
     (["sla", "set", *SHOP, "3", "8:00", "--note", "\x1b[2J"], "The note has to be one line"),
     (["sla", "set", *SHOP, "3", "8:00", "--from", "soon"], "--from 'soon' is no instant"),
+    (["sla", "list", *SHOP, "--at", "0001-01-01T00:00+05:00"], "00:00+05:00' is no instant"),
     (["sla", "end", *SHOP, "3"], "has no such SLA limit at "),
     (["sla", "near", *SHOP, "much"], "'much' is no share of a limit"),
     (["sla", "near", *SHOP, "nan"], "'nan' is no share of a limit"),
