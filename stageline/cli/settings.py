@@ -4,7 +4,12 @@ from datetime import datetime
 
 import click
 
-from stageline.cli import settings_dictionaries, settings_maps, settings_rules
+from stageline.cli import (
+    settings_dictionaries,
+    settings_maps,
+    settings_rules,
+    settings_simulation,
+)
 from stageline.cli.build import require_migrations
 from stageline.cli.instants import instant
 from stageline.cli.settings_tables import differing, show_or_say, shown, written
@@ -34,6 +39,7 @@ for _command in (
     settings_maps.versions,
     settings_maps.stage_map,
     settings_maps.unmapped,
+    settings_simulation.simulate,
     settings_dictionaries.stages,
     settings_dictionaries.groups,
     *settings_rules.COMMANDS,
