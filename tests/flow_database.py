@@ -18,7 +18,11 @@ profile: stageline
 models:
   +schema: intermediate
   +materialized: view
+seeds:
+  +schema: reference
 """
+#: Whose change has every flow model built anew.
+_SEEDS = ("canonical_major_stages", "canonical_substages", "canonical_stage_boundaries")
 
 CALENDAR_MODELS = (
     "docs.md",
@@ -33,7 +37,6 @@ CALENDAR_MODELS = (
     "staging/base/settings/base_settings__report_versions.sql",
     "staging/base/receiver/_receiver__sources.yml",
     "staging/base/receiver/base_receiver__entity_changes.sql",
-    "staging/base/receiver/base_receiver__lifecycle_events.sql",
     "staging/base/pipedrive/_pipedrive__sources.yml",
     "staging/base/pipedrive/base_pipedrive__entity_changes.sql",
     "staging/base/keycrm/_keycrm__sources.yml",
@@ -66,6 +69,9 @@ def dbt_project(folder: Path, models: Iterable[str]) -> Path:
     (folder / "models").mkdir()
     for model in models:
         shutil.copy(PROJECT_ROOT / "models" / model, folder / "models")
+    (folder / "seeds").mkdir()
+    for seed in _SEEDS:
+        shutil.copy(PROJECT_ROOT / "seeds/reference" / f"{seed}.csv", folder / "seeds")
     return folder
 
 

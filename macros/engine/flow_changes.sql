@@ -5,11 +5,39 @@
     a row that commits after one with a later time is not missed. `flow_positions` keeps, for each
     model, up to where it reflects what was written: as far as the list of changes that it was built
     with, and no farther than the models it reads. Beside it stands the instant that the model was made
-    for: events that lie between that and the next one change what is to be seen, too.
+    for: events that lie between that and the next one change what is to be seen, too. What a position
+    stands on is kept once, in `flow_basis`: when that differs, all positions go back to the beginning.
 -#}
 
 {% macro flow_positions(beside) -%}
     {{ return(beside.incorporate(path={'identifier': 'flow_positions'})) }}
+{%- endmacro %}
+
+{#- What flow models that are built by what changed were built on, beside what was written: the seeds
+    that they read, and the server that counts transactions. A dump that is restored to another server
+    brings positions and rows along that mean nothing there. -#}
+{% macro flow_basis() -%}
+    {%- set seeds = [
+        ref('canonical_major_stages'),
+        ref('canonical_substages'),
+        ref('canonical_stage_boundaries'),
+    ] -%}
+    (
+        select
+            concat_ws(
+                ' ',
+                (select system_identifier from pg_control_system()),
+                md5(string_agg(definitions.line, ',' order by definitions.line))
+            )
+        from (
+            select '' as line
+            {%- for seed in seeds if execute and load_relation(seed) is not none %}
+            union all
+            select '{{ seed.identifier }}' || cast(to_jsonb(seeded) as text) as line
+            from {{ seed }} as seeded
+            {%- endfor %}
+        ) as definitions
+    )
 {%- endmacro %}
 
 {#- In the transaction that builds int_flow_changes, before it looks for changes. -#}
@@ -18,15 +46,18 @@
 {%- endmacro %}
 
 {% macro default__begin_flow_changes() -%}
+    {%- set basis = this.incorporate(path={'identifier': 'flow_basis'}) -%}
     create table if not exists {{ flow_positions(this) }} (
         model text primary key,
         position xid8 not null,
         as_of timestamptz not null
     );
-    -- Positions ahead of this server's transactions come from another one, by a restored dump.
+    create table if not exists {{ basis }} (basis text not null);
     update {{ flow_positions(this) }}
     set position = '0'
-    where position > pg_snapshot_xmin(pg_current_snapshot());
+    where not exists (select 1 from {{ basis }} where basis = {{ flow_basis() }});
+    delete from {{ basis }};
+    insert into {{ basis }} (basis) values ({{ flow_basis() }});
     insert into {{ flow_positions(this) }} (model, position, as_of)
     values ('{{ this.identifier }}', pg_snapshot_xmin(pg_current_snapshot()), {{ as_of() }})
     on conflict (model) do update set position = excluded.position, as_of = excluded.as_of;
@@ -93,6 +124,21 @@
         where model in ('{{ names | join("', '") }}')
     )
 {%- endmacro %}
+
+{#- Condition that a transaction wrote after a position. One that is still to come on this server wrote
+    on another: its row came with a dump, and all such rows were built from the beginning. -#}
+{% macro is_written_since(xid, position) -%}
+    {{ return(adapter.dispatch('is_written_since')(xid, position)) }}
+{%- endmacro %}
+
+{% macro default__is_written_since(xid, position) -%}
+    (
+        {{ xid }} >= {{ position }}
+        and ({{ xid }} < pg_snapshot_xmax(pg_current_snapshot()) or {{ position }} = '0')
+    )
+{%- endmacro %}
+
+{% macro spark__is_written_since(xid, position) -%} {{ xid }} >= {{ position }} {%- endmacro %}
 
 {#-
     dbt's incremental materialization asks for this by the name of the strategy. A table of orders

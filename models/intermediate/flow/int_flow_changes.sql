@@ -4,11 +4,11 @@
     indexes=[
         {'columns': ['source_system', 'project_id', 'entity_type', 'entity_id'], 'unique': true},
     ],
+    post_hook='{{ gather_statistics(this) }}',
 ) }}
 
 {%- set since = over_flow_positions('min(position)') %}
 {%- set visits = built_visits() %}
-{%- set lifecycle_events = ref('base_receiver__lifecycle_events') %}
 
 with
 
@@ -23,7 +23,7 @@ entities as (
 
 settings_changes as (
     select * from {{ ref('base_settings__changes') }}
-    where written_xid >= {{ since }}
+    where {{ is_written_since('written_xid', since) }}
 ),
 
 report_versions as (
@@ -121,7 +121,7 @@ changed as (
         entity_type,
         entity_id
     from entities
-    where written_xid >= {{ since }}
+    where {{ is_written_since('written_xid', since) }}
     union all
     select
         entities.source_system,
@@ -167,10 +167,10 @@ changed as (
         project_id,
         entity_type,
         entity_id
-    from {{ lifecycle_events }}
+    from entities
     where
-        occurred_at > {{ over_flow_positions('least(min(as_of), ' ~ as_of() ~ ')') }}
-        and occurred_at <= {{ over_flow_positions('greatest(max(as_of), ' ~ as_of() ~ ')') }}
+        stated_at > {{ over_flow_positions('least(min(as_of), ' ~ as_of() ~ ')') }}
+        and stated_at <= {{ over_flow_positions('greatest(max(as_of), ' ~ as_of() ~ ')') }}
     union all
     select
         visits.source_system,

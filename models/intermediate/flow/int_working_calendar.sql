@@ -24,7 +24,7 @@ scopes as (
         from {{ changes }} as settings_changes
         left join calendars on settings_changes.calendar_id = calendars.calendar_id
         where
-            settings_changes.written_xid >= {{ flow_position_of(this) }}
+            {{ is_written_since('settings_changes.written_xid', flow_position_of(this)) }}
             and settings_changes.table_name in (
                 'projects', 'calendars', 'calendar_windows', 'day_exceptions'
             )

@@ -10,7 +10,8 @@ final as (
         project_id,
         entity_type,
         entity_id,
-        loaded_xid as written_xid
+        loaded_xid as written_xid,
+        cast(null as {{ type_instant() }}) as stated_at
     from source
 )
 

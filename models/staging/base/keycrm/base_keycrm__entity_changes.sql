@@ -11,7 +11,8 @@ final as (
         project_id,
         cast('order' as {{ type_label() }}) as entity_type,
         order_id as entity_id,
-        fetched_xid as written_xid
+        fetched_xid as written_xid,
+        fetched_at as stated_at
     from source
 )
 

@@ -14,7 +14,8 @@ final as (
         project_id,
         cast('deal' as {{ type_label() }}) as entity_type,
         deal_id as entity_id,
-        fetched_xid as written_xid
+        fetched_xid as written_xid,
+        fetched_at as stated_at
     from deals
     union all
     select
@@ -22,7 +23,8 @@ final as (
         project_id,
         cast('deal' as {{ type_label() }}) as entity_type,
         deal_id as entity_id,
-        fetched_xid as written_xid
+        fetched_xid as written_xid,
+        cast(null as {{ type_instant() }}) as stated_at
     from deal_changes
 )
 

@@ -14,7 +14,8 @@ final as (
         project_id,
         entity_type,
         entity_id,
-        ingested_xid as written_xid
+        ingested_xid as written_xid,
+        cast(null as {{ type_instant() }}) as stated_at
     from stage_events
     union all
     select
@@ -22,7 +23,8 @@ final as (
         project_id,
         entity_type,
         entity_id,
-        ingested_xid as written_xid
+        ingested_xid as written_xid,
+        occurred_at as stated_at
     from lifecycle_events
 )
 
