@@ -41,19 +41,6 @@ def stages() -> None:
     """
 
 
-@stages.command("list")
-@_SOURCE
-@_PROJECT
-def list_stages(source: str, project: str) -> None:
-    """List the stages of a project; those that the CRM no longer has come last.
-
-    \b
-    Example:
-        stageline settings stages list keycrm shop-1
-    """
-    _list(STAGES, source, project)
-
-
 @stages.command("set")
 @_SOURCE
 @_PROJECT
@@ -98,38 +85,6 @@ def set_stage(
     )
 
 
-@stages.command("import")
-@_SOURCE
-@_PROJECT
-@FILE
-@DRY_RUN
-def import_stages(source: str, project: str, path: Path, dry_run: bool) -> None:
-    """Take over a newer list from CSV or YAML; what it lacks keeps its name, as inactive.
-
-    Columns that it leaves out stay as they are.
-
-    \b
-    Example:
-        stageline settings stages import keycrm shop-1 statuses.csv --dry-run
-    """
-    _import(STAGES, source, project, path, dry_run)
-
-
-@stages.command("export")
-@_SOURCE
-@_PROJECT
-@FORMAT
-def export_stages(source: str, project: str, form: Form) -> None:
-    """Write the stages as a file that `import` takes.
-
-    \b
-    Example:
-        stageline settings stages export keycrm shop-1 > statuses.csv
-    """
-    require_migrations()
-    click.echo(STAGES.export(source, project, form), nl=False)
-
-
 @click.group(short_help="Name the groups of stages, and say which of them end an order.")
 def groups() -> None:
     """Name the groups of stages of a project, and say which of them end an order.
@@ -142,19 +97,6 @@ def groups() -> None:
         stageline settings groups set keycrm shop-1 6 --name Cancelled --kind cancelled
         stageline settings groups list keycrm shop-1
     """
-
-
-@groups.command("list")
-@_SOURCE
-@_PROJECT
-def list_groups(source: str, project: str) -> None:
-    """List the groups of a project; those that the CRM no longer has come last.
-
-    \b
-    Example:
-        stageline settings groups list keycrm shop-1
-    """
-    _list(GROUPS, source, project)
 
 
 @groups.command("set")
@@ -192,48 +134,69 @@ def set_group(
     )
 
 
-@groups.command("import")
-@_SOURCE
-@_PROJECT
-@FILE
-@DRY_RUN
-def import_groups(source: str, project: str, path: Path, dry_run: bool) -> None:
-    """Take over a newer list from CSV or YAML; what it lacks keeps its name, as inactive.
+def _share(group: click.Group, dictionary: Dictionary[Any], file: str) -> None:
+    """Gives a group the commands that both dictionaries have.
 
-    Columns that it leaves out stay as they are.
-
-    \b
-    Example:
-        stageline settings groups import keycrm shop-1 groups.csv --dry-run
+    Args:
+        file: What a file of it is called in examples.
     """
-    _import(GROUPS, source, project, path, dry_run)
+    what = group.name
+    example = "\n\n\b\nExample:\n    stageline settings"
 
-
-@groups.command("export")
-@_SOURCE
-@_PROJECT
-@FORMAT
-def export_groups(source: str, project: str, form: Form) -> None:
-    """Write the groups as a file that `import` takes.
-
-    \b
-    Example:
-        stageline settings groups export keycrm shop-1 > groups.csv
-    """
-    require_migrations()
-    click.echo(GROUPS.export(source, project, form), nl=False)
-
-
-def _list(dictionary: Dictionary[Any], source: str, project: str) -> None:
-    require_migrations()
-    show_or_say(
-        [Column(name) for name in dictionary.fields],
-        [
-            ["" if value is None else shown(value) for value in asdict(entry).values()]
-            for entry in dictionary.entries(source, project)
-        ],
-        f"Nothing is listed for {source} {project} yet: `set` and `import` do it.",
+    @group.command(
+        "list",
+        help=f"List the {what} of a project; those that the CRM no longer has come last."
+        f"{example} {what} list keycrm shop-1",
     )
+    @_SOURCE
+    @_PROJECT
+    def list_entries(source: str, project: str) -> None:
+        require_migrations()
+        show_or_say(
+            [Column(name) for name in dictionary.fields],
+            [
+                ["" if value is None else shown(value) for value in asdict(entry).values()]
+                for entry in dictionary.entries(source, project)
+            ],
+            f"Nothing is listed for {source} {project} yet: `set` and `import` do it.",
+        )
+
+    @group.command(
+        "import",
+        help="Take over a newer list from CSV or YAML; what it lacks keeps its name, as inactive."
+        "\n\nColumns that it leaves out stay as they are."
+        f"{example} {what} import keycrm shop-1 {file} --dry-run",
+    )
+    @_SOURCE
+    @_PROJECT
+    @FILE
+    @DRY_RUN
+    def import_entries(source: str, project: str, path: Path, dry_run: bool) -> None:
+        require_migrations()
+        done = dictionary.import_file(source, project, path, dry_run=dry_run)
+        tell_difference(
+            added=[_described(entry) for entry in done.added],
+            changed=[
+                f"{_described(old)}: {differing(asdict(old), asdict(new), dictionary.fields)}"
+                for old, new in done.changed
+            ],
+            gone=[_described(entry) for entry in done.vanished],
+            unchanged=done.unchanged,
+            went="inactive",
+            dry_run=dry_run,
+        )
+
+    @group.command(
+        "export",
+        help=f"Write the {what} as a file that `import` takes."
+        f"{example} {what} export keycrm shop-1 > {file}",
+    )
+    @_SOURCE
+    @_PROJECT
+    @FORMAT
+    def export_entries(source: str, project: str, form: Form) -> None:
+        require_migrations()
+        click.echo(dictionary.export(source, project, form), nl=False)
 
 
 def _set(
@@ -244,23 +207,9 @@ def _set(
     click.echo(f"Now: {_described(dictionary.put(source, project, key, values))}.")
 
 
-def _import(
-    dictionary: Dictionary[Any], source: str, project: str, path: Path, dry_run: bool
-) -> None:
-    require_migrations()
-    done = dictionary.import_file(source, project, path, dry_run=dry_run)
-    tell_difference(
-        added=[_described(entry) for entry in done.added],
-        changed=[
-            f"{_described(before)}: {differing(asdict(before), asdict(after), dictionary.fields)}"
-            for before, after in done.changed
-        ],
-        gone=[_described(entry) for entry in done.vanished],
-        unchanged=done.unchanged,
-        went="inactive",
-        dry_run=dry_run,
-    )
-
-
 def _described(entry: Stage | Group) -> str:
     return f"{entry.key} ({entry.name})"
+
+
+_share(stages, STAGES, "statuses.csv")
+_share(groups, GROUPS, "groups.csv")

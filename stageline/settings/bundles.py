@@ -16,6 +16,7 @@ from stageline.database import connect
 from stageline.errors import StagelineError
 from stageline.settings.changes import changing
 from stageline.settings.cycle_rules import CYCLES, step_columns, written_step
+from stageline.settings.dictionaries import GROUPS, STAGES
 from stageline.settings.durations import read_duration, written_duration
 from stageline.settings.files import FileRow
 from stageline.settings.flow_metrics import METRICS, point_columns, written_point
@@ -33,7 +34,6 @@ from stageline.settings.rule_tables import (
     zone,
 )
 from stageline.settings.sla_rules import LIMITS, THRESHOLDS, WAITING, read_share, written_share
-from stageline.settings.stage_groups import GROUPS, STAGES
 from stageline.settings.urgent_rules import URGENT_RULES
 from stageline.settings.working_hours import CALENDARS, DAYS, read_day
 from stageline.settings.working_weeks import DAYS as WEEKDAYS

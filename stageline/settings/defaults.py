@@ -6,9 +6,9 @@ from typing import Any
 
 from stageline.errors import StagelineError
 from stageline.settings.cycle_rules import CYCLES, CycleRule
+from stageline.settings.dictionaries import GROUPS, Group
 from stageline.settings.rule_tables import ProjectKey, Setting, SettingTable, changing_project
 from stageline.settings.sla_rules import LIMITS, THRESHOLDS, NearThreshold, SlaLimit
-from stageline.settings.stage_groups import GROUPS, StageGroup
 from stageline.settings.urgent_rules import URGENT_RULES, UrgentRule
 
 
@@ -41,7 +41,7 @@ def _limit(group_id: str, name: str, hours: int, is_urgent: bool) -> Default:
 def _group(group_id: str, name: str, kind: Any = "open") -> Default:
     return Default(
         GROUPS,
-        StageGroup(group_id=group_id, name=name, kind=kind, position=int(group_id)),
+        Group(group_id=group_id, name=name, kind=kind, position=int(group_id)),
         f"group {group_id}: {name}, {kind}",
     )
 

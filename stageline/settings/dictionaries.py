@@ -5,28 +5,29 @@ no longer holds keeps its name and is marked as inactive: events of the past sti
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar, get_args
-
-import psycopg
-from psycopg import sql
-from psycopg.rows import class_row
 
 from stageline.database import connect
 from stageline.errors import StagelineError
 from stageline.settings import files
-from stageline.settings.changes import changing
 from stageline.settings.files import FileRow, Form
 from stageline.settings.names import require_text
-from stageline.settings.projects import unknown_project
+from stageline.settings.rule_tables import (
+    ProjectKey,
+    Session,
+    Setting,
+    SettingTable,
+    changing_project,
+)
 
 Kind = Literal["open", "done", "cancelled"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Group:
+class Group(Setting):
     """A group of stages; no clock runs in one that is done or cancelled."""
 
     group_id: str
@@ -39,9 +40,16 @@ class Group:
     def key(self) -> str:
         return self.group_id
 
+    def require_valid(self) -> None:
+        if self.kind not in KINDS:
+            raise StagelineError(
+                f"{self.kind!r} is no kind of group. There are: {', '.join(KINDS)}."
+            )
+        _texts(self)
+
 
 @dataclass(frozen=True, kw_only=True)
-class Stage:
+class Stage(Setting):
     """A stage or status.
 
     Attributes:
@@ -66,6 +74,9 @@ class Stage:
     def key(self) -> str:
         return self.stage_id
 
+    def require_valid(self) -> None:
+        _texts(self)
+
 
 Entry = TypeVar("Entry", bound=Stage | Group)
 
@@ -82,19 +93,21 @@ class Difference(Generic[Entry]):
     unchanged: int
 
 
-class Dictionary(Generic[Entry]):
+class Dictionary(SettingTable[Entry]):
     """One of the two dictionaries: that of stages, or that of groups."""
 
-    def __init__(self, table: str, entry: type[Entry], key: str) -> None:
-        self._table = sql.Identifier("settings", table)
-        self._entry = entry
+    def __init__(self, entry: type[Entry], table: str, called: str, key: str) -> None:
+        super().__init__(entry, table, called, [key])
         self._key = key
-        self.fields = tuple(field.name for field in fields(entry))
+        self.fields = tuple(self._columns())
 
     def entries(self, source_system: str, project_id: str) -> list[Entry]:
         """The entries of a project in their order, those that vanished last."""
         with connect("owner") as session:
-            return self._entries(session, source_system, project_id)
+            return sorted(
+                self.rows(session, ProjectKey(source_system, project_id)),
+                key=lambda entry: (not entry.is_active, entry.position is None, entry.position),
+            )
 
     def put(
         self,
@@ -115,15 +128,13 @@ class Dictionary(Generic[Entry]):
             StagelineError: there is no such project, a value does not fit, or a new entry is given
                 no name.
         """
-        with changing(changed_by) as session:
-            _lock(session, source_system, project_id)
-            entries = self._entries(session, source_system, project_id)
-            before = next((entry for entry in entries if entry.key == key.strip()), None)
+        project = ProjectKey(source_system, project_id)
+        with changing_project(project, changed_by) as session:
+            before = next(iter(self.rows(session, project, {self._key: key.strip()})), None)
             if before is None and "name" not in values:
                 raise StagelineError(f"{key} is new: give it a name.")
             entry = self._merged(before, {self._key: key, **values})
-            self._put(session, source_system, project_id, entry)
-        return entry
+            return (self.update if before else self.insert)(session, project, entry)
 
     def import_file(
         self,
@@ -146,9 +157,9 @@ class Dictionary(Generic[Entry]):
             StagelineError: there is no such project, or a line of the file does not fit.
         """
         lines = files.read(path, self.fields, (self._key, "name"))
-        with changing(changed_by) as session:
-            _lock(session, source_system, project_id)
-            left = {entry.key: entry for entry in self._entries(session, source_system, project_id)}
+        project = ProjectKey(source_system, project_id)
+        with changing_project(project, changed_by) as session:
+            left = {entry.key: entry for entry in self.rows(session, project)}
             wanted: dict[str, tuple[FileRow, Entry | None, Entry]] = {}
             for line in lines:
                 key = line.needed(self._key)
@@ -168,9 +179,10 @@ class Dictionary(Generic[Entry]):
                 + sum(not entry.is_active for entry in left.values()),
             )
             if not dry_run:
-                changed = [after for _, after in difference.changed]
-                for entry in (*difference.added, *changed, *difference.vanished):
-                    self._put(session, source_system, project_id, entry)
+                for entry in difference.added:
+                    self.insert(session, project, entry)
+                for entry in (*(after for _, after in difference.changed), *difference.vanished):
+                    self.update(session, project, entry)
         return difference
 
     def export(self, source_system: str, project_id: str, form: Form) -> str:
@@ -180,44 +192,6 @@ class Dictionary(Generic[Entry]):
             self.fields,
             [[getattr(entry, name) for name in self.fields] for entry in entries],
             form,
-        )
-
-    def _entries(
-        self, session: psycopg.Connection[Any], source_system: str, project_id: str
-    ) -> list[Entry]:
-        with session.cursor(row_factory=class_row(self._entry)) as cursor:
-            cursor.execute(
-                sql.SQL(
-                    "select {columns} from {table} where source_system = %s and project_id = %s"
-                    " order by not is_active, position, {key}"
-                ).format(
-                    columns=sql.SQL(", ").join(map(sql.Identifier, self.fields)),
-                    table=self._table,
-                    key=sql.Identifier(self._key),
-                ),
-                [source_system, project_id],
-            )
-            return cursor.fetchall()
-
-    def _put(
-        self, session: psycopg.Connection[Any], source_system: str, project_id: str, entry: Entry
-    ) -> None:
-        columns = [sql.Identifier(name) for name in self.fields]
-        session.execute(
-            sql.SQL(
-                "insert into {table} (source_system, project_id, {columns}) values ({values})"
-                " on conflict (source_system, project_id, {key})"
-                " do update set ({columns}) = row ({excluded})"
-            ).format(
-                table=self._table,
-                columns=sql.SQL(", ").join(columns),
-                values=sql.SQL(", ").join([sql.Placeholder()] * (len(columns) + 2)),
-                key=sql.Identifier(self._key),
-                excluded=sql.SQL(", ").join(
-                    sql.SQL("excluded.{}").format(column) for column in columns
-                ),
-            ),
-            [source_system, project_id, *(getattr(entry, name) for name in self.fields)],
         )
 
     def _read(self, line: FileRow, before: Entry | None) -> Entry:
@@ -233,11 +207,13 @@ class Dictionary(Generic[Entry]):
             raise line.error(error) from None
 
     def _merged(self, before: Entry | None, values: dict[str, Any]) -> Entry:
-        return _plain(self._entry(**values) if before is None else replace(before, **values))
+        entry = self.row_type(**values) if before is None else replace(before, **values)
+        entry.require_valid()
+        return replace(entry, **_texts(entry))
 
 
-STAGES = Dictionary("stage_dictionary", Stage, "stage_id")
-GROUPS = Dictionary("stage_group_dictionary", Group, "group_id")
+STAGES = Dictionary(Stage, "stage_dictionary", "stage", "stage_id")
+GROUPS = Dictionary(Group, "stage_group_dictionary", "group", "group_id")
 
 #: How fields that are no text are read.
 _READERS: dict[str, Callable[[FileRow, str], Any]] = {
@@ -257,32 +233,42 @@ _TEXTS = {
 }
 
 
-def _plain(entry: Entry) -> Entry:
-    """What was given, in the form in which it is kept.
+def _texts(entry: Stage | Group) -> dict[str, Any]:
+    """The texts of an entry, in the form in which they are kept.
 
     Raises:
-        StagelineError: it cannot be.
+        StagelineError: one cannot be.
     """
-    if isinstance(entry, Group) and entry.kind not in KINDS:
-        raise StagelineError(f"{entry.kind!r} is no kind of group. There are: {', '.join(KINDS)}.")
-    texts: dict[str, Any] = {
+    return {
         name: require_text(getattr(entry, name), what)
         for name, what in _TEXTS.items()
         if getattr(entry, name, None) is not None
     }
-    return replace(entry, **texts)
 
 
-def _lock(session: psycopg.Connection[Any], source_system: str, project_id: str) -> None:
-    """Has one after the other change the dictionaries of a project.
+def meant_group(session: Session, project: ProjectKey, text: str) -> tuple[str, str | None]:
+    """The id of the group that a text names by its id or else its name, and a doubt about it.
+
+    Events may name a group before a dictionary does, so an unknown one is only doubted.
 
     Raises:
-        StagelineError: there is no such project.
+        StagelineError: several groups have that name.
     """
-    found = session.execute(
-        "select 1 from settings.projects where source_system = %s and project_id = %s"
-        " for no key update",
-        [source_system, project_id],
-    ).fetchone()
-    if found is None:
-        raise unknown_project(source_system, project_id)
+    groups = GROUPS.rows(session, project)
+    found = [group for group in groups if group.group_id == text] or [
+        group for group in groups if group.name.casefold() == text.casefold()
+    ]
+    if len(found) > 1:
+        ids = ", ".join(group.group_id for group in found)
+        raise StagelineError(f"{project} has several groups called {text}: give the id, of {ids}.")
+    if found:
+        return found[0].group_id, None
+    names = ", ".join(f"{group.group_id} ({group.name})" for group in groups)
+    return text, f"{project} has no group {text} yet. It has {names}." if groups else None
+
+
+def is_final(session: Session, project: ProjectKey, group_id: str) -> bool:
+    """Whether no clock runs in a group, as far as the dictionary says."""
+    return any(
+        group.kind != "open" for group in GROUPS.rows(session, project, {"group_id": group_id})
+    )

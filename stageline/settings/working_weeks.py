@@ -12,8 +12,8 @@ from stageline.errors import StagelineError
 
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
-#: What a day's windows may be at most: the working calendar holds eight stretches of a UTC day, which
-#: is a part of two local days.
+#: What a day's windows may be at most: the working calendar holds eight stretches of a UTC day,
+#: which is a part of two local days.
 MOST_WINDOWS = 3
 
 ALWAYS_OPEN = "24/7"
