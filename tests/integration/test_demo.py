@@ -123,7 +123,8 @@ def test_from_nothing_to_numbers_and_again(clone: Path) -> None:
 
     told, _ = stageline(clone, "demo", "--remove")
     assert "stageline build" in told
-    _, log = stageline(clone, "build", "--no-check", "--select", "+conversion_funnel")
+    build = ("build", "--no-check", "--exclude", "resource_type:unit_test")
+    _, log = stageline(clone, *build, "--select", "+conversion_funnel")
     assert "warning: the raw data was not checked (--no-check)." in log
     assert "Check the raw data" not in log
     after = counted()
