@@ -184,8 +184,8 @@ def compiled(folder: Path) -> str:
     return path.read_text()
 
 
-def prepare(folder: Path) -> str:
-    """A database of its own with fsync on, and settings; returns the model's SQL."""
+def start(folder: Path) -> None:
+    """A database of its own with fsync on, and settings."""
     from stageline import config, migrate, server
     from stageline.database import connect
 
@@ -201,6 +201,13 @@ def prepare(folder: Path) -> str:
     with connect("owner") as session:
         session.execute(SETTINGS)
         session.execute("create schema bench")
+
+
+def prepare(folder: Path) -> str:
+    """A database to measure in; returns the model's SQL."""
+    from stageline.database import connect
+
+    start(folder)
     model = compiled(folder / "target")
     with connect("owner") as session:
         session.execute("analyze intermediate.int_working_calendar")

@@ -1,14 +1,10 @@
 {#- One row per visit of an order to a group of statuses, with the limit that it is judged by. Needs
     whole orders: urgency looks at the order's beginning. -#}
-{% macro order_group_visits(visits) -%}
+{% macro order_group_visits(visits, items) -%}
 with
 
-visits as (
-    select * from {{ visits }} as given
-),
-
 items as (
-    select * from {{ ref('stg_order_items') }}
+    select * from {{ items }} as given
 ),
 
 urgent_rules as (
@@ -53,7 +49,7 @@ grouped as (
         cast(coalesce(sum(paused_seconds), 0) as bigint) as paused_seconds,
         cast(coalesce(sum(paused_working_seconds), 0) as bigint) as paused_working_seconds,
         min(unpaused_seconds_before) as unpaused_seconds_before
-    from visits
+    from {{ visits }} as given
     group by
         order_key,
         source_system,
@@ -65,9 +61,9 @@ grouped as (
 marks as (
     {%- for mark in ['sku', 'offer_id', 'product_id'] %}
     select
-        order_key,
         source_system,
         project_id,
+        order_id,
         cast('{{ mark }}' as {{ type_label() }}) as match_type,
         {{ mark }} as match_value
     from items
@@ -77,25 +73,40 @@ marks as (
     {%- endfor %}
 ),
 
+-- Taken from the visits, which have an index: how few items match is more than a planner can know,
+-- and joining every match to every order costs minutes.
+beginnings as (
+    select
+        order_key,
+        source_system,
+        project_id,
+        order_id,
+        entered_at
+    from {{ visits }} as given
+    where is_group_entry and group_visit_number = 1
+),
+
 urgent_items as (
     select
-        marks.order_key,
+        beginnings.order_key,
         urgent_rules.rule_name,
         row_number() over (
-            partition by marks.order_key
+            partition by beginnings.order_key
             order by urgent_rules.urgent_rule_id
         ) as place
-    from grouped
+    from beginnings
     inner join marks
-        on grouped.order_key = marks.order_key
+        on
+            beginnings.source_system = marks.source_system
+            and beginnings.project_id = marks.project_id
+            and beginnings.order_id = marks.order_id
     inner join urgent_rules
         on
             marks.source_system = urgent_rules.source_system
             and marks.project_id = urgent_rules.project_id
             and marks.match_type = urgent_rules.match_type
             and marks.match_value = urgent_rules.match_value
-            and {{ in_force('urgent_rules', 'grouped.entered_at') }}
-    where grouped.group_visit_number = 1
+            and {{ in_force('urgent_rules', 'beginnings.entered_at') }}
 ),
 
 urged as (

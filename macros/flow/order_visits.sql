@@ -1,6 +1,6 @@
 {#- One row per visit of an order to a status. Every window lies within one order, so that the visits
     of some orders are computed from the intervals of these orders alone. -#}
-{% macro order_visits(intervals) -%}
+{% macro order_visits(intervals, deleted_entities) -%}
 with
 
 intervals as (
@@ -13,7 +13,7 @@ intervals as (
 
 deleted as (
     select {{ entity_key('entity_id') }} as order_key
-    from {{ ref('int_deleted_entities') }} as records
+    from {{ deleted_entities }} as records
     where entity_type = 'order'
 ),
 
@@ -53,7 +53,6 @@ named as (
         intervals.delivery_id,
         intervals.record_origin
     from intervals
-    left join deleted on intervals.order_key = deleted.order_key
     left join stages
         on
             intervals.source_system = stages.source_system
@@ -70,7 +69,7 @@ named as (
             and intervals.project_id = waiting_stages.project_id
             and intervals.stage_id = waiting_stages.stage_id
             and {{ in_force('waiting_stages', 'intervals.entered_at') }}
-    where deleted.order_key is null
+    where not exists (select 1 from deleted where intervals.order_key = deleted.order_key)
 ),
 
 compared as (

@@ -19,7 +19,12 @@ scopes as (
     select * from {{ ref('int_calendar_scopes') }}
 ),
 
-calendar as (
+-- One for each use: PostgreSQL would read what is used twice whole, however few rows are needed.
+calendar_at_start as (
+    select * from {{ ref('int_working_calendar') }}
+),
+
+calendar_at_end as (
     select * from {{ ref('int_working_calendar') }}
 ),
 
@@ -208,11 +213,11 @@ final as (
         placed.delivery_id,
         placed.record_origin
     from placed
-    left join calendar as calendar_at_start
+    left join calendar_at_start
         on
             placed.calendar_scope_id = calendar_at_start.calendar_scope_id
             and {{ day_of_second('placed.entered_second') }} = calendar_at_start.utc_day
-    left join calendar as calendar_at_end
+    left join calendar_at_end
         on
             placed.calendar_scope_id = calendar_at_end.calendar_scope_id
             and {{ day_of_second('placed.left_second') }} = calendar_at_end.utc_day

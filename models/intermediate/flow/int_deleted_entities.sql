@@ -58,7 +58,9 @@ ranked_statements as (
             order by stated_at desc, ingested_at desc, is_deleted desc
         ) as place
     from statements
+    {%- if var('as_of', '') %}
     where stated_at <= {{ as_of() }}
+    {%- endif %}
 ),
 
 final as (

@@ -11,4 +11,7 @@
     post_hook=['{{ gather_statistics(this) }}', '{{ remember_flow_position() }}'],
 ) }}
 
-{{ order_group_visits(those_changed(ref('int_order_visits'), 'order_id')) }}
+{{ order_group_visits(
+    those_changed(ref('int_order_visits'), 'order_id'),
+    those_changed(ref('stg_order_items'), 'order_id'),
+) }}

@@ -2,8 +2,15 @@
     materialized=flow_materialized(),
     incremental_strategy='by_entity',
     on_schema_change='append_new_columns',
-    indexes=[{'columns': ['source_system', 'project_id', 'order_id'], 'unique': true}],
-    post_hook=['{{ gather_statistics(this) }}', '{{ remember_flow_position() }}'],
+    indexes=[
+        {'columns': ['source_system', 'project_id', 'order_id'], 'unique': true},
+        {'columns': ['source_system', 'project_id', 'last_status_group_id']},
+    ],
+    post_hook=[
+        '{{ gather_statistics(this) }}',
+        '{{ remember_flow_position() }}',
+        "{{ keep_tail(live_orders('written')) }}",
+    ],
 ) }}
 
 {{ orders(

@@ -1,7 +1,12 @@
+{{ config(
+    materialized=live_materialized(),
+    post_hook="{{ share_tail(ref('int_order_visits')) }}",
+) }}
+
 with
 
 visits as (
-    select * from {{ ref('int_order_visits') }}
+    select * from {{ live(ref('int_order_visits')) }} as given
 ),
 
 final as (
@@ -29,7 +34,7 @@ final as (
         calendar_scope_id,
         delivery_id,
         record_origin,
-        {{ built_at() }} as updated_at
+        {{ read_at() }} as updated_at
     from visits
 )
 

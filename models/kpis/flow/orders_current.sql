@@ -1,13 +1,15 @@
+{{ config(materialized=live_materialized(), post_hook="{{ share_tail(ref('int_orders')) }}") }}
+
 with
 
 orders as (
-    {{ orders_at(ref('int_orders'), as_of()) }}
+    {{ orders_at(live(ref('int_orders')), live_instant()) }}
 ),
 
 final as (
     select
         orders.*,
-        {{ built_at() }} as updated_at
+        {{ read_at() }} as updated_at
     from orders
 )
 
