@@ -100,10 +100,14 @@ class EntityChange:
         return bool(self.journey or self.major_stages)
 
     @property
-    def size(self) -> tuple[int, int]:
-        """Seconds by which the lead time differs, and the durations of major stages together."""
+    def size(self) -> tuple[int, int, bool]:
+        """How much differs: seconds of the lead time, of all major stages, or any figure at all."""
         majors = [figures.get("duration_seconds") for figures in self.major_stages.values()]
-        return _distance(self.journey.get("e2e_seconds")), sum(map(_distance, majors))
+        return (
+            _distance(self.journey.get("e2e_seconds")),
+            sum(map(_distance, majors)),
+            self.has_figures,
+        )
 
 
 @dataclass(frozen=True)
@@ -242,9 +246,12 @@ def simulate(
             "is deleted or yet to begin, so that no report shows it",
         )
         journeys = _journeys(session, versions)
+        ((built_at,),) = session.execute(
+            "select max(updated_at) from pg_temp.deal_metrics"
+        ).fetchall()
         return Simulation(
             versions=versions,
-            as_of=models.as_of,
+            as_of=models.as_of or built_at,
             missing=missing,
             known_entities=known,
             compared_entities=journeys["entities"].after,

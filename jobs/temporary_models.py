@@ -38,12 +38,12 @@ class Models:
     Attributes:
         given: Name of a model that is given -> the relation that a build makes of it.
         queries: Name of one that is computed -> its SQL; each stands after those that it reads.
-        as_of: The instant that they are made for.
+        as_of: The instant that they are made for; None = dbt's start, ``updated_at`` of their rows.
     """
 
     given: Mapping[str, sql.Identifier]
     queries: Mapping[str, "Query"]
-    as_of: datetime
+    as_of: datetime | None
 
 
 class Query(sql.Composable):
@@ -68,8 +68,7 @@ def compiled(
     Raises:
         StagelineError: dbt cannot compile them, or a relation cannot be replaced for certain.
     """
-    manifest = _manifest([f"{one}+,+{other}" for one in given for other in wanted], as_of, project)
-    nodes = manifest["nodes"]
+    nodes = _nodes([f"{one}+,+{other}" for one in given for other in wanted], as_of, project)
     ids = {name: _model_id(nodes, name) for name in (*given, *wanted)}
     queries = _queries(nodes, [ids[name] for name in wanted], [ids[name] for name in given])
     return Models(
@@ -78,12 +77,12 @@ def compiled(
             for name in given
         },
         queries={name: Query(text) for name, text in queries.items()},
-        as_of=as_of or datetime.fromisoformat(manifest["metadata"]["run_started_at"]),
+        as_of=as_of,
     )
 
 
-def _manifest(select: Sequence[str], as_of: datetime | None, project: Path) -> dict[str, Any]:
-    """dbt's manifest; the nodes that are selected have their SQL in ``compiled_code``."""
+def _nodes(select: Sequence[str], as_of: datetime | None, project: Path) -> dict[str, Any]:
+    """The nodes of dbt's manifest; those that are selected have their SQL in ``compiled_code``."""
     parsed = Path(os.environ.get("DBT_TARGET_PATH") or project / "target") / "partial_parse.msgpack"
     with tempfile.TemporaryDirectory() as folder:
         # A folder of its own, so that the results of the last build stay; without this file dbt
@@ -121,9 +120,9 @@ def _manifest(select: Sequence[str], as_of: datetime | None, project: Path) -> d
                 f"dbt cannot compile the models: {_reason(done.stdout)}."
                 " `stageline build` tells more."
             )
-        text = (Path(folder) / "manifest.json").read_text(encoding="utf-8")
-    manifest: dict[str, Any] = json.loads(text)
-    return manifest
+        manifest = json.loads((Path(folder) / "manifest.json").read_text(encoding="utf-8"))
+    nodes: dict[str, Any] = manifest["nodes"]
+    return nodes
 
 
 def _reason(output: str) -> str:

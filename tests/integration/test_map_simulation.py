@@ -4,7 +4,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
@@ -93,7 +93,7 @@ def built(server: TestServer, short_folder: Path) -> Iterator[Built]:
         # What dbt has parsed there is used by the command and by `compile_models`.
         patch.setenv("DBT_TARGET_PATH", str(target_path))
         load(owner, world)
-        found = Built(owner, Models({}, {}, AS_OF), target_path)
+        found = Built(owner, Models({}, {}, None), target_path)
         found.build("build", " ".join(f"+{name}" for name in WANTED))
         yield replace(found, models=compile_models(AS_OF))
     config.settings.cache_clear()
@@ -288,7 +288,15 @@ def test_a_draft_that_says_the_same_changes_nothing(built: Built) -> None:
     found = simulate(versions, built.models, sample=None)
     assert not found.entities
     assert not found.stages
+    assert found.as_of == AS_OF
     assert all(sides.before == sides.after for sides in found.journeys.values())
+
+
+def test_figures_are_for_now_where_no_instant_is_given(built: Built) -> None:
+    """The rows say when dbt compiled them; its manifest may tell of an earlier run."""
+    versions = versions_to_compare(report_versions.clone(1))
+    found = simulate(versions, replace(built.models, as_of=None), sample=1)
+    assert timedelta() < datetime.now(UTC) - found.as_of < timedelta(hours=1)
 
 
 def test_only_temporary_tables_can_be_written_to(built: Built) -> None:
