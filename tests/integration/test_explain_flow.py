@@ -1,0 +1,208 @@
+"""``stageline explain`` on flow: a figure comes apart into deals, a deal into its deliveries."""
+
+import json
+import random
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+import psycopg
+import pytest
+from click.testing import CliRunner
+from psycopg import sql
+
+from jobs.build import build
+from stageline import config
+from stageline.cli import main
+from stageline.database import connect
+from stageline.explain import Model, models
+from tests.conftest import Sample, TestServer, _clone
+
+AS_OF = datetime(2026, 6, 1, 12, tzinfo=UTC)
+STAGES = ("1", "2", "3", "4", "5")
+GROUPS = dict(zip(STAGES, ("new", "new", "work", "work", "done"), strict=True))
+#: Sub-stages of the stages: entry and exit of the first major stage and of the last.
+SUBSTAGES = (
+    *("LEAD.GENERATED", "LEAD.RFQ_RECEIVED", "ORDER.RECEIVED", "PAYMENT.INVOICED"),
+    "PAYMENT.RECEIVED",
+)
+#: The KPI tables of flow that are made of facts.
+APART = {
+    name: model
+    for name, model in models().items()
+    if model.fact is not None
+    and ({*model.grain} & {"report_version", "period_type"} or model.fact == "deal_stage_timeline")
+}
+
+
+def _land(session: psycopg.Connection[Any]) -> None:
+    dice = random.Random(7)  # noqa: S311 - the same log in every run
+    for number in range(240):
+        source, project, kind = dice.choice(
+            [("pipedrive", "sales", "deal"), ("keycrm", "shop", "order")]
+        )
+        at = AS_OF - timedelta(seconds=dice.randrange(120 * 86400))
+        delivery, stage = UUID(int=number + 1), dice.choice(STAGES)
+        session.execute(
+            "insert into raw.deliveries (delivery_id, sender, source_system, project_id,"
+            " received_at, check_ids, headers, body, body_sha256, entity_ids)"
+            " values (%s, %s, %s, %s, %s, '{}', '{}', '', sha256(''), '{}')",
+            (delivery, source, source, project, at),
+        )
+        session.execute(
+            "insert into raw.stage_events (source_system, project_id, entity_type, entity_id,"
+            " stage_id, stage_group_id, entered_at, delivery_id)"
+            " values (%s, %s, %s, %s, %s, %s, %s, %s)",
+            (
+                *(source, project, kind, str(dice.randrange(30)), stage, GROUPS[stage]),
+                *(at, delivery),
+            ),
+        )
+
+
+def _settle(session: psycopg.Connection[Any]) -> None:
+    session.execute(
+        "insert into settings.report_versions (report_version, state, published_at)"
+        " values (1, 'published', now())"
+    )
+    for source, project, zone in (
+        ("pipedrive", "sales", "America/New_York"),
+        ("keycrm", "shop", "Europe/Kyiv"),
+    ):
+        session.execute(
+            "insert into settings.projects (source_system, project_id, timezone)"
+            " values (%s, %s, %s)",
+            (source, project, zone),
+        )
+        session.execute(
+            "insert into settings.stage_group_dictionary values (%s, %s, 'done', 'Done', 'done')",
+            (source, project),
+        )
+        session.execute(
+            "insert into settings.sla_stage_rules"
+            " (source_system, project_id, group_id, limit_seconds) values (%s, %s, 'new', 864000)",
+            (source, project),
+        )
+        for stage, key in zip(STAGES, SUBSTAGES, strict=True):
+            session.execute(
+                "insert into settings.stage_map_scd"
+                " (report_version, source_system, project_id, stage_id, sub_key)"
+                " values (1, %s, %s, %s, %s)",
+                (source, project, stage, key),
+            )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _flow(
+    server: TestServer, sample: Sample, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[None]:
+    """Deals and orders, built, and held to their facts."""
+    folder = tmp_path_factory.mktemp("explain_flow")
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        _clone(server, sample.owner.dbname, folder, patch),
+    ):
+        with connect("owner") as session:
+            _settle(session)
+            _land(session)
+        build(
+            "path:models/intermediate/flow path:models/kpis/flow",
+            exclude="resource_type:unit_test",
+            dbt_vars={"as_of": AS_OF.isoformat()},
+            target_path=sample.target_path.with_name("explain_flow_target"),
+        )
+        yield
+    config.settings.cache_clear()
+
+
+def told(*arguments: str) -> dict[str, Any]:
+    result = CliRunner().invoke(main, ["explain", *arguments, "--json"])
+    assert result.exit_code == 0, result.output
+    parsed: dict[str, Any] = json.loads(result.output)
+    return parsed
+
+
+def some_cells(model: Model, column: str) -> list[dict[str, Any]]:
+    """A few cells with a figure, most of them large."""
+    with connect("reader") as session:
+        cursor = session.execute(
+            sql.SQL(
+                "select {}, {} from kpis.{} where {} is not null order by 2 desc, 1 limit 2"
+            ).format(
+                sql.SQL("jsonb_build_object({})").format(
+                    sql.SQL(", ").join(
+                        part
+                        for name in model.grain
+                        for part in (sql.Literal(name), sql.Identifier(name))
+                    )
+                ),
+                sql.Identifier(column),
+                sql.Identifier(model.name),
+                sql.Identifier(column),
+            )
+        )
+        return [{"where": where, "value": value} for where, value in cursor.fetchall()]
+
+
+@pytest.mark.parametrize("name", sorted(APART))
+def test_what_makes_a_cell_adds_up_to_it(name: str) -> None:
+    model = APART[name]
+    for column, meta in model.columns.items():
+        if "numerator" not in meta and "quantile" not in meta:
+            continue
+        cells = some_cells(model, column)
+        assert cells or column.startswith("before_"), column
+        for cell in cells:
+            found = told(
+                *(name, "-c", column, "--limit", "1000"),
+                *(
+                    part
+                    for key, value in cell["where"].items()
+                    for part in ("-w", f"{key}={value}")
+                ),
+            )
+            assert len(found["rows"]) == 1
+            assert Decimal(found["value"] or 0) == cell["value"], (column, cell)
+            assert found["entities"] == len(found["contributions"]), (column, cell)
+
+
+def test_a_deal_is_followed_down_to_the_deliveries_that_told_of_it() -> None:
+    with connect("reader") as session:
+        ((key, visits),) = session.execute(
+            "select entity_id, visits from kpis.deal_metrics"
+            " where source_system = 'pipedrive' order by visits desc, 1 limit 1"
+        ).fetchall()
+    found = told("deal_metrics", "--entity", f"1|pipedrive|sales|deal|{key}")
+    assert found["fact"]["entity_id"] == key
+    assert len(found["events"]) == visits > 3
+    assert {each["delivery_id"] for each in found["deliveries"]} == {
+        each["delivery_id"] for each in found["events"]
+    }
+    assert all(each["sender"] == "pipedrive" for each in found["deliveries"])
+
+
+@pytest.mark.parametrize("table", ["orders_current", "stage_time_by_period"])
+def test_an_order_shows_its_statuses(table: str) -> None:
+    with connect("reader") as session:
+        rows = session.execute(
+            "select source_system || '|' || project_id || '|' || order_id"
+            " || case when %s then '' else '|' || group_visit_number || '|' || period_type end,"
+            " order_id from kpis.fct_order_stage_visits where period_type = 'week' order by 1",
+            [table == "orders_current"],
+        ).fetchall()
+    found = told(table, "--entity", rows[0][0])
+    assert found["fact"]["order_id"] == rows[0][1]
+    assert found["events"]
+    assert found["deliveries"]
+
+
+def test_an_id_that_stands_for_several_rows_is_refused_with_their_keys() -> None:
+    with connect("reader") as session:
+        ((key,),) = session.execute(
+            "select entity_id from kpis.fct_stage_exits group by 1 having count(*) > 1 limit 1"
+        ).fetchall()
+    result = CliRunner().invoke(main, ["explain", "flow_stage_kpis", "--entity", key])
+    assert result.exit_code != 0
+    assert "stands for several rows of fct_stage_exits; name one: 1|" in result.stderr
