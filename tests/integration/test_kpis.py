@@ -14,7 +14,7 @@ from psycopg import sql
 from jobs.build import BuildError, build
 from stageline.config import PROJECT_ROOT
 from stageline.database import Connection, connect
-from tests.conftest import Sample
+from tests.conftest import DATABASE, Sample, TestServer, _clone
 
 KPIS = {
     "cohort_retention",
@@ -140,21 +140,6 @@ def test_everything_was_built_and_tested(sample: Sample) -> None:
 
 
 class TestSnapshots:
-    SNAPSHOTS = ("pipeline_kpi_snapshot", "conversion_funnel_snapshot", "health_score_snapshot")
-
-    def rows(self, owner: Connection) -> dict[str, int]:
-        return {
-            name: ask(owner, f"select count(*) from snapshots.{name}")[0][0]  # noqa: S608 - our names
-            for name in self.SNAPSHOTS
-        }
-
-    def test_an_unchanged_rebuild_adds_no_row(
-        self, sample: Sample, sample_database: Connection
-    ) -> None:
-        before = self.rows(sample_database)
-        build("health_scores+ conversion_funnel+ pipeline_kpis+", target_path=sample.target_path)
-        assert self.rows(sample_database) == before
-
     def test_change_and_disappearance_are_tracked(
         self, sample: Sample, sample_database: Connection
     ) -> None:
@@ -257,33 +242,59 @@ def test_a_developers_target_leaves_the_real_tables_alone(
     assert ask(sample_database, "select max(updated_at) from kpis.conversion_funnel") == [before]
 
 
-class TestReader:
-    """What a BI tool gets, also after a rebuild."""
+@pytest.fixture(scope="class")
+def rebuilt(server: TestServer, sample: Sample, short_folder: Path) -> Iterator[None]:
+    """A copy of the sample in which every model was built anew."""
+    folder = short_folder / "rebuilt"
+    folder.mkdir()
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        _clone(server, sample.owner.dbname, folder, patch, DATABASE),
+    ):
+        build(
+            exclude="resource_type:test resource_type:unit_test",
+            target_path=sample.target_path,
+        )
+        yield
+
+
+class TestRebuild:
+    """What it leaves as it was, where the data are as they were."""
 
     @pytest.fixture
-    def rebuilt(
+    def reader(
         self,
-        sample: Sample,
-        sample_database: Connection,  # noqa: ARG002 - the copy to rebuild
+        rebuilt: None,  # noqa: ARG002 - the copy that was rebuilt
     ) -> Iterator[psycopg.Connection[Any]]:
-        build(exclude="resource_type:test resource_type:unit_test", target_path=sample.target_path)
+        """What a BI tool gets."""
         with connect("reader", autocommit=True) as session:
             yield session
 
-    def test_reads_every_kpi_table_and_nothing_raw_and_writes_nothing(
-        self, rebuilt: psycopg.Connection[Any]
+    def test_snapshots_have_no_row_more(
+        self, sample: Sample, reader: psycopg.Connection[Any]
     ) -> None:
-        tables = rebuilt.execute(
+        for name in (
+            "pipeline_kpi_snapshot",
+            "conversion_funnel_snapshot",
+            "health_score_snapshot",
+        ):
+            count = f"select count(*) from snapshots.{name}"  # noqa: S608 - our names
+            assert reader.execute(count).fetchall() == ask(sample.owner, count) != [(0,)], name
+
+    def test_the_reader_reads_every_kpi_table_and_nothing_raw_and_writes_nothing(
+        self, reader: psycopg.Connection[Any]
+    ) -> None:
+        tables = reader.execute(
             "select schemaname, tablename from pg_tables"
             " where schemaname in ('kpis', 'snapshots', 'reference') order by 1, 2"
         ).fetchall()
         assert {name for _, name in tables} >= KPIS
         for schema, name in tables:
             table = sql.Identifier(schema, name)
-            rebuilt.execute(sql.SQL("select * from {} limit 1").format(table))
+            reader.execute(sql.SQL("select * from {} limit 1").format(table))
             for verb in ("delete from {}", "truncate {}", "drop table {}"):
                 with pytest.raises(psycopg.Error):
-                    rebuilt.execute(sql.SQL(verb).format(table))
+                    reader.execute(sql.SQL(verb).format(table))
         for forbidden in (
             "select * from raw_files.leads",
             "select * from raw_sample.sample_leads",
@@ -295,7 +306,7 @@ class TestReader:
             "create temporary table mine (a int)",
         ):
             with pytest.raises(psycopg.Error):
-                rebuilt.execute(forbidden)
+                reader.execute(forbidden)
 
 
 #: Seed -> a row of it, what it is changed to, and a number that then does not come out.
@@ -310,7 +321,9 @@ CHANGED_ROWS = {
 }
 
 
-def test_changed_seed_rows_fail_a_test(sample_database: Connection, tmp_path: Path) -> None:
+def test_changed_seed_rows_fail_a_test(
+    sample: Sample, sample_database: Connection, tmp_path: Path
+) -> None:
     """One changed row in each seed: the build fails, and over a number of every one of them."""
     project = tmp_path / "project"
     project.mkdir()
@@ -323,8 +336,12 @@ def test_changed_seed_rows_fail_a_test(sample_database: Connection, tmp_path: Pa
         assert path.read_text().count(row) == 1, seed
         path.write_text(path.read_text().replace(row, changed))
 
+    # Of what dbt has read of the project, the changed seeds alone are read again.
+    (project / "target").mkdir()
+    shutil.copy(sample.target_path / "partial_parse.msgpack", project / "target")
+
     with pytest.raises(BuildError) as failure:
-        build("+test_sample_numbers", project=project)
+        build("+test_sample_numbers", exclude="resource_type:unit_test", project=project)
 
     assert [node.name for node in failure.value.report.failures] == ["test_sample_numbers"]
     compiled = project / "target/compiled/stageline/tests/data/test_sample_numbers.sql"
