@@ -181,7 +181,10 @@ def await_login(site: Site, process: psutil.Process, port: int) -> bool:
             return True
         if answer == "starting up":
             deadline = min(time.monotonic() + _START_SECONDS, last_try)
-        if answer == "wrong password":
+        # While ours is not ready it may be another server that answers: one that took the port
+        # in the same moment, so that ours is about to end.
+        entry = pid_file(site.data)
+        if answer == "wrong password" and entry is not None and entry.status == "ready":
             raise StagelineError(
                 f"PostgreSQL runs on port {port}, but does not take the password in"
                 f" {site.home / 'credentials.json'}. Run `stageline down`, remove that file and run"

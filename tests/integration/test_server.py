@@ -231,6 +231,16 @@ def test_a_port_in_use_is_left_to_its_owner(home: Path, monkeypatch: pytest.Monk
     assert start(home, wanted).port == wanted
 
 
+def test_of_two_servers_that_find_a_port_free_at_once_one_takes_another(
+    home: Path, shared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = start(shared).port
+    monkeypatch.setattr(server, "is_free", lambda _: True)
+    started = start(home, taken)
+    assert started.port != taken
+    assert value(home, "select 1") == 1
+
+
 def test_two_homes_side_by_side_never_meet(home: Path, short_folder: Path) -> None:
     other = short_folder / "other"
     try:
