@@ -676,7 +676,7 @@ class Flow:
                     entry = second(span["entry_at"])
                     rows[bisect_right(edges, entry, hi=len(days)) - 1][major] += 1
         totals: dict[str, int] = defaultdict(int)
-        for day, row in zip(days, rows, strict=True):
+        for place, (day, row) in enumerate(zip(days, rows, strict=True)):
             for column in ("started", "finished", *MAJORS):
                 totals[f"cumulative_{column.lower()}"] += row[column]
             cell = {
@@ -684,6 +684,7 @@ class Flow:
                 **totals,
                 "impossible_durations": len(impossible),
                 "avg_wip_age_seconds": rounded(quotient(sum(row["ages"]), row["wip"]), 0),
+                **_stability(rows[max(0, place - 89) : place + 1]),
             }
             for clock in ("seconds", "working_seconds"):
                 ages = [deal[f"age_at_finish_{clock}"] for deal in row["done"]]
@@ -691,6 +692,27 @@ class Flow:
                 for share in (50, 70, 85, 95):
                     cell[f"p{share}_age_at_finish_{clock}"] = _percentile(ages, share)
             result["flow_throughput"][version, *project, day] = cell
+
+
+def _stability(days: list[dict[str, Any]]) -> dict[str, Any]:
+    """Whether as much comes as goes: Little's law, by its means over the days."""
+    arrivals, departures = (sum(day[name] for day in days) for name in ("started", "finished"))
+    done = [
+        second(deal["finished_at"]) - second(deal["started_at"]) for d in days for deal in d["done"]
+    ]
+    wip = Fraction(sum(day["wip_seconds"] for day in days), len(days))
+    gap = None
+    if wip:
+        throughput, lead_time = Fraction(departures, len(days)), quotient(sum(done), departures)
+        gap = throughput * (lead_time or 0) / wip - 1
+    ratio = quotient(arrivals, departures)
+    return {
+        "arrivals_per_departure": rounded(ratio, 2),
+        "balance_gap_pct": None if gap is None else rounded(100 * gap, 2),
+        "is_stable": None
+        if ratio is None or gap is None
+        else Fraction(4, 5) <= ratio <= Fraction(5, 4) and abs(gap) <= Fraction(1, 5),
+    }
 
 
 def _percentile(values: Iterable[int], share: int) -> Any:

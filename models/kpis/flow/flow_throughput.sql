@@ -1,5 +1,7 @@
 {%- set majors = ['lead', 'quote', 'order', 'procurement', 'mfg', 'delivery', 'payment'] -%}
 {%- set shares = [50, 70, 85, 95] -%}
+{#- Days that arrivals, departures and work in progress are held against each other over. -#}
+{%- set balance_days = 90 -%}
 
 with
 
@@ -250,43 +252,81 @@ counted as (
 
 -- Who was there at the start of the day has all of it; who came has what is left of it, and who
 -- went lacks what was.
+lived as (
+    select
+        counted.*,
+        cast(
+            wip_before * (end_second - first_second)
+            + started * end_second - sum_of_starts
+            - (finished * end_second - sum_of_finishes)
+            as bigint
+        ) as wip_seconds
+    from counted
+),
+
+-- Throughput x lead time is the time that those who left had spent, by day; over the same days,
+-- work in progress is the time that all spent.
+balanced as (
+    select
+        lived.*,
+        sum(started) over recently as recently_started,
+        sum(finished) over recently as recently_finished,
+        sum(sum_of_finishes - sum_of_finished_starts) over recently as recent_lead_seconds,
+        sum(wip_seconds) over recently as recent_wip_seconds
+    from lived
+    window recently as (
+        partition by report_version, source_system, project_id
+        order by day
+        rows between {{ balance_days - 1 }} preceding and current row
+    )
+),
+
 final as (
     select
-        counted.report_version,
-        counted.source_system,
-        counted.project_id,
-        {{ date_of_day('counted.day') }} as date_day,
-        cast(counted.started as bigint) as started,
-        cast(counted.finished as bigint) as finished,
-        cast(counted.wip as bigint) as wip,
+        balanced.report_version,
+        balanced.source_system,
+        balanced.project_id,
+        {{ date_of_day('balanced.day') }} as date_day,
+        cast(balanced.started as bigint) as started,
+        cast(balanced.finished as bigint) as finished,
+        cast(balanced.wip as bigint) as wip,
         coalesce(impossible_of_projects.impossible_durations, 0) as impossible_durations,
         {%- for major in majors %}
-        cast(counted.all_{{ major }} as bigint) as cumulative_{{ major }},
+        cast(balanced.all_{{ major }} as bigint) as cumulative_{{ major }},
         {%- endfor %}
-        cast(counted.all_started as bigint) as cumulative_started,
-        cast(counted.all_finished as bigint) as cumulative_finished,
-        cast(
-            counted.wip_before * (counted.end_second - counted.first_second)
-            + counted.started * counted.end_second - counted.sum_of_starts
-            - (counted.finished * counted.end_second - counted.sum_of_finishes)
-            as bigint
-        ) as wip_seconds,
+        cast(balanced.all_started as bigint) as cumulative_started,
+        cast(balanced.all_finished as bigint) as cumulative_finished,
+        balanced.wip_seconds,
         cast({{ ratio(
-            '(counted.wip * counted.end_second - counted.sum_of_open_starts)', 'counted.wip', 0
+            '(balanced.wip * balanced.end_second - balanced.sum_of_open_starts)', 'balanced.wip', 0
         ) }} as bigint) as avg_wip_age_seconds,
+        {{ ratio('balanced.recently_started', 'balanced.recently_finished') }}
+            as arrivals_per_departure,
+        {{ pct(
+            '(balanced.recent_lead_seconds - balanced.recent_wip_seconds)',
+            'balanced.recent_wip_seconds'
+        ) }} as balance_gap_pct,
+        case
+            when balanced.recently_finished > 0 and balanced.recent_wip_seconds > 0
+                then
+                    balanced.recently_started * 100 between
+                    balanced.recently_finished * 80 and balanced.recently_finished * 125
+                    and abs(balanced.recent_lead_seconds - balanced.recent_wip_seconds) * 5
+                    <= balanced.recent_wip_seconds
+        end as is_stable,
         {%- for clock in ['seconds', 'working_seconds'] %}
-        cast(round(counted.mean_age_{{ clock }}, 0) as bigint) as avg_age_at_finish_{{ clock }},
+        cast(round(balanced.mean_age_{{ clock }}, 0) as bigint) as avg_age_at_finish_{{ clock }},
         {%- for share in shares %}
-        counted.p{{ share }}_age_{{ clock }} as p{{ share }}_age_at_finish_{{ clock }},
+        balanced.p{{ share }}_age_{{ clock }} as p{{ share }}_age_at_finish_{{ clock }},
         {%- endfor %}
         {%- endfor %}
         {{ built_at() }} as updated_at
-    from counted
+    from balanced
     left join impossible_of_projects
         on
-            counted.report_version = impossible_of_projects.report_version
-            and counted.source_system = impossible_of_projects.source_system
-            and counted.project_id = impossible_of_projects.project_id
+            balanced.report_version = impossible_of_projects.report_version
+            and balanced.source_system = impossible_of_projects.source_system
+            and balanced.project_id = impossible_of_projects.project_id
 )
 
 select * from final
