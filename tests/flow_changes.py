@@ -18,6 +18,7 @@ ENTITIES = 6
 STAGES = ("1", "2", "3", "4", "5", "6")
 GROUPS = {"1": "new", "2": "new", "3": "work", "4": "work", "5": "done", "6": "cancelled"}
 SUBSTAGES = ("LEAD.GENERATED", "LEAD.RFQ_RECEIVED", "ORDER.RECEIVED", "PAYMENT.RECEIVED")
+CYCLES = ("to done", "to work")
 SKUS = ("A-1", "B-2", "EXPRESS")
 ZONES = ("Europe/Kyiv", "America/New_York")
 #: Something of the log lies between these, and what the first run does not see after its `as_of`.
@@ -60,6 +61,10 @@ class World:
     def instant(self, last: datetime = LAST) -> datetime:
         seconds = self.random.randrange(int((last - FIRST).total_seconds()))
         return FIRST + timedelta(seconds=seconds)
+
+    def near_as_of(self) -> datetime:
+        """Where the instant that the models are made for moves to and fro."""
+        return AS_OF + timedelta(seconds=self.random.randrange(-10 * 86400, 25 * 86400))
 
     def entity(self) -> str:
         return str(self.random.randrange(ENTITIES))
@@ -116,7 +121,7 @@ class World:
                 entity_type=self.kind(project),
                 entity_id=self.entity(),
                 event=self.random.choice(("deleted", "deleted", "merged", "restored", "created")),
-                occurred_at=self.instant(),
+                occurred_at=self.near_as_of(),
                 delivery_id=UUID(int=self.random.getrandbits(128)),
             )
 
@@ -128,7 +133,7 @@ class World:
             " values (%s, %s, %s, %s) on conflict (project_id, order_id) do update"
             " set is_gone = excluded.is_gone, fetched_at = excluded.fetched_at,"
             " fetched_xid = excluded.fetched_xid",
-            (project, order, self.random.random() < 0.3, self.instant()),
+            (project, order, self.random.random() < 0.5, self.near_as_of()),
         )
         session.execute(
             "delete from raw_keycrm.order_items where project_id = %s and order_id = %s",
@@ -154,7 +159,7 @@ class World:
             " fetched_xid = excluded.fetched_xid",
             (
                 *(project, self.entity(), self.random.choice(STAGES)),
-                *(self.random.random() < 0.2, self.random.random() < 0.2, self.instant()),
+                *(self.random.random() < 0.3, self.random.random() < 0.3, self.near_as_of()),
             ),
         )
 
@@ -321,10 +326,16 @@ class World:
         )
 
     def set_cycle(self, session: Session, project: str) -> None:
-        """Cycles end elsewhere, and begin later."""
+        """Cycles end elsewhere, and orders show another one."""
         ends = ("work", "done", "cancelled")
         self._update(session, "cycle_rules", project, "end_group_id", ends)
-        self._update(session, "cycle_rules", project, "is_default", (True, False))
+        shown = self.random.choice(CYCLES)
+        for is_default in (False, True):
+            session.execute(
+                "update settings.cycle_rules set is_default = %(value)s where"
+                " project_id = %(project)s and (title = %(title)s) = %(value)s",
+                {"value": is_default, "project": project, "title": shown},
+            )
 
     def set_override(self, session: Session, project: str) -> None:
         """An order is judged by hand; another one no more."""
@@ -408,6 +419,9 @@ class World:
             if self.kind(project) == "order":
                 for _ in range(ENTITIES):
                     self.log_order(session, project)
+        for _ in range(ENTITIES):
+            for project, change in self.log.items():
+                change(session, project)
 
     def _begin_project(self, session: Session, project: str) -> None:
         self.set(session, "projects", project, timezone=ZONES[0])
@@ -442,7 +456,7 @@ class World:
         self.set_near(session, project)
         self.set_waiting(session, project)
         self.set_urgent(session, project)
-        for title, end in (("to done", "done"), ("to work", "work")):
+        for title, end in zip(CYCLES, ("done", "work"), strict=True):
             self.set(
                 session,
                 "cycle_rules",
@@ -450,7 +464,7 @@ class World:
                 title=title,
                 start_group_id="new",
                 end_group_id=end,
-                is_default=title == "to done",
+                is_default=title == CYCLES[0],
             )
         self.set(
             session,
@@ -460,7 +474,7 @@ class World:
             start_stage_id="1",
             end_stage_id="5",
         )
-        if project in ("hours", "windows", "hours_end", "days", "zone", "untouched"):
+        if project in ("hours", "windows", "hours_end", "days", "zone"):
             self._calendar(session, project, None, None, None)
         if project in ("hours", "hours_end"):
             self._calendar(session, project, "work", None, None)
