@@ -1,4 +1,4 @@
-"""``stageline explain`` on flow: a figure comes apart into deals, a deal into its deliveries."""
+"""Figures of flow come apart into deals and deliveries, and its metrics equal their KPI tables."""
 
 import json
 import random
@@ -19,6 +19,7 @@ from stageline.cli import main
 from stageline.database import connect
 from stageline.explain import Model, models
 from tests.conftest import Sample, TestServer, _clone
+from tests.integration.test_semantic_layer import FLOW_TABLES, Metricflow, metricflow
 
 AS_OF = datetime(2026, 6, 1, 12, tzinfo=UTC)
 STAGES = ("1", "2", "3", "4", "5")
@@ -65,7 +66,7 @@ def _land(session: psycopg.Connection[Any]) -> None:
 def _settle(session: psycopg.Connection[Any]) -> None:
     session.execute(
         "insert into settings.report_versions (report_version, state, published_at)"
-        " values (1, 'published', now())"
+        " values (1, 'published', now()), (2, 'published', now())"
     )
     for source, project, zone in (
         ("pipedrive", "sales", "America/New_York"),
@@ -89,20 +90,20 @@ def _settle(session: psycopg.Connection[Any]) -> None:
             session.execute(
                 "insert into settings.stage_map_scd"
                 " (report_version, source_system, project_id, stage_id, sub_key)"
-                " values (1, %s, %s, %s, %s)",
+                " select version, %s, %s, %s, %s from generate_series(1, 2) as version",
                 (source, project, stage, key),
             )
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _flow(
+def flow(
     server: TestServer, sample: Sample, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[None]:
-    """Deals and orders, built, and held to their facts."""
-    folder = tmp_path_factory.mktemp("explain_flow")
+) -> Iterator[Metricflow]:
+    """Deals and orders under two versions of a map, built, and held to their facts."""
+    folder = tmp_path_factory.mktemp("flow_figures")
     with (
         pytest.MonkeyPatch.context() as patch,
-        _clone(server, sample.owner.dbname, folder, patch),
+        _clone(server, sample.owner.dbname, folder, patch) as owner,
     ):
         with connect("owner") as session:
             _settle(session)
@@ -111,9 +112,9 @@ def _flow(
             "path:models/intermediate/flow path:models/kpis/flow",
             exclude="resource_type:unit_test",
             dbt_vars={"as_of": AS_OF.isoformat()},
-            target_path=sample.target_path.with_name("explain_flow_target"),
+            target_path=sample.target_path.with_name("flow_figures_target"),
         )
-        yield
+        yield metricflow(folder / "project", server, sample, owner.dbname)
     config.settings.cache_clear()
 
 
@@ -206,3 +207,26 @@ def test_an_id_that_stands_for_several_rows_is_refused_with_their_keys() -> None
     result = CliRunner().invoke(main, ["explain", "flow_stage_kpis", "--entity", key])
     assert result.exit_code != 0
     assert "stands for several rows of fct_stage_exits; name one: 1|" in result.stderr
+
+
+def test_metrics_equal_their_kpi_tables_and_never_add_versions(flow: Metricflow) -> None:
+    queries = [
+        flow.query([name for names in tables for name in names], group_by)
+        for group_by, tables in FLOW_TABLES.items()
+    ]
+    process = flow.run([*queries, flow.query(["throughput", "wip", "flow_efficiency"], "project")])
+    assert process.returncode == 0, process.stdout + process.stderr
+
+    with connect("reader") as session:
+        for group_by, tables in FLOW_TABLES.items():
+            groups = len(group_by.split(","))
+            for metrics, query in tables.items():
+                rows = session.execute(query).fetchall()
+                for position, metric in enumerate(metrics, groups):
+                    # A group without any fact is no row of the metric, and 0 in the table.
+                    table = {tuple(map(str, r[:groups])): r[position] for r in rows if r[position]}
+                    found = flow.cells(group_by, metric)
+                    assert {key: value for key, value in found.items() if value} == table, metric
+                    assert table, metric
+    for metric in ("throughput", "wip", "flow_efficiency"):
+        assert flow.cells("project", metric) == {}, metric
