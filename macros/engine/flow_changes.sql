@@ -14,7 +14,8 @@
 {%- endmacro %}
 
 {#- What flow models that are built by what changed were built on, beside what was written: the seeds
-    that they read, and the server that counts transactions. A dump that is restored to another server
+    that they read, whether the run was given an instant (only then deletions count by when they
+    happened), and the server that counts transactions. A dump that is restored to another server
     brings positions and rows along that mean nothing there. -#}
 {% macro flow_basis() -%}
     {%- set seeds = [
@@ -27,6 +28,7 @@
             concat_ws(
                 ' ',
                 (select system_identifier from pg_control_system()),
+                '{{ 'by as_of' if var('as_of', '') else 'by now' }}',
                 md5(string_agg(definitions.line, ',' order by definitions.line))
             )
         from (

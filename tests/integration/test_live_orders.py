@@ -13,16 +13,17 @@ import pytest
 from psycopg import sql
 from psycopg.rows import dict_row
 
-from jobs.build import build
 from stageline import config
 from stageline.database import Role, connect
-from tests.conftest import TEMPLATE, Sample, TestServer, _clone
+from tests.conftest import DATABASE, Sample, TestServer, _clone
 from tests.integration.test_orders_oracle import ASIDE, GRAIN, load
 from tests.orders_oracle import Table, tables
 from tests.orders_world import AS_OF, SOURCE, Event, Order, Project, world
+from tests.warm_dbt import WarmDbt
 
 VIEWS = ("orders_current", "order_status_intervals")
-SEED, ORDERS, ROUNDS = 44, 500, 6
+MODELS = ("path:models/intermediate/flow", *VIEWS)
+SEED, ORDERS, ROUNDS = 44, 500, 4
 
 
 def rows(view: str, role: Role = "reader") -> Table:
@@ -30,7 +31,10 @@ def rows(view: str, role: Role = "reader") -> Table:
     with connect(role) as session:
         cursor = session.cursor(row_factory=dict_row)
         found = cursor.execute(
-            sql.SQL("select * from {}").format(sql.Identifier("kpis", view))
+            sql.SQL("select * from {} where source_system = %s").format(
+                sql.Identifier("kpis", view)
+            ),
+            (SOURCE,),
         ).fetchall()
     keys = {tuple(row[column] for column in GRAIN[view]) for row in found}
     assert len(keys) == len(found)
@@ -54,9 +58,11 @@ def differences(found: Table, expected: Table) -> list[str]:
     ]
 
 
-def land(session: psycopg.Connection[Any], project: str, order: str, event: Event) -> None:
+def land(
+    session: psycopg.Connection[Any], project: str, order: str, event: Event, source: str = SOURCE
+) -> None:
     """Writes an event as the receiver does, which knows it again; or as a file's loader does."""
-    place = (SOURCE, project, order, event.stage, event.group, event.entered_at)
+    place = (source, project, order, event.stage, event.group, event.entered_at)
     if event.delivery:
         session.execute(
             "insert into raw.stage_events (source_system, project_id, entity_type, entity_id,"
@@ -141,32 +147,75 @@ class Live:
     """A database that was built when half of a log had landed, and a way to build it again."""
 
     log: Log
-    target_path: Path
+    dbt: WarmDbt
 
-    def run_models(self, select: str, *, full_refresh: bool = False) -> None:
+    def run_models(self, *select: str, full_refresh: bool = False) -> None:
         """dbt, as of the world's instant."""
-        build(
-            select,
-            command="run",
-            full_refresh=full_refresh,
-            dbt_vars={"as_of": AS_OF.isoformat()},
-            target_path=self.target_path,
-        )
+        self.dbt.run(*select, variables={"as_of": AS_OF.isoformat()}, full_refresh=full_refresh)
 
 
 @pytest.fixture(scope="module")
-def live(server: TestServer, short_folder: Path) -> Iterator[Live]:
-    """One database for all tests here; each takes it as the one before left it."""
+def dbt(server: TestServer, sample: Sample, short_folder: Path) -> Iterator[WarmDbt]:
+    """A copy of the sample database, built without an instant, for all tests here."""
     folder = short_folder / "live_orders"
     folder.mkdir()
-    with pytest.MonkeyPatch.context() as patch, _clone(server, TEMPLATE, folder, patch):
-        found = Live(Log.begun(SEED, ORDERS), folder / "target")
-        load(found.log.landed)
-        with connect("owner") as session:
-            session.execute("analyze raw.stage_events")
-        found.run_models(" ".join(f"+{view}" for view in VIEWS))
-        yield found
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        _clone(server, sample.owner.dbname, folder, patch, DATABASE),
+    ):
+        warm = WarmDbt(folder / "dbt", sample.target_path)
+        try:
+            yield warm
+        finally:
+            warm.end()
     config.settings.cache_clear()
+
+
+@pytest.fixture(scope="module")
+def live(dbt: WarmDbt) -> Live:
+    """The same database with a world in it; each test takes it as the one before left it."""
+    found = Live(Log.begun(SEED, ORDERS), dbt)
+    load(found.log.landed)
+    with connect("owner") as session:
+        session.execute("analyze raw.stage_events")
+    found.run_models(*MODELS)
+    return found
+
+
+@pytest.mark.usefixtures("dbt")
+def test_clocks_run_up_to_the_moment_of_reading() -> None:
+    now = datetime.now(UTC)
+    with connect("owner") as session:
+        for order in ("stays", "goes"):
+            event = Event("1", None, now - timedelta(hours=1), delivery=str(uuid4()), landed_at=now)
+            land(session, "p", order, event, "shop")
+    with connect("reader") as session:
+
+        def read() -> dict[str, tuple[int, datetime]]:
+            return {
+                order: (seconds, at)
+                for order, seconds, at in session.execute(
+                    "select order_id, stage_seconds, updated_at from kpis.orders_current"
+                    " where source_system = 'shop'"
+                )
+            }
+
+        first = read()
+        assert first.keys() == {"stays", "goes"}
+        with connect("owner") as other:
+            other.execute(
+                "insert into raw.lifecycle_events (source_system, project_id, entity_type,"
+                " entity_id, event, occurred_at, delivery_id)"
+                " values ('shop', 'p', 'order', 'goes', 'deleted', %s, %s)",
+                (datetime.now(UTC) + timedelta(seconds=30), uuid4()),  # by a clock that is ahead
+            )
+        # The transaction is still the same one; time goes on all the same.
+        session.execute("select pg_sleep(1.1)")
+        second = read()
+    assert second.keys() == {"stays"}
+    for seconds, at in (first["stays"], second["stays"]):
+        assert seconds == int(at.timestamp()) - int((now - timedelta(hours=1)).timestamp())
+    assert second["stays"][0] > first["stays"][0]
 
 
 def reads(session: psycopg.Connection[Any]) -> dict[str, int]:
@@ -232,7 +281,7 @@ def test_a_run_gives_what_was_there_already(live: Live) -> None:
     with connect("owner") as session:
         # It began before the run, and commits after it.
         land(session, project.project_id, order.order_id, late)
-        live.run_models("+orders_current +order_status_intervals")
+        live.run_models(*MODELS)
         for view in VIEWS:
             assert differences(rows(view), before[view]) == []
         session.commit()
@@ -245,7 +294,8 @@ def test_a_run_gives_what_was_there_already(live: Live) -> None:
 
 def test_models_that_are_built_anew_keep_their_views_live(live: Live) -> None:
     live.run_models(
-        "int_order_visits int_order_group_visits int_order_cycles int_orders " + " ".join(VIEWS),
+        *("int_order_visits", "int_order_group_visits", "int_order_cycles", "int_orders"),
+        *VIEWS,
         full_refresh=True,
     )
     with connect("owner") as session:
@@ -273,46 +323,3 @@ def test_no_one_but_a_reader_of_the_views_has_the_functions() -> None:
     ]
     with connect("reader") as session, pytest.raises(psycopg.errors.InsufficientPrivilege):
         session.execute("select * from intermediate.int_orders_tail()")
-
-
-@pytest.mark.usefixtures("sample_database")
-def test_clocks_run_up_to_the_moment_of_reading(sample: Sample) -> None:
-    """In a copy of a database that was built without an instant."""
-    assert sample.report.failures == []
-    now = datetime.now(UTC)
-    with connect("owner") as session:
-        session.execute(
-            "insert into settings.projects (source_system, project_id) values (%s, 'p')", (SOURCE,)
-        )
-    with connect("owner") as session:
-        for order in ("stays", "goes"):
-            event = Event("1", None, now - timedelta(hours=1), delivery=str(uuid4()), landed_at=now)
-            land(session, "p", order, event)
-    with connect("reader") as session:
-
-        def read() -> dict[str, tuple[int, datetime]]:
-            return {
-                order: (seconds, at)
-                for order, seconds, at in session.execute(
-                    "select order_id, stage_seconds, updated_at from kpis.orders_current"
-                    " where source_system = %s and project_id = 'p'",
-                    (SOURCE,),
-                )
-            }
-
-        first = read()
-        assert first.keys() == {"stays", "goes"}
-        with connect("owner") as other:
-            other.execute(
-                "insert into raw.lifecycle_events (source_system, project_id, entity_type,"
-                " entity_id, event, occurred_at, delivery_id)"
-                " values (%s, 'p', 'order', 'goes', 'deleted', %s, %s)",
-                (SOURCE, datetime.now(UTC), uuid4()),
-            )
-        # The transaction is still the same one; time goes on all the same.
-        session.execute("select pg_sleep(1.1)")
-        second = read()
-    assert second.keys() == {"stays"}
-    for seconds, at in (first["stays"], second["stays"]):
-        assert seconds == int(at.timestamp()) - int((now - timedelta(hours=1)).timestamp())
-    assert second["stays"][0] > first["stays"][0]

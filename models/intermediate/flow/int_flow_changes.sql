@@ -168,8 +168,9 @@ changed as (
         entity_type,
         entity_id
     from entities
-    -- However far ahead: a run without `as_of` counts what it was told of deletions, all of it.
-    where stated_at > {{ over_flow_positions('least(min(as_of), ' ~ as_of() ~ ')') }}
+    where
+        stated_at > {{ over_flow_positions('least(min(as_of), ' ~ as_of() ~ ')') }}
+        and stated_at <= {{ over_flow_positions('greatest(max(as_of), ' ~ as_of() ~ ')') }}
     union all
     select
         visits.source_system,
