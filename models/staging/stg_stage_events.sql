@@ -12,7 +12,7 @@ entries as (
     select
         source_system,
         project_id,
-        coalesce(entity_type, 'deal') as entity_type,
+        entity_type,
         entity_id,
         pipeline_id,
         stage_id,
@@ -35,7 +35,7 @@ entries as (
 -- the CRM says of its past, and that before a file; what is missing there is taken from the others.
 -- So the CRM's history, which comes later, adds to a row and changes nothing of it. The keys stand
 -- in the order in which visits are made of the entries: these need not be sorted again.
-ranked_entries as (
+merged_entries as (
     select
         source_system,
         project_id,
@@ -51,19 +51,18 @@ ranked_entries as (
         coalesce(entity_created_at, max(entity_created_at) over same_entry) as entity_created_at,
         min(ingested_at) over same_entry as ingested_at,
         record_origin,
-        row_number() over (
-            partition by source_system, project_id, entity_type, entity_id, entered_at, stage_id
-            order by
-                case
-                    when delivery_id is not null then 1 when ingested_at is not null then 2 else 3
-                end,
-                ingested_at,
-                delivery_id,
-                record_origin
-        ) as place
+        row_number() over same_entry = 1 as is_kept
     from entries
     window same_entry as (
         partition by source_system, project_id, entity_type, entity_id, entered_at, stage_id
+        order by
+            case
+                when delivery_id is not null then 1 when ingested_at is not null then 2 else 3
+            end,
+            ingested_at,
+            delivery_id,
+            record_origin
+        rows between unbounded preceding and unbounded following
     )
 ),
 
@@ -83,8 +82,8 @@ final as (
         entity_created_at,
         ingested_at,
         record_origin
-    from ranked_entries
-    where place = 1
+    from merged_entries
+    where is_kept
 )
 
 select * from final
