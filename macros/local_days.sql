@@ -1,7 +1,3 @@
-{% macro local_day(second, time_zone) -%}
-    {{ day_of_second('(' ~ second ~ ' + ' ~ utc_offset(second, time_zone) ~ ')') }}
-{%- endmacro %}
-
 {% macro first_second_of_day(day, time_zone) -%}
     {#- Clocks may change at midnight: of the two offsets around it, the earlier start that the
         clock on the wall agrees with. -#}

@@ -52,6 +52,18 @@
     )
 {%- endmacro %}
 
+{% macro local_day(instant, time_zone) -%}
+    {{ return(adapter.dispatch('local_day')(instant, time_zone)) }}
+{%- endmacro %}
+
+{% macro default__local_day(instant, time_zone) -%}
+    (cast({{ instant }} at time zone {{ time_zone }} as date) - cast('1970-01-01' as date))
+{%- endmacro %}
+
+{% macro spark__local_day(instant, time_zone) -%}
+    datediff(from_utc_timestamp({{ instant }}, {{ time_zone }}), cast('1970-01-01' as date))
+{%- endmacro %}
+
 {% macro date_of_day(day) -%}
     {{ return(adapter.dispatch('date_of_day')(day)) }}
 {%- endmacro %}

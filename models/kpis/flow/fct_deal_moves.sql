@@ -35,7 +35,7 @@ final as (
         entity_type,
         entity_id,
         cast('{{ move }}' as {{ type_label() }}) as move,
-        {{ date_of_day(local_day(epoch_second(move ~ '_at'), 'timezone')) }} as move_date,
+        {{ date_of_day(local_day(move ~ '_at', 'timezone')) }} as move_date,
         {{ 1 if move == 'started' else 0 }} as is_start,
         {{ 1 if move == 'finished' else 0 }} as is_finish,
         {%- for clock in ['seconds', 'working_seconds'] %}

@@ -18,9 +18,9 @@ periods as (
 exits as (
     select
         durations.*,
-        {{ date_of_day(local_day(epoch_second('durations.exit_at'), 'projects.timezone')) }}
+        {{ date_of_day(local_day('durations.exit_at', 'projects.timezone')) }}
             as exit_date,
-        {{ date_of_day(local_day(epoch_second(as_of()), 'projects.timezone')) }} as today
+        {{ date_of_day(local_day(as_of(), 'projects.timezone')) }} as today
     from durations
     inner join projects
         on

@@ -189,7 +189,7 @@ todays as (
         source_system,
         project_id,
         timezone,
-        {{ date_of_day(local_day(epoch_second(as_of()), 'timezone')) }} as today
+        {{ date_of_day(local_day(as_of(), 'timezone')) }} as today
     from {{ ref('stg_projects') }}
 ),
 
@@ -202,7 +202,7 @@ ended as (
         case
             when not {{ is_implausible('journeys.start_at') }} then journeys.working_seconds
         end as working_seconds,
-        {{ date_of_day(local_day(epoch_second('journeys.end_at'), 'todays.timezone')) }}
+        {{ date_of_day(local_day('journeys.end_at', 'todays.timezone')) }}
             as end_date,
         todays.today
     from journeys

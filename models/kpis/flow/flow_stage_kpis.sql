@@ -29,7 +29,7 @@ todays as (
         source_system,
         project_id,
         timezone,
-        {{ date_of_day(local_day(epoch_second(as_of()), 'timezone')) }} as today
+        {{ date_of_day(local_day(as_of(), 'timezone')) }} as today
     from projects
 ),
 
@@ -60,7 +60,7 @@ exits as (
         durations.age_at_entry_seconds + durations.duration_seconds as age_seconds,
         durations.age_at_entry_working_seconds + durations.duration_working_seconds
             as age_working_seconds,
-        {{ date_of_day(local_day(epoch_second('durations.exit_at'), 'todays.timezone')) }}
+        {{ date_of_day(local_day('durations.exit_at', 'todays.timezone')) }}
             as exit_date
     from durations
     inner join todays
