@@ -12,15 +12,6 @@
 
 with
 
-entities as (
-    {%- for source in ['receiver', 'pipedrive', 'keycrm', 'files'] %}
-    select * from {{ ref('base_' ~ source ~ '__entity_changes') }}
-    {%- if not loop.last %}
-    union all
-    {%- endif %}
-    {%- endfor %}
-),
-
 settings_changes as (
     select * from {{ ref('base_settings__changes') }}
     where {{ is_written_since('written_xid', since) }}
@@ -120,7 +111,7 @@ changed as (
         project_id,
         entity_type,
         entity_id
-    from entities
+    from {{ entity_changes() }} as entities
     where {{ is_written_since('written_xid', since) }}
     union all
     select
@@ -128,7 +119,7 @@ changed as (
         entities.project_id,
         entities.entity_type,
         entities.entity_id
-    from entities
+    from {{ entity_changes() }} as entities
     inner join whole_projects
         on
             entities.source_system = whole_projects.source_system
@@ -140,7 +131,7 @@ changed as (
         project_id,
         entity_type,
         entity_id
-    from entities
+    from {{ entity_changes() }} as entities
     where
         exists (
             select 1
@@ -167,7 +158,7 @@ changed as (
         project_id,
         entity_type,
         entity_id
-    from entities
+    from {{ entity_changes() }} as entities
     where
         stated_at > {{ over_flow_positions('least(min(as_of), ' ~ as_of() ~ ')') }}
         and stated_at <= {{ over_flow_positions('greatest(max(as_of), ' ~ as_of() ~ ')') }}
