@@ -54,6 +54,12 @@
         position xid8 not null,
         as_of timestamptz not null
     );
+    create table if not exists {{ flow_touched(this) }} (
+        model text not null,
+        source_system text,
+        project_id text,
+        since timestamptz
+    );
     create table if not exists {{ basis }} (basis text not null);
     update {{ flow_positions(this) }}
     set position = '0'
@@ -86,6 +92,7 @@
     from {{ flow_positions(changes) }}
     where model in ('{{ read | join("', '") }}')
     on conflict (model) do update set position = excluded.position, as_of = excluded.as_of;
+    {{- note_all_touched() }}
 {%- endmacro %}
 
 {% macro spark__remember_flow_position() -%} {%- endmacro %}
@@ -149,6 +156,7 @@
 {% macro get_incremental_by_entity_sql(arguments) -%}
     {%- set columns = get_quoted_csv(arguments.dest_columns | map(attribute='name')) -%}
     {%- set is_of_orders = 'order_id' in arguments.dest_columns | map(attribute='name') -%}
+    {{- note_touched(arguments.target_relation, arguments.temp_relation) }}
     delete from {{ arguments.target_relation }} as built
     using {{ ref('int_flow_changes') }} as changed
     where

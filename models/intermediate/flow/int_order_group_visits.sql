@@ -8,6 +8,18 @@
             'unique': true,
         },
     ],
+    meta={
+        'touches': [
+            {
+                'at': 'left_at',
+                'id': 'order_id',
+                'by': [
+                    'order_id', 'stage_group_id', 'group_name', 'is_urgent', 'sla_state', 'seconds',
+                    'working_seconds', 'paused_seconds',
+                ],
+            },
+        ],
+    },
     post_hook=['{{ gather_statistics(this) }}', '{{ remember_flow_position() }}'],
 ) }}
 

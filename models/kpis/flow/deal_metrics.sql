@@ -2,6 +2,21 @@
     materialized=flow_materialized(),
     incremental_strategy='by_entity',
     on_schema_change='append_new_columns',
+    meta={
+        'touches': [
+            {
+                'at': 'started_at',
+                'by': ['report_version', 'coalesce(' ~ is_implausible('finished_at') ~ ', false)'],
+            },
+            {
+                'at': 'finished_at',
+                'by': [
+                    'report_version', 'started_at', 'age_at_finish_seconds',
+                    'age_at_finish_working_seconds',
+                ],
+            },
+        ],
+    },
     post_hook=['{{ gather_statistics(this) }}', '{{ remember_flow_position() }}'],
 ) }}
 

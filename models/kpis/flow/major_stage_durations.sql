@@ -2,6 +2,7 @@
     materialized=flow_materialized(),
     incremental_strategy='by_entity',
     on_schema_change='append_new_columns',
+    meta={'touches': [{'at': 'entry_at', 'by': ['report_version', 'major_key']}]},
     post_hook=['{{ gather_statistics(this) }}', '{{ remember_flow_position() }}'],
 ) }}
 

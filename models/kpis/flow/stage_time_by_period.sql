@@ -1,3 +1,10 @@
+{{ config(
+    materialized=flow_materialized(),
+    incremental_strategy='by_period',
+    on_schema_change='append_new_columns',
+    post_hook=['{{ gather_statistics(this) }}', '{{ remember_flow_position() }}', '{{ forget_touched() }}'],
+) }}
+
 with
 
 visits as (
@@ -6,7 +13,7 @@ visits as (
 ),
 
 projects as (
-    select * from {{ ref('stg_projects') }}
+    {{ projects_to_build() }}
 ),
 
 {%- set period_types = ['day', 'week', 'month'] %}
@@ -20,19 +27,27 @@ period_types as (
     {%- endfor %}
 ),
 
-placed as (
+visits_to_count as (
     select
         visits.*,
-        period_types.period_type,
-        {{ local_period(
-            'period_types.period_type', 'visits.left_at', "coalesce(projects.timezone, 'UTC')"
-        ) }} as period_start
+        coalesce(projects.timezone, 'UTC') as timezone
     from visits
-    cross join period_types
     left join projects
         on
             visits.source_system = projects.source_system
             and visits.project_id = projects.project_id
+    where projects.read_since is null or visits.left_at >= projects.read_since
+),
+
+placed as (
+    select
+        visits_to_count.*,
+        period_types.period_type,
+        {{ local_period(
+            'period_types.period_type', 'visits_to_count.left_at', 'visits_to_count.timezone'
+        ) }} as period_start
+    from visits_to_count
+    cross join period_types
 ),
 
 summed as (
@@ -61,13 +76,29 @@ summed as (
         {%- endfor %}
         cast(sum(paused_seconds) as bigint) as total_paused_seconds
     from placed
+    -- Sorted in this order: the more a key tells apart, and the cheaper it compares, the earlier.
     group by
-        source_system,
-        project_id,
-        period_type,
         period_start,
         stage_group_id,
-        is_urgent
+        project_id,
+        period_type,
+        is_urgent,
+        source_system
+),
+
+-- What is read reaches into periods that have not changed.
+to_keep as (
+    select summed.*
+    from summed
+    left join projects
+        on
+            summed.source_system = projects.source_system
+            and summed.project_id = projects.project_id
+    where
+        projects.since is null
+        or summed.period_start >= {{ local_period(
+            'summed.period_type', 'projects.since', 'projects.timezone'
+        ) }}
 ),
 
 final as (
@@ -99,7 +130,7 @@ final as (
         {{ pct('near_visits', 'judged_visits') }} as near_pct,
         {{ pct('over_visits', 'judged_visits') }} as over_pct,
         {{ built_at() }} as updated_at
-    from summed
+    from to_keep
 )
 
 select * from final
