@@ -37,7 +37,7 @@ build: $(READY) ## check what was loaded and build the KPI tables
 	@$(BIN)/stageline build $(ARGS)
 
 test: $(READY) ## run all tests, on a database of their own; one of them: ARGS="-k roles"
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 # Goes on to the end, so that one run shows everything there is to mend.
 lint: $(READY) ## run all static checks

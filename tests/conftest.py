@@ -28,7 +28,22 @@ DATABASE = "stageline_test"
 #: What ``DATABASE`` is called when the sample is built in it.
 SAMPLE = "stageline_sample"
 
+#: Modules that take long, the longest first.
+LONG = (
+    "test_kpis",
+    "test_demo",
+    "test_flow_incremental",
+    "test_load_file",
+    "test_build",
+    "test_server",
+)
+
 _numbers = itertools.count(1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts long modules first: of several processes, none is to wait for one of them in the end."""
+    items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
 
 
 @dataclass(frozen=True)
