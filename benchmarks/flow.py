@@ -1,24 +1,34 @@
-"""Visits with working time, as the model builds them, over the least that can be done with a log.
+"""The flow models, over the least that can be done with a log.
 
-The floor is `create table as select *, lead(entered_at) over (...)` on the same events. Beside it:
-the model's own SQL over the events in a plain table, and over the log as it ships, which merges
-what several sources tell; all without an index. And the same visits with their working time summed
-day by day, which is what a calendar without running totals comes to. Statements alternate, so that
-a busy machine is busy for all of them; fsync is on.
+The floor is `create table as select *, lead(entered_at) over (...)` on the same events, in the
+order in which they arrived. Beside it:
 
-Run it with `make bench`, or with other sizes: python benchmarks/flow.py --events 200000 2000000
+- visits with working time: the model's own SQL over the events in a plain table, and over the log
+  as it ships, which merges what several sources tell; without an index, one after the other, so
+  that a busy machine is busy for all of them. And the same visits with their working time summed
+  day by day, which is what a calendar without running totals comes to.
+- the chain: every flow model from nothing, as `dbt run` builds it in two sessions; the time of both
+  in PostgreSQL added up, and what passed from the first model's start to the last one's end.
+- a refresh of all of them after 1,000 events on 100 entities; its time in PostgreSQL over the
+  chain's.
+
+fsync is on. Run it with `make bench`, or with other sizes:
+python benchmarks/flow.py --events 200000 2000000
 """
 
 import argparse
+import json
 import os
 import shutil
 import statistics
 import sys
 import tempfile
 import time
+from datetime import datetime
 from pathlib import Path
 
-#: Orders of two projects and deals of a third, of six visits each on the average, within two years;
+#: Orders of two projects and deals of a third, begun within two years, with six visits each on the
+#: average, nine days apart;
 #: an order's webhooks name its group and creation, a deal's do not.
 EVENTS = """
 insert into raw.stage_events (
@@ -44,7 +54,7 @@ from (
         entity %% 3 = 2 as is_deal,
         1 + (entity * 7 + visit * 11) %% 40 as stage,
         began_at,
-        began_at + visit * interval '9 hours'
+        began_at + visit * interval '9 days'
         + (hashint8(entity * 16 + visit) %% 1000000) * interval '1 millisecond' * 4 as entered_at
     from (
         select
@@ -82,6 +92,57 @@ select
     source_system, project_id, number::text, 'Stage ' || number, (1 + number % 6)::text
 from settings.projects
 cross join generate_series(1, 40) as stages (number)
+"""
+
+#: What the clocks of orders need, in all projects.
+RULES = """
+insert into settings.sla_stage_rules (source_system, project_id, group_id, limit_seconds)
+select source_system, project_id, group_id, 100000
+from settings.stage_group_dictionary
+where kind = 'open';
+insert into settings.cycle_rules
+    (source_system, project_id, title, start_group_id, end_group_id, is_default)
+select source_system, project_id, 'to delivery', '1', '4', true from settings.projects;
+insert into settings.urgent_rules
+    (source_system, project_id, rule_name, match_type, match_value)
+select source_system, project_id, 'Express', 'sku', 'EXPRESS' from settings.projects
+"""
+
+#: A published version: most stages mean one of the sub-stages, three of forty are not mapped.
+MAP = """
+insert into settings.report_versions (report_version, title) values (1, 'Benchmark');
+insert into settings.stage_map_scd
+    (report_version, source_system, project_id, stage_id, sub_key)
+select 1, projects.source_system, projects.project_id, stage::text, substages.sub_key
+from settings.projects
+cross join generate_series(1, 37) as stages (stage)
+inner join reference.canonical_substages as substages
+    on substages.sort_order = 1 + (stage - 1) % 15;
+update settings.report_versions set state = 'published', published_at = now()
+"""
+
+#: Ten more events, a minute apart, of each of 100 entities that were written to before.
+NEWS = """
+insert into raw.stage_events (
+    source_system, project_id, entity_type, entity_id, pipeline_id, stage_id, stage_group_id,
+    entered_at, entity_created_at, delivery_id
+)
+select
+    source_system, project_id, entity_type, entity_id, pipeline_id,
+    (1 + (number * 7) %% 40)::text,
+    case when entity_type = 'order' then (1 + number %% 6)::text end,
+    latest.entered_at + interval '1 day' + number * interval '1 minute',
+    entity_created_at,
+    gen_random_uuid()
+from (
+    select distinct on (entity_id::bigint) *
+    from raw.stage_events
+    where entity_id::bigint %% (%(entities)s / 100) = %(remainder)s
+    order by entity_id::bigint, entered_at
+    limit 100
+) as chosen
+cross join (select max(entered_at) as entered_at from raw.stage_events) as latest
+cross join generate_series(1, 10) as numbers (number)
 """
 
 FLOOR = """
@@ -145,6 +206,10 @@ left join worked
 """
 
 
+#: All flow models and what they read.
+CHAIN = "+path:models/kpis/flow"
+
+
 def fill(events: int, already: int) -> None:
     """Adds events up to about that many in all, and what is compared with the models."""
     from stageline.database import connect
@@ -155,7 +220,10 @@ def fill(events: int, already: int) -> None:
         session.execute(EVENTS, {"first": first, "last": last})
         session.execute("analyze raw.stage_events")
         session.execute("drop table if exists bench.events")
-        session.execute("create table bench.events as select * from staging.stg_stage_events")
+        session.execute(
+            "create table bench.events as"
+            " select * from staging.stg_stage_events order by ingested_at"
+        )
         session.execute("analyze bench.events")
 
 
@@ -175,13 +243,60 @@ def measure(queries: dict[str, str], rounds: int) -> dict[str, float]:
     return {name: statistics.median(seconds) for name, seconds in found.items()}
 
 
-def compiled(folder: Path) -> str:
-    """The model's own SQL, after a run that made all that it reads."""
+def run(folder: Path, select: str, command: str = "run", *, is_whole: bool = False) -> None:
+    """Builds models, without their tests."""
     from jobs.build import build
 
-    build("+int_stage_intervals", command="run", target_path=folder)
-    (path,) = folder.glob("compiled/**/int_stage_intervals.sql")
+    build(select, command=command, full_refresh=is_whole, target_path=folder / "target")
+
+
+def compiled(folder: Path) -> str:
+    """The model's own SQL, after a run that made all that it reads."""
+    run(folder, "+int_stage_intervals")
+    (path,) = folder.glob("target/compiled/**/int_stage_intervals.sql")
     return path.read_text()
+
+
+def sql_seconds() -> float:
+    """How long all sessions so far, ended ones, were at work in PostgreSQL."""
+    from stageline.database import connect
+
+    with connect("owner") as session:
+        row = session.execute(
+            "select active_time / 1000 from pg_stat_database where datname = current_database()"
+        ).fetchone()
+    return float(row[0]) if row else 0.0
+
+
+def elapsed(folder: Path) -> float:
+    """Seconds from the start of the last run's first model to the end of its last one."""
+    results = json.loads((folder / "target" / "run_results.json").read_text())["results"]
+    instants = [
+        datetime.fromisoformat(timing[end])
+        for result in results
+        for timing in result["timing"]
+        for end in ("started_at", "completed_at")
+    ]
+    return (max(instants) - min(instants)).total_seconds()
+
+
+def measure_runs(folder: Path, entities: int, rounds: int) -> dict[str, float]:
+    """Medians of whole builds of all flow models, and of refreshes after some news."""
+    from stageline.database import connect
+
+    found: dict[str, list[float]] = {"chain, SQL": [], "chain, elapsed": [], "refresh, SQL": []}
+    for number in range(rounds):
+        print(f"runs, round {number + 1} of {rounds}", file=sys.stderr)
+        before = sql_seconds()
+        run(folder, CHAIN, is_whole=True)
+        found["chain, SQL"].append(sql_seconds() - before)
+        found["chain, elapsed"].append(elapsed(folder))
+        with connect("owner") as session:
+            session.execute(NEWS, {"entities": entities, "remainder": number})
+        before = sql_seconds()
+        run(folder, CHAIN)
+        found["refresh, SQL"].append(sql_seconds() - before)
+    return {name: statistics.median(seconds) for name, seconds in found.items()}
 
 
 def start(folder: Path) -> None:
@@ -208,23 +323,27 @@ def prepare(folder: Path) -> str:
     from stageline.database import connect
 
     start(folder)
-    model = compiled(folder / "target")
+    run(folder, "path:seeds/reference", "seed")
+    model = compiled(folder)
     with connect("owner") as session:
+        session.execute(RULES)
+        session.execute(MAP)
         session.execute("analyze intermediate.int_working_calendar")
         session.execute(STRETCHES)
         session.execute("analyze bench.stretches")
     return model
 
 
-def compare(model: str, sizes: list[int], rounds: int) -> None:
+def compare(folder: Path, sizes: list[int], rounds: int) -> None:
     """Measures at each size, and shows the figures."""
+    model = prepare(folder)
     log = '"stageline"."staging"."stg_stage_events"'
     if log not in model:
         raise SystemExit(f"int_stage_intervals does not read {log}: mend this benchmark")
     queries = {
         "floor": FLOOR,
-        "model, plain events": model.replace(log, "bench.events"),
-        "model": model,
+        "visits, plain events": model.replace(log, "bench.events"),
+        "visits": model,
     }
     print(f"{'events':>10}  {'':<22}{'seconds':>9}{'of floor':>10}{'growth per event':>18}")
     before: dict[str, float] = {}
@@ -233,8 +352,8 @@ def compare(model: str, sizes: list[int], rounds: int) -> None:
         fill(size, filled)
         filled = size
         # Day by day takes too long to be shown at more than the first size.
-        more = {"day by day": EXPLODED} if size == sizes[0] else {}
-        found = measure(queries | more, rounds)
+        more = {"visits, day by day": EXPLODED} if size == sizes[0] else {}
+        found = measure(queries | more, rounds) | measure_runs(folder, size // 6, rounds)
         for name, seconds in found.items():
             each = seconds / size
             growth = f"x {each / before[name]:.2f}" if name in before else ""
@@ -243,6 +362,7 @@ def compare(model: str, sizes: list[int], rounds: int) -> None:
                 f"{growth:>18}"
             )
             before[name] = each
+        print(f"{size:>10,}  refresh of chain: {found['refresh, SQL'] / found['chain, SQL']:.1%}")
 
 
 def main() -> None:
@@ -254,7 +374,7 @@ def main() -> None:
     folder = Path(tempfile.mkdtemp(prefix="stageline-bench-", dir="/tmp"))
     folder.chmod(0o755)  # PostgreSQL runs under an account of its own where we are root
     try:
-        compare(prepare(folder), sorted(given.events), given.rounds)
+        compare(folder, sorted(given.events), given.rounds)
     finally:
         from stageline import server
 

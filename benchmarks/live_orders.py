@@ -20,22 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
-from flow import EVENTS, start
+from flow import EVENTS, RULES, start
 
-#: The rules that the board's clocks need, in all projects; and a project of the size of a board.
-RULES = """
-insert into settings.sla_stage_rules (source_system, project_id, group_id, limit_seconds)
-select source_system, project_id, group_id, 100000
-from settings.stage_group_dictionary
-where kind = 'open';
-insert into settings.cycle_rules
-    (source_system, project_id, title, start_group_id, end_group_id, is_default)
-select source_system, project_id, 'to delivery', '1', '4', true from settings.projects;
-insert into settings.urgent_rules
-    (source_system, project_id, rule_name, match_type, match_value)
-select source_system, project_id, 'Express', 'sku', 'EXPRESS' from settings.projects
-"""
-#: Orders of which the board's project has a copy: of 500 of these, the status is an open one.
+#: A project of the size of a board, with copies of orders: of 500 of these, the status is open.
 BOARD = """
 insert into settings.projects (source_system, project_id, timezone)
 values ('keycrm', 'board', 'Europe/Kyiv');

@@ -135,7 +135,27 @@
             {%- else %}
             {{ before_all_time() }} as since
             {%- endif %}
-        from {{ ref('stg_projects') }} as projects
+        from (
+            select source_system, project_id, timezone from {{ ref('stg_projects') }}
+            {%- if builds_changes() %}
+            -- Events may name a project that is not among the known ones.
+            union all
+            select source_system, project_id, 'UTC' as timezone
+            from (
+                select source_system, project_id from {{ flow_touched(ref('int_flow_changes')) }}
+                where model in ({{ names_of_touching_models() }}) and source_system is not null
+                union
+                select source_system, project_id from {{ this }}
+            ) as named
+            where not exists (
+                select 1
+                from {{ ref('stg_projects') }} as known
+                where
+                    named.source_system = known.source_system
+                    and named.project_id = known.project_id
+            )
+            {%- endif %}
+        ) as projects
     ) as touched
 {%- endmacro %}
 
@@ -150,8 +170,7 @@
 {%- endmacro %}
 
 {#-
-    dbt's incremental materialization asks for this by the name of the strategy. Events of a project
-    that is not among the known ones are built anew each time.
+    dbt's incremental materialization asks for this by the name of the strategy.
 -#}
 {% macro get_incremental_by_period_sql(arguments) -%}
     {%- set columns = get_quoted_csv(arguments.dest_columns | map(attribute='name')) -%}

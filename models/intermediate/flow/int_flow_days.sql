@@ -10,16 +10,23 @@
 
 with
 
+projects as (
+    {{ projects_to_build() }}
+),
+
+-- The others count on no day that is built; impossible ones are needed, to leave out their stages.
 deals as (
     select * from {{ ref('deal_metrics') }}
+    where
+        started_at >= (select min(projects.read_since) from projects)
+        or finished_at >= (select min(projects.read_since) from projects)
+        or {{ is_implausible('started_at') }}
+        or {{ is_implausible('finished_at') }}
 ),
 
 durations as (
     select * from {{ ref('major_stage_durations') }}
-),
-
-projects as (
-    {{ projects_to_build() }}
+    where entry_at >= (select min(projects.read_since) from projects)
 ),
 
 entities as (

@@ -2,17 +2,21 @@
 
 with
 
+periods as (
+    select * from {{ ref('flow_periods') }}
+),
+
+-- Not earlier than any period before the present one may begin, in any zone.
 durations as (
     select * from {{ ref('major_stage_durations') }}
-    where exit_at is not null
+    where
+        {{ epoch_second('exit_at') }}
+        > {{ epoch_second(as_of()) }}
+        - (select (max(2 * (31 * periods.months + periods.days)) + 2) * 86400 from periods)
 ),
 
 projects as (
     select * from {{ ref('stg_projects') }}
-),
-
-periods as (
-    select * from {{ ref('flow_periods') }}
 ),
 
 majors as (

@@ -7,13 +7,15 @@
 
 with
 
-visits as (
-    select * from {{ ref('int_order_group_visits') }}
-    where left_at <= {{ as_of() }}
-),
-
 projects as (
     {{ projects_to_build() }}
+),
+
+visits as (
+    select * from {{ ref('int_order_group_visits') }}
+    where
+        left_at <= {{ as_of() }}
+        and left_at >= (select min(projects.read_since) from projects)
 ),
 
 {%- set period_types = ['day', 'week', 'month'] %}

@@ -9,6 +9,10 @@ timeline as (
 
 entities as (
     select
+        {{ dbt.concat([
+            'cast(report_version as ' ~ type_label() ~ ')', "'|'", 'source_system', "'|'",
+            'project_id', "'|'", "coalesce(pipeline_id, '*')", "'|'", 'stage_id',
+        ]) }} as unmapped_stage_key,
         report_version,
         source_system,
         project_id,
@@ -32,39 +36,60 @@ entities as (
 
 ranked_entities as (
     select
-        entities.*,
+        unmapped_stage_key,
+        entity_id,
         row_number() over (
-            partition by report_version, source_system, project_id, pipeline_id, stage_id
+            partition by unmapped_stage_key
             order by last_entered_at desc, entity_id asc
         ) as place
     from entities
 ),
 
-final as (
+samples as (
     select
-        {{ dbt.concat([
-            'cast(report_version as ' ~ type_label() ~ ')', "'|'", 'source_system', "'|'",
-            'project_id', "'|'", "coalesce(pipeline_id, '*')", "'|'", 'stage_id',
-        ]) }} as unmapped_stage_key,
+        unmapped_stage_key,
+        {{ dbt.listagg('entity_id', "', '", 'order by place') }} as sample_entities
+    from ranked_entities
+    where place <= {{ samples }}
+    group by unmapped_stage_key
+),
+
+stages as (
+    select
+        unmapped_stage_key,
         report_version,
         source_system,
         project_id,
         pipeline_id,
         stage_id,
-        {{ dbt.listagg(
-            'case when place <= ' ~ samples ~ ' then entity_id end', "', '", 'order by place'
-        ) }} as sample_entities,
         cast(sum(visits) as bigint) as event_count,
         min(first_entered_at) as first_seen_at,
-        max(last_entered_at) as last_seen_at,
-        {{ built_at() }} as updated_at
-    from ranked_entities
+        max(last_entered_at) as last_seen_at
+    from entities
     group by
+        unmapped_stage_key,
         report_version,
         source_system,
         project_id,
         pipeline_id,
         stage_id
+),
+
+final as (
+    select
+        stages.unmapped_stage_key,
+        stages.report_version,
+        stages.source_system,
+        stages.project_id,
+        stages.pipeline_id,
+        stages.stage_id,
+        samples.sample_entities,
+        stages.event_count,
+        stages.first_seen_at,
+        stages.last_seen_at,
+        {{ built_at() }} as updated_at
+    from stages
+    inner join samples on stages.unmapped_stage_key = samples.unmapped_stage_key
 )
 
 select * from final
