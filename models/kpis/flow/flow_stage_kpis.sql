@@ -10,9 +10,14 @@ periods as (
 durations as (
     select * from {{ ref('major_stage_durations') }}
     where
-        {{ epoch_second('exit_at') }}
-        > {{ epoch_second(as_of()) }}
-        - (select (max(2 * (31 * periods.months + periods.days)) + 2) * 86400 from periods)
+        exit_at > (
+            select
+                {{ instant_of_second(
+                    epoch_second(as_of())
+                    ~ ' - (max(2 * (31 * periods.months + periods.days)) + 2) * 86400'
+                ) }}
+            from periods
+        )
 ),
 
 projects as (

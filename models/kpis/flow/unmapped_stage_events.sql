@@ -3,35 +3,14 @@
 
 with
 
-timeline as (
-    select * from {{ ref('deal_stage_timeline') }}
-),
-
 entities as (
     select
         {{ dbt.concat([
             'cast(report_version as ' ~ type_label() ~ ')', "'|'", 'source_system', "'|'",
             'project_id', "'|'", "coalesce(pipeline_id, '*')", "'|'", 'stage_id',
         ]) }} as unmapped_stage_key,
-        report_version,
-        source_system,
-        project_id,
-        pipeline_id,
-        stage_id,
-        entity_id,
-        count(*) as visits,
-        min(entered_at) as first_entered_at,
-        max(entered_at) as last_entered_at
-    from timeline
-    where sub_key is null
-    group by
-        report_version,
-        source_system,
-        project_id,
-        pipeline_id,
-        stage_id,
-        entity_type,
-        entity_id
+        unmapped_entities.*
+    from {{ ref('int_unmapped_entities') }} as unmapped_entities
 ),
 
 ranked_entities as (
