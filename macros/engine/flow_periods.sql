@@ -169,9 +169,7 @@
     from {{ ref('stg_projects') }}
 {%- endmacro %}
 
-{#-
-    dbt's incremental materialization asks for this by the name of the strategy.
--#}
+{#- dbt's incremental materialization asks for this by the name of the strategy. -#}
 {% macro get_incremental_by_period_sql(arguments) -%}
     {%- set columns = get_quoted_csv(arguments.dest_columns | map(attribute='name')) -%}
     {%- set names = arguments.dest_columns | map(attribute='name') | list -%}
