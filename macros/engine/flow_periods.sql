@@ -123,7 +123,9 @@
                         settings_changes.table_name = 'projects'
                         and settings_changes.source_system = projects.source_system
                         and settings_changes.project_id = projects.project_id
-                        and settings_changes.written_xid >= {{ flow_position_of(this) }}
+                        and {{ is_written_since(
+                            'settings_changes.written_xid', flow_position_of(this)
+                        ) }}
                     limit 1
                 ),
                 -- What lay ahead when they were built last, or lies ahead now.

@@ -14,7 +14,7 @@ projects as (
     {{ projects_to_build() }}
 ),
 
--- The others count on no day that is built; impossible ones are needed, to leave out their stages.
+-- The others count on no day that is kept; impossible ones are needed, to leave out their stages.
 deals as (
     select * from {{ ref('deal_metrics') }}
     where
@@ -41,7 +41,6 @@ entities as (
         deals.age_at_finish_seconds,
         deals.age_at_finish_working_seconds,
         coalesce(projects.timezone, 'UTC') as timezone,
-        projects.read_since,
         {{ epoch_second('deals.started_at') }} as start_second,
         {{ epoch_second('deals.finished_at') }} as finish_second,
         {{ is_implausible('deals.started_at') }}
@@ -66,7 +65,7 @@ moves as (
         cast(null as bigint) as age_seconds,
         cast(null as bigint) as age_working_seconds
     from entities
-    where not is_impossible and (read_since is null or started_at >= read_since)
+    where not is_impossible
     union all
     select
         report_version,
@@ -80,10 +79,7 @@ moves as (
         age_at_finish_seconds as age_seconds,
         age_at_finish_working_seconds as age_working_seconds
     from entities
-    where
-        not is_impossible
-        and finish_second is not null
-        and (read_since is null or finished_at >= read_since)
+    where not is_impossible and finish_second is not null
 ),
 
 moves_of_days as (
@@ -142,7 +138,6 @@ stage_entries as (
     where
         impossible_entities.entity_id is null
         and not {{ is_implausible('durations.entry_at') }}
-        and (projects.read_since is null or durations.entry_at >= projects.read_since)
 ),
 
 stage_entries_of_days as (

@@ -29,7 +29,7 @@ period_types as (
     {%- endfor %}
 ),
 
-visits_to_count as (
+zoned_visits as (
     select
         visits.*,
         coalesce(projects.timezone, 'UTC') as timezone
@@ -38,17 +38,16 @@ visits_to_count as (
         on
             visits.source_system = projects.source_system
             and visits.project_id = projects.project_id
-    where projects.read_since is null or visits.left_at >= projects.read_since
 ),
 
 placed as (
     select
-        visits_to_count.*,
+        zoned_visits.*,
         period_types.period_type,
         {{ local_period(
-            'period_types.period_type', 'visits_to_count.left_at', 'visits_to_count.timezone'
+            'period_types.period_type', 'zoned_visits.left_at', 'zoned_visits.timezone'
         ) }} as period_start
-    from visits_to_count
+    from zoned_visits
     cross join period_types
 ),
 
