@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from fractions import Fraction
 from functools import cache
-from itertools import accumulate, groupby
+from itertools import accumulate, groupby, zip_longest
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -174,6 +174,16 @@ def visits_of(project: Project, order: Order, calendars: Calendars) -> list[Visi
             visit.working = strip.between(start, end) if strip else end - start
         visits.append(visit)
     return visits
+
+
+def known(visits: list[Visit], as_of: datetime) -> list[Visit]:
+    """The visits as they stood at an instant; what cannot be believed is not waited for."""
+    begun = [v for v in visits if second(v.entered_at) is None or v.entered_at <= as_of]
+    for visit, next_visit in zip_longest(begun, begun[1:]):
+        left_at = next_visit and next_visit.entered_at
+        if visit.left_at != left_at:
+            visit.left_at, visit.seconds, visit.working = left_at, None, None
+    return begun
 
 
 def urgency(project: Project, order: Order, started_at: datetime) -> str | None:
@@ -341,12 +351,13 @@ def tables(projects: list[Project], as_of: datetime) -> dict[str, Table]:
             continue
         calendars = Calendars(project)
         histories = [
-            (order, visits_of(project, order, calendars))
+            (order, known(visits_of(project, order, calendars), as_of))
             for order in project.orders
             if not order.is_gone
         ]
         for order, visits in histories:
-            _order(project, order, visits, calendars, as_of, found, ended)
+            if visits:
+                _order(project, order, visits, calendars, as_of, found, ended)
         for metric in project.metrics:
             if metric.values["is_on"]:
                 past = [[v for v in visits if v.entered_at <= as_of] for _, visits in histories]

@@ -1,14 +1,26 @@
 {#- One row per visit of an order to a status. Every window lies within one order, so that the visits
-    of some orders are computed from the intervals of these orders alone. -#}
+    of some orders are computed from the intervals of these orders alone. A run that is given an `as_of`
+    knows no later visit; any other knows all, as live views show what came after the run. -#}
 {% macro order_visits(intervals, deleted_entities) -%}
+{%- set is_of_the_past = var('as_of', '') != '' -%}
 with
 
 intervals as (
     select
         records.*,
-        {{ entity_key('entity_id') }} as order_key
+        {{ entity_key('entity_id') }} as order_key,
+        {% if is_of_the_past -%}
+            lead(entered_at) over (
+                partition by source_system, project_id, entity_id
+                order by visit_number
+            )
+        {%- else -%} left_at {%- endif %} as known_left_at
     from {{ intervals }} as records
-    where entity_type = 'order'
+    where
+        entity_type = 'order'
+        {%- if is_of_the_past %}
+        and {{ has_happened('entered_at') }}
+        {%- endif %}
 ),
 
 deleted as (
@@ -43,12 +55,13 @@ named as (
         intervals.group_kind,
         stages.stage_id is null as is_unknown_stage,
         waiting_stages.stage_id is not null as is_waiting,
-        intervals.is_current,
+        intervals.known_left_at is null as is_current,
         intervals.is_inferred,
         intervals.entered_at,
-        intervals.left_at,
-        intervals.seconds,
-        intervals.working_seconds,
+        intervals.known_left_at as left_at,
+        case when intervals.known_left_at = intervals.left_at then intervals.seconds end as seconds,
+        case when intervals.known_left_at = intervals.left_at then intervals.working_seconds end
+            as working_seconds,
         intervals.calendar_scope_id,
         intervals.delivery_id,
         intervals.record_origin

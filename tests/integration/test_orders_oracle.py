@@ -14,7 +14,7 @@ from jobs.build import build
 from stageline import config
 from stageline.database import Connection, connect
 from tests.conftest import TEMPLATE, TestServer, _clone
-from tests.orders_oracle import Table, tables
+from tests.orders_oracle import PLAUSIBLE, Table, tables
 from tests.orders_world import AS_OF, SOURCE, Project, world
 
 GRAIN = {
@@ -187,6 +187,7 @@ class Built:
     """A database in which all orders are loaded and built, and what there should be."""
 
     owner: Connection
+    projects: list[Project]
     expected: dict[str, Table]
 
     def rows(self, name: str) -> list[dict[str, Any]]:
@@ -214,7 +215,7 @@ def built(server: TestServer, short_folder: Path) -> Iterator[Built]:
             dbt_vars={"as_of": AS_OF.isoformat()},
             target_path=folder / "target",
         )
-        yield Built(owner, tables(projects, AS_OF))
+        yield Built(owner, projects, tables(projects, AS_OF))
     config.settings.cache_clear()
 
 
@@ -251,6 +252,9 @@ def test_the_orders_hold_every_case_that_the_rules_speak_of(built: Built) -> Non
         assert {order[column] for order in orders} == values
     assert any(order["sla_due_at"] and order["sla_due_at"] > AS_OF for order in orders)
     assert any(order["sla_paused_working_seconds"] for order in orders)
+    # Some of the log is from after the instant that the orders are judged at.
+    entries = [e.entered_at for p in built.projects for o in p.orders for e in o.events]
+    assert any(AS_OF < entered_at < PLAUSIBLE[1] for entered_at in entries)
     cycles = built.expected["order_cycle_metrics"].values()
     assert {cycle["is_overridden"] for cycle in cycles} == {True, False}
     assert {cycle["has_impossible_duration"] for cycle in cycles} == {0, 1}

@@ -25,14 +25,11 @@ stage_map as (
     select * from {{ ref('int_stage_map') }}
 ),
 
--- What had happened by then. An impossible instant is no reason to wait for it: it shows, flagged.
+-- What had happened by then; what is impossible shows, flagged.
 known as (
     select
         visits.*,
-        case
-            when visits.left_at <= {{ as_of() }} or {{ is_implausible('visits.left_at') }}
-                then visits.left_at
-        end as known_left_at
+        case when {{ has_happened('visits.left_at') }} then visits.left_at end as known_left_at
     from visits
     left join deleted_entities
         on
@@ -42,7 +39,7 @@ known as (
             and visits.entity_id = deleted_entities.entity_id
     where
         deleted_entities.entity_id is null
-        and (visits.entered_at <= {{ as_of() }} or {{ is_implausible('visits.entered_at') }})
+        and {{ has_happened('visits.entered_at') }}
 ),
 
 aged as (
