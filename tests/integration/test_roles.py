@@ -49,6 +49,7 @@ MATRIX: dict[str, dict[Role, set[str]]] = {
     },
     "settings.webhook_checks": {"receiver": READ},
     "settings.api_accounts": {"loader": READ, "jobs": READ},
+    "settings.field_map": {"transformer": READ, "jobs": READ},
     "settings.report_versions": {"transformer": READ, "jobs": READ},
     "settings.stage_map_scd": {"transformer": READ, "jobs": READ},
     "settings.stage_group_dictionary": {"transformer": READ, "jobs": READ},
@@ -64,6 +65,10 @@ MATRIX: dict[str, dict[Role, set[str]]] = {
     "settings.order_overrides": {"transformer": READ, "jobs": READ},
     "settings.flow_metrics": {"transformer": READ, "jobs": READ},
     "settings.audit_log": {"transformer": READ, "jobs": READ},
+    "ops.load_positions": {
+        "loader": {"select", "insert", "update", "delete"},
+        "jobs": {"select", "insert", "update", "delete"},
+    },
     "ops.loads": {
         "loader": {"select", "insert", "update"},
         "transformer": READ,
