@@ -1,10 +1,9 @@
 """What a CRM is to the loader: tables, resources that fill them, and how its API is called.
 
-A CRM is one module of ``loaders`` with a ``SOURCE``; `SOURCES` names them all. docs/add-a-crm.md is
-the recipe.
+A CRM is one module of ``loaders`` with a `SOURCE`, which ``loaders.registry`` names.
+docs/add-a-crm.md is the recipe.
 """
 
-import importlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -13,11 +12,7 @@ from typing import Any
 from loaders.calls import Calls, Turns
 from loaders.pace import Pace
 from loaders.records import Record, Table
-from stageline.errors import StagelineError
 from stageline.settings.api_accounts import ApiAccount
-
-#: Module of each source that can be loaded.
-SOURCES: dict[str, str] = {}
 
 #: From where on a resource goes on; plain values of JSON, known to the resource alone.
 Position = Mapping[str, Any]
@@ -121,6 +116,8 @@ class Source:
         open: Gives the way to the API of an account.
         check: Tries each resource of an account, with as few calls as it can.
         paces: Kind of call -> pace of the smallest plan.
+        api_path: How the paths of its API begin. An address that holds it, as spec pulls gives one,
+            is cut there.
     """
 
     name: str
@@ -131,16 +128,5 @@ class Source:
     open: Callable[[Turns, ApiAccount], Calls]
     check: Callable[[Calls], Iterator[Finding]]
     paces: Mapping[str, Pace]
+    api_path: str = ""
     sweeps: tuple[Sweep, ...] = ()
-
-
-def source(name: str) -> Source:
-    """The source of that name.
-
-    Raises:
-        StagelineError: there is none; says which there are.
-    """
-    if name not in SOURCES:
-        raise StagelineError(f"There is no source {name!r}. There are: {', '.join(SOURCES)}.")
-    found: Source = importlib.import_module(SOURCES[name]).SOURCE
-    return found

@@ -70,7 +70,7 @@ def store(
     if not re.fullmatch(r"[!-~]{1,2000}", token):
         raise StagelineError("The token is empty, or has signs that a token cannot have.")
     if base_url is not None:
-        base_url = _require_url(base_url)
+        base_url = require_url(base_url)
     encrypted = encrypt(token)
     with changing() as session:
         try:
@@ -154,7 +154,12 @@ def accounts() -> list[ListedAccount]:
         return cursor.fetchall()
 
 
-def _require_url(text: str) -> str:
+def require_url(text: str) -> str:
+    """A base URL as it is kept.
+
+    Raises:
+        StagelineError: it is none.
+    """
     problem = StagelineError(
         "The base URL has to look like https://api.example.com/v1, without a login, ? or #."
     )
