@@ -1,4 +1,4 @@
-"""What HubSpot's API gives: deals with the history of their properties, tickets, surveys, activities.
+"""What HubSpot's API gives: deals with their history, tickets, surveys and activities.
 
 Columns and types are those of ``loaders/hubspot_tables.py`` as it was when this revision was made;
 a test compares the two. What flow models are built of carries the transaction that wrote it.
@@ -16,7 +16,7 @@ create schema raw_hubspot authorization stageline_loader;
 create schema raw_hubspot_staging authorization stageline_loader;
 
 set local role stageline_loader;
-comment on schema raw_hubspot is 'What HubSpot answered: deals and their history, tickets, surveys.';
+comment on schema raw_hubspot is 'What HubSpot answered: deals, their history, tickets.';
 comment on schema raw_hubspot_staging is 'Scratch tables of a load in progress.';
 grant usage on schema raw_hubspot to stageline_transformer;
 alter default privileges in schema raw_hubspot grant select on tables to stageline_transformer;
