@@ -161,7 +161,7 @@ def test_a_load_that_finds_nothing_writes_nothing_and_asks_little(project: str) 
     before = written_by(project)
     again = load_now("hubspot", project)
     assert written_by(project) == before
-    assert again.calls == {"calls": 11, "search": 5}
+    assert again.calls == {"calls": 10, "search": 5}
     assert load_now("hubspot", project, is_full=True).tables["deals"].touched == 0
     assert written_by(project) == before
 
