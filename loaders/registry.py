@@ -16,7 +16,9 @@ class Known(NamedTuple):
     module: str
 
 
-SOURCES: dict[str, Known] = {}
+SOURCES: dict[str, Known] = {
+    "hubspot": Known("HubSpot", "loaders.hubspot"),
+}
 
 
 def source(name: str) -> "Source":

@@ -33,6 +33,20 @@ MATRIX: dict[str, dict[Role, set[str]]] = {
     "raw_pipedrive.deal_changes": {"loader": ALL, "transformer": READ},
     "raw_keycrm.orders": {"loader": ALL, "transformer": READ},
     "raw_keycrm.order_items": {"loader": ALL, "transformer": READ},
+    "raw_hubspot.deal_pipelines": {"loader": ALL, "transformer": READ},
+    "raw_hubspot.deal_stages": {"loader": ALL, "transformer": READ},
+    "raw_hubspot.owners": {"loader": ALL, "transformer": READ},
+    "raw_hubspot.deals": {"loader": ALL, "transformer": READ},
+    "raw_hubspot.deal_history": {"loader": ALL, "transformer": READ},
+    "raw_hubspot.merged_deals": {"loader": ALL, "transformer": READ},
+    "raw_hubspot.archived_deals": {"loader": ALL, "transformer": READ},
+    "raw_hubspot.ticket_pipelines": {"loader": ALL, "transformer": READ},
+    "raw_hubspot.ticket_stages": {"loader": ALL, "transformer": READ},
+    "raw_hubspot.tickets": {"loader": ALL, "transformer": READ},
+    "raw_hubspot.calls": {"loader": ALL, "transformer": READ},
+    "raw_hubspot.meetings": {"loader": ALL, "transformer": READ},
+    "raw_hubspot.feedback_submissions": {"loader": ALL, "transformer": READ},
+    "raw_hubspot.rejects": {"loader": ALL},
     "raw_sample.made_by_dbt": {"transformer": ALL},
     # Of the deliveries each role reads columns of its own: see the test of what was said.
     "raw.deliveries": {"receiver": {"select", "insert"}, "transformer": READ, "jobs": READ},
@@ -98,6 +112,8 @@ MAKERS: dict[str, set[Role]] = {
     "raw_demo_staging": {"loader"},
     "raw_pipedrive": {"loader"},
     "raw_keycrm": {"loader"},
+    "raw_hubspot": {"loader"},
+    "raw_hubspot_staging": {"loader"},
     "raw_sample": {"transformer"},
     "settings": set(),
     "reference": {"transformer"},
@@ -190,7 +206,7 @@ def test_no_table_of_the_migrations_is_missing_from_the_matrix() -> None:
                 "select c.oid::regclass::text from pg_class as c"
                 " where relkind = 'r'"
                 " and relnamespace::regnamespace::text = any(%s)",
-                [["settings", "ops", "raw", "raw_pipedrive", "raw_keycrm"]],
+                [["settings", "ops", "raw", "raw_pipedrive", "raw_keycrm", "raw_hubspot"]],
             )
         }
     assert tables <= set(MATRIX)

@@ -1,0 +1,410 @@
+"""Loads of HubSpot: whatever happens at the CRM, to a load or to the database, nothing is lost."""
+
+import random
+import subprocess
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from loaders import crm, hubspot
+from loaders.accounts import chosen
+from loaders.hubspot_tables import (
+    ARCHIVED_DEALS,
+    CALLS,
+    DEAL_HISTORY,
+    DEAL_STAGES,
+    DEALS,
+    FEEDBACK,
+    MEETINGS,
+    MERGED_DEALS,
+    OWNERS,
+    TABLES,
+    TICKETS,
+)
+from stageline.cli import main
+from stageline.database import Connection, connect
+from stageline.errors import StagelineError
+from tests.conftest import TEMPLATE, TestServer, _clone
+from tests.crm_loads import begin_load, end_sessions, kill_some_time, load_now, rows, set_up
+from tests.fakes.crm_server import Limit, Reply
+from tests.fakes.hubspot import FakeHubspot, instant
+
+DAY = 86_400_000
+WEBPAGE = Reply(530, b"<!DOCTYPE html><html><title>error 1016</title></html>")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _database(server: TestServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Connection]:
+    """One database for all tests, each of which has a project of its own."""
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        _clone(server, TEMPLATE, tmp_path_factory.mktemp("hubspot"), patch) as owner,
+    ):
+        yield owner
+
+
+@pytest.fixture
+def project(request: pytest.FixtureRequest) -> str:
+    """A project of the test's own."""
+    return f"p{abs(hash(request.node.name)) % 10**9}"
+
+
+@pytest.fixture
+def fake(project: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHubspot]:
+    """An account with a few deals, which is the project's."""
+    with FakeHubspot(1) as running:
+        running.populate(deals=30)
+        set_up(monkeypatch, "hubspot", running, project=project)
+        yield running
+
+
+def a_day_passes(project: str) -> None:
+    """All that is looked for from time to time is due."""
+    with connect("loader", autocommit=True) as session:
+        session.execute(
+            "update ops.load_positions"
+            " set position = jsonb_build_object('at', '2020-01-01T00:00:00+00:00')"
+            " where project_id = %s and resource like 'sweep of %%'",
+            [project],
+        )
+
+
+def written_by(project: str) -> dict[str, set[tuple[Any, ...]]]:
+    """The transaction that wrote each row."""
+    return {
+        table.name: {
+            (*(row[column] for column in table.key), row["written_by"])
+            for row in rows(table, project)
+        }
+        for table in TABLES
+    }
+
+
+def assert_is_truth(fake: FakeHubspot, project: str, *, all_deals: bool = True) -> None:
+    """What is loaded is what the account has: no deal, no value of the past more or less."""
+    since = fake.clock() - 90 * DAY + 60_000
+    live = {
+        each.object_id: each
+        for each in fake.deals.values()
+        if each.archived is None
+        and (all_deals or each.properties["hs_is_closed"] == "false" or each.modified > since)
+    }
+    loaded = {int(row["deal_id"]): row for row in rows(DEALS, project)}
+    there = {deal_id: row for deal_id, row in loaded.items() if not row["is_gone"]}
+    assert set(there) == set(live)
+    for deal_id, deal in live.items():
+        row = there[deal_id]
+        assert row["stage_id"] == deal.properties["dealstage"]
+        assert row["pipeline_id"] == deal.properties["pipeline"]
+        assert row["owner_id"] == deal.properties["hubspot_owner_id"]
+        assert row["amount"] == pytest.approx(float(deal.properties["amount"]))
+        assert row["modified_at"] == instant(deal.modified)
+        assert str(row["is_closed_won"]).lower() == deal.properties["hs_is_closed_won"]
+    known = {deal_id: deal for deal_id, deal in fake.deals.items() if deal_id in loaded}
+    history = [
+        (int(row["deal_id"]), row["property"], row["changed_at"], row["value"])
+        for row in rows(DEAL_HISTORY, project)
+        if int(row["deal_id"]) in known
+    ]
+    assert sorted(history) == sorted(
+        {
+            (deal_id, name, instant(entry.at), entry.value)
+            for deal_id, deal in known.items()
+            for name, entries in deal.history.items()
+            for entry in entries
+        }
+    )
+    archived = {int(r["deal_id"]) for r in rows(ARCHIVED_DEALS, project) if not r["is_gone"]}
+    assert archived == {deal_id for deal_id, deal in fake.deals.items() if deal.archived}
+    into = {(int(r["deal_id"]), int(r["merged_into"])) for r in rows(MERGED_DEALS, project)}
+    assert into >= {(old, new) for old, new in fake.merged.items() if new in live}
+    assert not any(row["unreadable"] for table in TABLES for row in rows(table, project))
+
+
+def test_a_first_load_brings_what_is_open_and_what_closed_lately(
+    fake: FakeHubspot, project: str
+) -> None:
+    old = fake.add_deal(at=fake.clock() - 300 * DAY)
+    fake.set(old, "dealstage", "900002", at=fake.clock() - 200 * DAY)
+    done = load_now("hubspot", project)
+
+    assert done.left_out == {} and done.stopped is None
+    assert_is_truth(fake, project, all_deals=False)
+    assert str(old.object_id) not in {row["deal_id"] for row in rows(DEALS, project)}
+    some = next(row for row in rows(DEALS, project) if row["deal_id"] == "9001")
+    assert (some["custom_fields"] == "{}") is not fake.deals[9001].properties["facility_code"]
+    assert {r["owner_id"]: r["is_archived"] for r in rows(OWNERS, project)}["45"] is True
+    assert len(rows(DEAL_STAGES, project)) == 9
+    for table, kind in ((CALLS, "calls"), (MEETINGS, "meetings"), (TICKETS, "tickets")):
+        assert 0 < len(rows(table, project)) <= len(fake.objects[kind]), kind
+    assert len(rows(FEEDBACK, project)) == len(fake.objects["feedback_submissions"])
+    with connect("owner") as session:
+        names = session.execute(
+            "select stage_id, pipeline_id, name, is_closing from settings.stage_dictionary"
+            " where project_id = %s and stage_id like 'closed%%' order by 1",
+            [project],
+        ).fetchall()
+    assert names == [
+        ("closedlost", "default", "Closed lost", True),
+        ("closedwon", "default", "Closed won", True),
+    ]
+    assert "right-token" not in str([(c.path, c.query, c.body) for c in fake.calls])
+
+
+@pytest.mark.usefixtures("fake")
+def test_a_load_that_finds_nothing_writes_nothing_and_asks_little(project: str) -> None:
+    load_now("hubspot", project)
+    before = written_by(project)
+    again = load_now("hubspot", project)
+    assert written_by(project) == before
+    assert again.calls == {"calls": 10, "search": 5}
+    assert load_now("hubspot", project, is_full=True).tables["deals"].touched == 0
+    assert written_by(project) == before
+
+
+def test_changes_new_fields_and_changed_types_arrive(fake: FakeHubspot, project: str) -> None:
+    load_now("hubspot", project)
+    fake.add_property("deals", "machine", "string")
+    one, other, third = list(fake.deals.values())[:3]
+    fake.set(one, "machine", "M-7")
+    fake.move(other)
+    fake.set(third, "amount", "about 5")
+    new = fake.add_deal()
+    fake.clock = lambda: int(time.time() * 1000)  # the end of the span is included
+    done = load_now("hubspot", project)
+
+    there = {row["deal_id"]: row for row in rows(DEALS, project)}
+    assert '"machine": "M-7"' in there[str(one.object_id)]["custom_fields"]
+    assert there[str(other.object_id)]["stage_id"] == other.properties["dealstage"]
+    assert str(new.object_id) in there
+    assert there[str(third.object_id)]["unreadable"] == '{"amount": "about 5"}'
+    assert done.tables["deals"].unreadable == {"amount": 1}
+    assert done.tables["deals"].touched == 4
+
+
+def test_what_is_deleted_restored_merged_or_purged_is_seen(fake: FakeHubspot, project: str) -> None:
+    load_now("hubspot", project)
+    deals = [each for each in fake.deals if fake.deals[each].properties["hs_is_closed"] == "false"]
+    deleted, restored, purged, first, second, unseen = deals[:6]
+    fake.set(fake.deals[deleted], "amount", "77")  # just before it goes
+    for each in (deleted, restored):
+        fake.archive("deals", each)
+    fake.purge("deals", purged)
+    merged = fake.merge(first, second)
+    fake.delete_stage("900003")
+    fake.rename_stage("900001", "First talks")
+    ticket = next(iter(fake.objects["tickets"]))
+    fake.archive("tickets", ticket)
+    load_now("hubspot", project)
+
+    there = {int(row["deal_id"]): row for row in rows(DEALS, project)}
+    assert there[deleted]["amount"] == 77
+    assert {int(r["deal_id"]) for r in rows(ARCHIVED_DEALS, project)} == {deleted, restored}
+    assert {(int(r["deal_id"]), int(r["merged_into"])) for r in rows(MERGED_DEALS, project)} == {
+        (first, merged.object_id),
+        (second, merged.object_id),
+    }
+    fake.restore("deals", restored)
+    fake.lagging.add(fake.add_deal().object_id)  # a search that never finds it
+    fake.purge("deals", unseen)
+    a_day_passes(project)
+    time.sleep(1)  # what was read in the second in which a load begins may still be there
+    load_now("hubspot", project)
+    assert_is_truth(fake, project, all_deals=False)
+    stages = {row["stage_id"]: row for row in rows(DEAL_STAGES, project)}
+    assert stages["900003"]["is_gone"] and stages["900003"]["probability"] == 0
+    assert stages["900001"]["label"] == "First talks" and not stages["900001"]["is_gone"]
+    gone = {row["ticket_id"] for row in rows(TICKETS, project) if row["is_gone"]}
+    assert gone <= {str(ticket)}
+
+
+def test_windows_short_pages_and_changes_between_pages_lose_nothing(
+    fake: FakeHubspot, project: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hubspot, "SEARCHED", 7)
+    monkeypatch.setattr(hubspot, "LISTED", 5)
+    fake.window = 7  # no second page of any search
+    changed = iter(sorted(fake.deals))
+
+    def change(call: Any) -> None:
+        if call.path.endswith("deals/search") and (each := next(changed, None)):
+            fake.set(fake.deals[each], "amount", str(each))
+
+    fake.meanwhile = change
+    load_now("hubspot", project)
+    late = fake.add_deal()
+    fake.lagging.add(late.object_id)
+    load_now("hubspot", project)
+    fake.lagging.clear()
+    fake.is_terse = True
+    fake.meanwhile = lambda _: None
+    time.sleep(0.1)
+    load_now("hubspot", project)
+    assert_is_truth(fake, project, all_deals=False)
+
+
+def test_a_history_that_hubspot_forgets_stays(fake: FakeHubspot, project: str) -> None:
+    load_now("hubspot", project)
+    fake.history_length = 1
+    for each in list(fake.deals.values())[:5]:
+        fake.set(each, "amount", "5")
+    load_now("hubspot", project)
+    assert_is_truth(fake, project, all_deals=False)
+
+
+def test_either_style_of_versions_will_do(
+    fake: FakeHubspot, project: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hubspot, "VERSION", "2026-09")
+    load_now("hubspot", project)
+    assert_is_truth(fake, project, all_deals=False)
+    assert fake.calls_of("^/crm/objects/2026-09/deals/search$")
+
+
+def test_limits_and_failures_are_waited_out(fake: FakeHubspot, project: str) -> None:
+    fake.searches = Limit(3, 0.3)
+    fake.next(
+        Reply(502, b"<html>"),
+        Reply(423, {"status": "error"}),
+        Reply(breaks="within the body"),
+        Reply(breaks="at once"),
+        path="batch/read",
+    )
+    load_now("hubspot", project)
+    assert_is_truth(fake, project, all_deals=False)
+
+
+def test_a_used_up_day_stops_the_load_and_the_next_one_goes_on(
+    fake: FakeHubspot, project: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hubspot, "SEARCHED", 5)
+    fake.calls_left = 10
+    stopped = load_now("hubspot", project)
+    assert stopped.stopped is not None and "daily budget" in str(stopped.stopped)
+    assert stopped.stopped.at > datetime.now(UTC) + timedelta(minutes=50)
+    before = len(fake.calls)
+    assert load_now("hubspot", project).stopped is not None
+    assert len(fake.calls) == before  # nobody asks until then
+    with connect("jobs", autocommit=True) as session:
+        session.execute("delete from ops.api_pace where project_id = %s", [project])
+    fake.calls_left = None
+    load_now("hubspot", project)
+    first = fake.calls[before:][
+        [c.path for c in fake.calls[before:]].index("/crm/v3/objects/deals/search")
+    ]
+    assert {"propertyName": "hs_object_id", "operator": "GTE", "value": "0"} not in (
+        first.body["filterGroups"][0]["filters"]
+    )
+    assert_is_truth(fake, project, all_deals=False)
+
+
+def test_what_the_account_refuses_is_said_in_one_line(fake: FakeHubspot, project: str) -> None:
+    fake.refused = {"feedback_submissions", "tickets"}
+    done = load_now("hubspot", project)
+    assert set(done.left_out) == {"ticket stages", "tickets", "surveys"}
+    assert "Service Hub Professional" in done.left_out["surveys"]
+    assert_is_truth(fake, project, all_deals=False)
+    (only,) = chosen("hubspot", project)
+    problems = {
+        each.resource: each.problem
+        for each in crm.check(hubspot.SOURCE, project, only.account)
+        if each.problem
+    }
+    assert set(problems) == {"ticket stages", "tickets", "surveys"}
+    assert "the scope tickets" in str(problems["tickets"])
+
+    before = written_by(project)
+    fake.refused = {"deals"}
+    with pytest.raises(StagelineError, match=r"refuses stages .* crm\.objects\.deals\.read\.$"):
+        load_now("hubspot", project)
+    fake.refused = set()
+    fake.next(WEBPAGE)
+    with pytest.raises(StagelineError, match="malformed"):
+        load_now("hubspot", project)
+    fake.token = "another"
+    with pytest.raises(StagelineError, match="wrong or no longer valid") as refused:
+        load_now("hubspot", project)
+    assert "right-token" not in str(refused.value) and "\n" not in str(refused.value)
+    fake.token = "right-token"
+    with connect("owner", autocommit=True) as session:
+        session.execute(
+            "update settings.api_accounts set base_url = base_url || '/elsewhere'"
+            " where project_id = %s",
+            [project],
+        )
+    shown = CliRunner().invoke(main, ["load", "hubspot", "--project", project])
+    assert shown.exit_code == 1
+    assert "is the base URL of the API right?" in shown.output
+    assert written_by(project) == before
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_kills_changes_and_reruns_end_with_the_truth(
+    seed: int, project: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    survive(seed, project, monkeypatch)
+
+
+def survive(seed: int, project: str, patch: pytest.MonkeyPatch) -> None:
+    """Changes, loads, kills and ended sessions in the order of a seed; then one load in peace."""
+    chance = random.Random(seed)  # noqa: S311 - no secret
+    with FakeHubspot(seed) as fake:
+        set_up(patch, "hubspot", fake, project=project)
+        for _ in range(40):
+            fake.add_deal(at=fake.clock() - chance.randrange(80 * DAY))
+        for _ in range(7):
+            change(fake, chance)
+            match chance.randrange(4):
+                case 0:
+                    load_now("hubspot", project)
+                case 1:
+                    a_day_passes(project)
+                case 2:
+                    kill_some_time(begin_load("hubspot", project), chance, 3.0)
+                case 3:
+                    child = begin_load("hubspot", project)
+                    time.sleep(chance.uniform(0.5, 2.5))
+                    change(fake, chance)
+                    end_sessions()
+                    finish(child)
+        change(fake, chance)
+        a_day_passes(project)
+        time.sleep(1)  # what was read in the second in which a load begins may still be there
+        load_now("hubspot", project)
+        assert_is_truth(fake, project)
+        before = written_by(project)
+        load_now("hubspot", project)
+        assert written_by(project) == before
+
+
+def finish(child: "subprocess.Popen[bytes]") -> None:
+    """Waits for a load whose sessions were ended; it says so in a line."""
+    _, errors = child.communicate(timeout=60)
+    assert child.returncode in (0, 1)
+    assert b"Traceback" not in errors
+
+
+def change(fake: FakeHubspot, chance: random.Random) -> None:
+    """Some things happen in the account."""
+    for _ in range(chance.randrange(1, 12)):
+        live = [each for each in fake.deals if fake.deals[each].archived is None]
+        archived = [each for each in fake.deals if fake.deals[each].archived is not None]
+        match chance.randrange(8):
+            case 0 | 1:
+                fake.move(fake.deals[chance.choice(live)])
+            case 2:
+                fake.add_deal()
+            case 3:
+                fake.set(fake.deals[chance.choice(live)], "amount", str(chance.randrange(9_999)))
+            case 4:
+                fake.edit_many(chance.sample(live, 15), "hubspot_owner_id", chance.choice("123"))
+            case 5:
+                fake.archive("deals", chance.choice(live))
+            case 6 if archived:
+                getattr(fake, chance.choice(["restore", "purge"]))("deals", chance.choice(archived))
+            case 7:
+                fake.merge(*chance.sample(live, 2))
