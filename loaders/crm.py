@@ -124,6 +124,10 @@ def load(
                         entry.rejected = sum(each.rejected for each in done.tables.values())
         except LaterError as error:
             done.stopped = error
+        except RefusedError as error:
+            raise StagelineError(
+                f"{source.title} refuses the account of project {project_id}: {error}."
+            ) from None
         except ApiError as error:
             raise StagelineError(
                 f"{source.title} does not answer for project {project_id}: {error}. What was"
@@ -230,7 +234,9 @@ class _Load:
             try:
                 self._pages(resource.name, resource.pull(pull, position), shown)
             except RefusedError as error:
-                if error.concerns_account or not resource.is_optional:
+                if error.concerns_account:
+                    raise
+                if not resource.is_optional:
                     raise StagelineError(
                         f"{self._source.title} refuses {resource.name} of project"
                         f" {self._account.project_id}: {error}. It needs {resource.needs}."
