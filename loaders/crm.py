@@ -20,10 +20,10 @@ from psycopg import sql
 from loaders import positions
 from loaders.api import ApiError, RefusedError
 from loaders.calls import Calls, LaterError, Turns
-from loaders.destination import Target, clear_scratch, exclusive, land, touched
+from loaders.destination import FINGERPRINT, Target, clear_scratch, exclusive, land, touched
 from loaders.load_log import Entry, logged
 from loaders.pace import Account
-from loaders.records import Rows, rejects_of
+from loaders.records import Rows, Table, rejects_of
 from loaders.sources import Finding, Page, Position, Pull, Resource, Source, Sweep
 from stageline.database import connect
 from stageline.errors import StagelineError
@@ -36,6 +36,9 @@ PART_ROWS, PART_SECONDS = 40_000, 30.0
 
 #: Closed deals are brought back to so many days before the first load.
 BACKFILL = timedelta(days=90)
+
+#: So many rows of a table are compared with what is there before they are landed.
+_COMPARED = 5_000
 
 #: Ids that a sweep asks for at once.
 _ASKED_AT_ONCE = 500
@@ -286,13 +289,13 @@ class _Load:
     def _land(self) -> None:
         """Brings the rows that wait to the database, then keeps the positions after them."""
         waiting = [rows for rows in self._rows.values() if len(rows)]
-        if waiting and not self._dry_run:
-            targets = [self._target(rows) for rows in waiting]
+        if not self._dry_run and (news := self._news(waiting)):
+            targets = [_target(table, rows) for table, rows in news]
             with exclusive(self._source.dataset) as session:
                 load_id = land(session, self._source.dataset, targets)
-                for rows, target in zip(waiting, targets, strict=True):
-                    if rows.table.name in self._done.tables:
-                        self._done.tables[rows.table.name].touched += touched(
+                for (table, _), target in zip(news, targets, strict=True):
+                    if table.name in self._done.tables:
+                        self._done.tables[table.name].touched += touched(
                             session, self._source.dataset, target, load_id
                         )
                 clear_scratch(session, self._source.dataset, targets)
@@ -307,11 +310,31 @@ class _Load:
             self._keep(name, position)
         self._positions.clear()
 
-    def _target(self, rows: Rows) -> Target:
-        def tables() -> Iterator[pa.Table]:
-            yield rows.arrow(self._account.project_id)
-
-        return Target(rows.table.name, rows.table.full_key, tables)
+    def _news(self, waiting: Sequence[Rows]) -> list[tuple[Table, pa.Table]]:
+        """The rows that wait; of few, those that differ from what is there. To land none at all is
+        what makes a load quick that finds nothing.
+        """
+        news = []
+        for rows in waiting:
+            read = rows.arrow(self._account.project_id)
+            if len(rows) <= _COMPARED:
+                there = self._session.execute(
+                    sql.SQL("select {}, {} from {} where project_id = %s and {} = any(%s)").format(
+                        sql.SQL(", ").join(map(sql.Identifier, rows.table.key)),
+                        sql.Identifier(FINGERPRINT),
+                        sql.Identifier(rows.table.dataset, rows.table.name),
+                        sql.Identifier(rows.table.key[0]),
+                    ),
+                    [self._account.project_id, list({key[0] for key in rows.keys})],
+                ).fetchall()
+                known = {tuple(key): mark for *key, mark in there}
+                marks = read[FINGERPRINT].to_pylist()
+                read = read.filter(
+                    [known.get(key) != mark for key, mark in zip(rows.keys, marks, strict=True)]
+                )
+            if read.num_rows:
+                news.append((rows.table, read))
+        return news
 
     def _keep(self, resource: str, position: Position) -> None:
         if not self._dry_run:
@@ -356,6 +379,10 @@ class _Load:
             self._done.tables[name].gone += gone
             shown.note(gone=gone, missed=len(missed))
         self._keep(_sweep_name(sweep), {"at": pull.until.isoformat()})
+
+
+def _target(table: Table, rows: pa.Table) -> Target:
+    return Target(table.name, table.full_key, lambda: iter([rows]))
 
 
 def _keep_ids(

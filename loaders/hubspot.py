@@ -170,7 +170,9 @@ def _listed(pull: Pull, path: str, params: Mapping[str, str]) -> Iterator[list[A
     """The pages of a list."""
     after: str | None = None
     while True:
-        given = {**params, "limit": LISTED, **({} if after is None else {"after": after})}
+        given: dict[str, str | int] = {**params, "limit": LISTED}
+        if after is not None:
+            given["after"] = after
         answer = pull.calls.get(path, given)
         yield _results(answer)
         before, after = after, _next(answer or {})

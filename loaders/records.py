@@ -126,6 +126,11 @@ class Rows:
     def __len__(self) -> int:
         return len(self._rows)
 
+    @property
+    def keys(self) -> list[tuple[Any, ...]]:
+        """The keys of the rows within their project, in the order of `arrow`."""
+        return list(self._rows)
+
     def read(self, records: Sequence[Record], fetched_at: datetime) -> None:
         """Reads what was fetched at an instant."""
         for record in records:

@@ -75,7 +75,6 @@ class FakeHubspot(CrmServer):
         window: Most results of a search.
         refused: Types that the token's scopes do not cover.
         calls_left: Calls that are left of the day; None = any number.
-        searches: What is allowed of searches alone.
         lagging: Ids that searches do not find yet.
         is_terse: Pages are short, and searches do not tell how many there are.
         history_length: Entries that are remembered of a property of a deal.
@@ -93,7 +92,6 @@ class FakeHubspot(CrmServer):
         self.window = 10_000
         self.refused: set[str] = set()
         self.calls_left: int | None = None
-        self.searches: Limit | None = None
         self.lagging: set[int] = set()
         self.is_terse = False
         self.history_length = 10_000
@@ -102,7 +100,6 @@ class FakeHubspot(CrmServer):
         self.clock: Callable[[], int] = lambda: int(time.time() * 1000) - 2_000
         self._random = random.Random(seed)  # noqa: S311 - no secret
         self._next_id = 9_000
-        self._searched: list[float] = []
         self._found: dict[str, list[int]] = {}
 
     @property
@@ -376,12 +373,6 @@ class FakeHubspot(CrmServer):
         return Reply(body=body)
 
     def _search(self, kind: str, call: Call) -> Reply:
-        if self.searches is not None:
-            start = call.at - self.searches.seconds
-            self._searched = [at for at in self._searched if at > start]
-            if len(self._searched) >= self.searches.calls:
-                return _too_many("SECONDLY")
-            self._searched.append(call.at)
         body = call.body
         groups = [group["filters"] for group in body["filterGroups"]]
         limit, after = int(body.get("limit", 10)), int(body.get("after", 0))

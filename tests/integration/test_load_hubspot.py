@@ -5,11 +5,15 @@ import subprocess
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from psycopg import sql
+from psycopg.rows import dict_row
 
+from jobs.build import build
 from loaders import crm, hubspot
 from loaders.accounts import chosen
 from loaders.hubspot_tables import (
@@ -30,10 +34,34 @@ from stageline.database import Connection, connect
 from stageline.errors import StagelineError
 from tests.conftest import TEMPLATE, TestServer, _clone
 from tests.crm_loads import begin_load, end_sessions, kill_some_time, load_now, rows, set_up
-from tests.fakes.crm_server import Limit, Reply
-from tests.fakes.hubspot import FakeHubspot, instant
+from tests.fakes.crm_server import Reply
+from tests.fakes.hubspot import STAGES, FakeHubspot, instant
+from tests.flow_database import dbt_project
 
 DAY = 86_400_000
+#: Of the test that kills: each takes some ten seconds.
+SEEDS = range(1)
+MODELS = (
+    "docs.md",
+    "staging/entity_fields.md",
+    "staging/base/settings/_settings__sources.yml",
+    "staging/base/settings/base_settings__projects.sql",
+    "staging/base/settings/base_settings__field_map.sql",
+    "staging/base/hubspot/hubspot_fields.md",
+    "staging/base/hubspot/_hubspot__sources.yml",
+    *(
+        f"staging/base/hubspot/base_hubspot__{name}.sql"
+        for name in (
+            "deals",
+            "deal_history",
+            "deal_stages",
+            "deletions",
+            "opportunities",
+            "stage_events",
+            "value_changes",
+        )
+    ),
+)
 WEBPAGE = Reply(530, b"<!DOCTYPE html><html><title>error 1016</title></html>")
 
 
@@ -155,35 +183,38 @@ def test_a_first_load_brings_what_is_open_and_what_closed_lately(
     assert "right-token" not in str([(c.path, c.query, c.body) for c in fake.calls])
 
 
-@pytest.mark.usefixtures("fake")
-def test_a_load_that_finds_nothing_writes_nothing_and_asks_little(project: str) -> None:
+def test_a_load_that_finds_nothing_writes_nothing_and_a_later_one_what_changed(
+    fake: FakeHubspot, project: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     load_now("hubspot", project)
     before = written_by(project)
     again = load_now("hubspot", project)
-    assert written_by(project) == before
     assert again.calls == {"calls": 10, "search": 5}
     assert load_now("hubspot", project, is_full=True).tables["deals"].touched == 0
     assert written_by(project) == before
 
-
-def test_changes_new_fields_and_changed_types_arrive(fake: FakeHubspot, project: str) -> None:
-    load_now("hubspot", project)
+    monkeypatch.setattr(hubspot, "VERSION", "2026-09")
+    fake.history_length = 1  # what HubSpot has forgotten stays
     fake.add_property("deals", "machine", "string")
     one, other, third = list(fake.deals.values())[:3]
     fake.set(one, "machine", "M-7")
     fake.move(other)
-    fake.set(third, "amount", "about 5")
+    fake.set(third, "hs_forecast_amount", "about 5")
     new = fake.add_deal()
-    fake.clock = lambda: int(time.time() * 1000)  # the end of the span is included
+    fake.set(new, "hubspot_owner_id", "45")
     done = load_now("hubspot", project)
 
     there = {row["deal_id"]: row for row in rows(DEALS, project)}
     assert '"machine": "M-7"' in there[str(one.object_id)]["custom_fields"]
-    assert there[str(other.object_id)]["stage_id"] == other.properties["dealstage"]
-    assert str(new.object_id) in there
-    assert there[str(third.object_id)]["unreadable"] == '{"amount": "about 5"}'
-    assert done.tables["deals"].unreadable == {"amount": 1}
+    assert there[str(third.object_id)]["unreadable"] == '{"forecast_amount": "about 5"}'
+    assert done.tables["deals"].unreadable == {"forecast_amount": 1}
     assert done.tables["deals"].touched == 4
+    assert fake.calls_of("^/crm/objects/2026-09/deals/search$")
+    fake.set(third, "hs_forecast_amount", "5")
+    fake.history_length = 100
+    fake.set(new, "amount", "1")
+    load_now("hubspot", project)
+    assert_is_truth(fake, project, all_deals=False)
 
 
 def test_what_is_deleted_restored_merged_or_purged_is_seen(fake: FakeHubspot, project: str) -> None:
@@ -222,7 +253,7 @@ def test_what_is_deleted_restored_merged_or_purged_is_seen(fake: FakeHubspot, pr
     assert gone <= {str(ticket)}
 
 
-def test_windows_short_pages_and_changes_between_pages_lose_nothing(
+def test_windows_limits_short_pages_and_changes_between_pages_lose_nothing(
     fake: FakeHubspot, project: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hubspot, "SEARCHED", 7)
@@ -235,6 +266,15 @@ def test_windows_short_pages_and_changes_between_pages_lose_nothing(
             fake.set(fake.deals[each], "amount", str(each))
 
     fake.meanwhile = change
+    fake.next(
+        Reply(429, {"errorType": "RATE_LIMIT", "policyName": "SECONDLY"}), path="deals/search"
+    )
+    fake.next(
+        Reply(502, b"<html>"),
+        Reply(breaks="within the body"),
+        Reply(breaks="at once"),
+        path="batch/read",
+    )
     load_now("hubspot", project)
     late = fake.add_deal()
     fake.lagging.add(late.object_id)
@@ -242,38 +282,6 @@ def test_windows_short_pages_and_changes_between_pages_lose_nothing(
     fake.lagging.clear()
     fake.is_terse = True
     fake.meanwhile = lambda _: None
-    time.sleep(0.1)
-    load_now("hubspot", project)
-    assert_is_truth(fake, project, all_deals=False)
-
-
-def test_a_history_that_hubspot_forgets_stays(fake: FakeHubspot, project: str) -> None:
-    load_now("hubspot", project)
-    fake.history_length = 1
-    for each in list(fake.deals.values())[:5]:
-        fake.set(each, "amount", "5")
-    load_now("hubspot", project)
-    assert_is_truth(fake, project, all_deals=False)
-
-
-def test_either_style_of_versions_will_do(
-    fake: FakeHubspot, project: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(hubspot, "VERSION", "2026-09")
-    load_now("hubspot", project)
-    assert_is_truth(fake, project, all_deals=False)
-    assert fake.calls_of("^/crm/objects/2026-09/deals/search$")
-
-
-def test_limits_and_failures_are_waited_out(fake: FakeHubspot, project: str) -> None:
-    fake.searches = Limit(3, 0.3)
-    fake.next(
-        Reply(502, b"<html>"),
-        Reply(423, {"status": "error"}),
-        Reply(breaks="within the body"),
-        Reply(breaks="at once"),
-        path="batch/read",
-    )
     load_now("hubspot", project)
     assert_is_truth(fake, project, all_deals=False)
 
@@ -342,21 +350,16 @@ def test_what_the_account_refuses_is_said_in_one_line(fake: FakeHubspot, project
     assert written_by(project) == before
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", SEEDS)
 def test_kills_changes_and_reruns_end_with_the_truth(
     seed: int, project: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    survive(seed, project, monkeypatch)
-
-
-def survive(seed: int, project: str, patch: pytest.MonkeyPatch) -> None:
-    """Changes, loads, kills and ended sessions in the order of a seed; then one load in peace."""
     chance = random.Random(seed)  # noqa: S311 - no secret
     with FakeHubspot(seed) as fake:
-        set_up(patch, "hubspot", fake, project=project)
+        set_up(monkeypatch, "hubspot", fake, project=project)
         for _ in range(40):
             fake.add_deal(at=fake.clock() - chance.randrange(80 * DAY))
-        for _ in range(7):
+        for _ in range(6):
             change(fake, chance)
             match chance.randrange(4):
                 case 0:
@@ -408,3 +411,64 @@ def change(fake: FakeHubspot, chance: random.Random) -> None:
                 getattr(fake, chance.choice(["restore", "purge"]))("deals", chance.choice(archived))
             case 7:
                 fake.merge(*chance.sample(live, 2))
+
+
+def test_opportunities_stage_events_and_values_are_those_of_the_truth(
+    fake: FakeHubspot, project: str, tmp_path: Path
+) -> None:
+    deals = list(fake.deals.values())
+    fake.archive("deals", deals[0].object_id)
+    fake.merge(deals[1].object_id, deals[2].object_id)
+    load_now("hubspot", project)
+    fake.delete_stage("900002")  # what was won there stays won
+    load_now("hubspot", project)
+    folder = dbt_project(tmp_path / "project", MODELS)
+    build(project=folder, target_path=tmp_path / "target", command="run")
+
+    stages = {each[0]: each for stages in STAGES.values() for each in stages}
+    pipelines = {each[0]: name for name, stages in STAGES.items() for each in stages}
+    with connect("transformer") as session, session.cursor(row_factory=dict_row) as cursor:
+
+        def read(model: str) -> list[dict[str, Any]]:
+            query = sql.SQL("select * from {} where project_id = %s")
+            name = sql.Identifier("intermediate", f"base_hubspot__{model}")
+            return cursor.execute(query.format(name), [project]).fetchall()
+
+        opportunities = {int(row["opportunity_id"]): row for row in read("opportunities")}
+        events, changes = read("stage_events"), read("value_changes")
+    live = {int(i) for i, row in opportunities.items() if not row["is_deleted"]}
+    assert live == {
+        i for i, deal in fake.deals.items() if deal.archived is None and i in opportunities
+    }
+    assert deals[0].object_id in opportunities
+    for deal_id in live:
+        deal, row = fake.deals[deal_id], opportunities[deal_id]
+        _, label, probability, is_closed = stages[deal.properties["dealstage"]]
+        won = {"1.0": "won", "0.0": "lost"}
+        assert row["status"] == (won[probability] if is_closed else "open")
+        assert (row["stage"], float(row["win_probability"])) == (label, float(probability))
+        assert (row["closed_at"] is not None) is is_closed
+    assert sorted(
+        (int(row["entity_id"]), row["entered_at"], row["stage_id"], row["pipeline_id"])
+        for row in events
+    ) == sorted(
+        (deal_id, instant(entry.at), entry.value, pipelines[entry.value])
+        for deal_id, deal in fake.deals.items()
+        if deal_id in opportunities
+        for entry in deal.history["dealstage"]
+    )
+    last = {(int(row["entity_id"]), row["field"]): row for row in sorted(changes, key=_place)}
+    for deal_id in live:
+        said = {field: last[deal_id, field]["new_value"] for field in ("stage", "owner", "status")}
+        assert said == {
+            "stage": fake.deals[deal_id].properties["dealstage"],
+            "owner": fake.deals[deal_id].properties["hubspot_owner_id"],
+            "status": opportunities[deal_id]["status"],
+        }
+        amount = float(last[deal_id, "amount"]["new_value"])
+        assert amount == float(fake.deals[deal_id].properties["amount"])
+
+
+def _place(change: dict[str, Any]) -> datetime:
+    changed_at: datetime = change["changed_at"]
+    return changed_at
