@@ -279,16 +279,10 @@ class _Load:
     def _land(self, resource: str, position: Position | None) -> None:
         """Brings the rows that wait to the database, then keeps the position after them."""
         waiting = [rows for rows in self._rows.values() if len(rows)]
-        if waiting and not self._dry_run:
-            targets = [self._target(rows) for rows in waiting]
-            with exclusive(self._source.dataset) as session:
-                load_id = land(session, self._source.dataset, targets)
-                for rows, target in zip(waiting, targets, strict=True):
-                    if rows.table.name in self._done.tables:
-                        self._done.tables[rows.table.name].touched += touched(
-                            session, self._source.dataset, target, load_id
-                        )
-                clear_scratch(session, self._source.dataset, targets)
+        for is_last in (False, True):
+            part = [rows for rows in waiting if rows.table.lands_last is is_last]
+            if part and not self._dry_run:
+                self._merge(part)
         for rows in waiting:
             if rows.table.name in self._done.tables:
                 done = self._done.tables[rows.table.name]
@@ -298,6 +292,17 @@ class _Load:
         self._landed_at = time.monotonic()
         if position is not None:
             self._keep(resource, position)
+
+    def _merge(self, part: Sequence[Rows]) -> None:
+        targets = [self._target(rows) for rows in part]
+        with exclusive(self._source.dataset) as session:
+            load_id = land(session, self._source.dataset, targets)
+            for rows, target in zip(part, targets, strict=True):
+                if rows.table.name in self._done.tables:
+                    self._done.tables[rows.table.name].touched += touched(
+                        session, self._source.dataset, target, load_id
+                    )
+            clear_scratch(session, self._source.dataset, targets)
 
     def _target(self, rows: Rows) -> Target:
         def tables() -> Iterator[pa.Table]:

@@ -16,7 +16,9 @@ class Known(NamedTuple):
     module: str
 
 
-SOURCES: dict[str, Known] = {}
+SOURCES: dict[str, Known] = {
+    "pipedrive": Known("Pipedrive", "loaders.pipedrive"),
+}
 
 
 def source(name: str) -> "Source":
