@@ -198,8 +198,8 @@ def _written(at: datetime) -> str:
 
 def _number(record: Record) -> int:
     """The id of a record, to be compared; 0 where it has none."""
-    written = record.get("id")
-    return int(written) if str(written).isdecimal() else 0
+    written = str(record.get("id"))
+    return int(written) if written.isdecimal() else 0
 
 
 # Pipelines, stages, users, fields
@@ -319,7 +319,7 @@ def _newer(calls: Calls, known: int) -> Iterator[list[Record]]:
     """Deals with a higher id than any before: whether lists by time hold those that were never
     updated is not known (contract 1.6).
     """
-    newest_first = {"sort_by": "id", "sort_direction": "desc", "limit": _NEW_AT_ONCE}
+    newest_first: Params = {"sort_by": "id", "sort_direction": "desc", "limit": _NEW_AT_ONCE}
     for records, _ in _pages(calls, DEALS, newest_first):
         yield [each for each in records if _number(each) > known]
         if any(_number(each) <= known for each in records):

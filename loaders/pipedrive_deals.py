@@ -89,7 +89,9 @@ def fetch(api: Api, deal_id: str) -> Deal | None:
     if answer is None:
         return None
     data = answer.get("data")
-    state = _read_state(data, deal_id)
+    if not isinstance(data, dict) or identifier(data.get("id")) != deal_id:
+        raise FailedError("an answer without the deal that was asked for")
+    state = _read_state(data)
     entries = flow(api.get, deal_id)
     if entries is None:
         raise FailedError("the deal is there, but its changes are not")
@@ -172,9 +174,7 @@ def read_change(row: Any, deal_id: str) -> Change | None:
     )
 
 
-def _read_state(data: Any, deal_id: str) -> DealState:
-    if not isinstance(data, dict) or identifier(data.get("id")) != deal_id:
-        raise FailedError("an answer without the deal that was asked for")
+def _read_state(data: Mapping[str, Any]) -> DealState:
     deleted = data.get("is_deleted")
     return DealState(
         pipeline_id=_value(identifier, data, "pipeline_id"),

@@ -3,7 +3,7 @@
 import base64
 import random
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -115,8 +115,9 @@ class FakePipedrive(CrmServer):
         deals: The truth, by id.
         stages, activities: The same.
         fields: Custom fields: key -> name and options (id -> label).
-        page_size: Most records of a page.
+        page_size: Most records of a page of a list.
         has_short_pages: Whether pages may hold fewer records than they could.
+        lists_deleted_stages: Whether the list of stages holds deleted ones.
         budget_is_used_up: Whether the tokens of the day are gone.
         tokens_left: How many are left; None = as many as one likes.
         tells_budget: Whether answers tell so in their headers.
@@ -309,25 +310,28 @@ class FakePipedrive(CrmServer):
             return Reply(403, {"success": False, "error": "Scope and URL mismatch"})
         match call.path.strip("/").split("/"):
             case ["api", "v2", "deals"]:
-                return self._list(call, self._shown(is_archived=False), _deal)
+                return self._deals(call, is_archived=False)
             case ["api", "v2", "deals", "archived"]:
-                return self._list(call, self._shown(is_archived=True), _deal)
+                return self._deals(call, is_archived=True)
             case ["api", "v2", "deals", number] if number.isdecimal():
                 deal = self._known(int(number))
                 return _not_found() if deal is None else _one(_deal(deal))
             case ["api", "v2", "activities"]:
-                return self._list(call, list(self.activities.values()), _activity)
+                found = [
+                    a for a in self.activities.values() if _is_within(call.query, a.updated_at)
+                ]
+                return self._page(call.query, found, lambda a: a.activity_id, _activity)
             case ["api", "v2", "pipelines"]:
-                return self._list(call, [(number, number) for number in STAGES], _pipeline)
+                return self._page(call.query, list(STAGES), lambda number: number, _pipeline)
             case ["api", "v2", "stages"]:
                 stages = [
                     stage
                     for stage in self.stages.values()
                     if self.lists_deleted_stages or not stage.is_deleted
                 ]
-                return self._list(call, stages, _stage)
+                return self._page(call.query, stages, lambda stage: stage.stage_id, _stage)
             case ["api", "v2", "dealFields"]:
-                return self._list(call, list(self.fields.items()), _field)
+                return _one([_field(key, *what) for key, what in self.fields.items()])
             case ["v1", "users"]:
                 return _one([_user(number) for number in USERS])
             case ["v1", "deals", number, "flow"] if number.isdecimal():
@@ -338,67 +342,65 @@ class FakePipedrive(CrmServer):
         deal = self.deals.get(deal_id)
         return deal if deal is not None and not _is_purged(deal) else None
 
-    def _shown(self, *, is_archived: bool) -> list[DealTruth]:
-        return [
-            deal
-            for deal in list(self.deals.values())
-            if (deal.archived_at is not None) is is_archived and not _is_purged(deal)
-        ]
-
-    def _list(
-        self, call: Call, truth: Iterable[Any], show: Callable[[Any], dict[str, Any]]
-    ) -> Reply:
+    def _deals(self, call: Call, *, is_archived: bool) -> Reply:
         query = call.query
         for name in ("updated_since", "updated_until"):
             if name in query and not re.fullmatch(r"[-\d]{10}T[:\d]{8}Z", query[name]):
                 return Reply(400, {"success": False, "error": f"{name} is not a valid datetime"})
-        records = [show(each) for each in truth]
-        if records and "status" in records[0]:
-            default = "open,won,lost"
-            asked = query.get("status", default).split(",")
-            records = [each for each in records if each["status"] in asked]
+        statuses = set(query.get("status", "open,won,lost").split(","))
+        found = [
+            deal
+            for deal in list(self.deals.values())
+            if (deal.archived_at is not None) is is_archived
+            and deal.listed_status in statuses
+            and _is_within(query, deal.updated_at)
+            and not _is_purged(deal)
+        ]
         if "ids" in query:
-            asked_ids = {int(number) for number in query["ids"].split(",")}
-            if len(asked_ids) > 100:
+            asked = {int(number) for number in query["ids"].split(",")}
+            if len(asked) > 100:
                 return Reply(400, {"success": False, "error": "too many ids"})
-            records = [each for each in records if each["id"] in asked_ids]
-        if "updated_since" in query or "updated_until" in query:
-            since, until = query.get("updated_since", ""), query.get("updated_until", "~")
-            records = [
-                each
-                for each in records
-                if each["update_time"] is not None and since <= each["update_time"] < until
-            ]
-        return self._page(query, records)
+            found = [deal for deal in found if deal.deal_id in asked]
+        return self._page(query, found, lambda deal: deal.deal_id, _deal)
 
-    def _page(self, query: Any, records: list[dict[str, Any]]) -> Reply:
+    def _page(
+        self,
+        query: Mapping[str, str],
+        found: list[Any],
+        number: Callable[[Any], int],
+        show: Callable[[Any], dict[str, Any]],
+    ) -> Reply:
         """A page; a cursor keeps an id where ids give the order, and else a mere place."""
-        by, is_down = query.get("sort_by", "id"), query.get("sort_direction") == "desc"
-        if records and by in records[0]:
-            records.sort(key=lambda each: (each[by] or "", each["id"]), reverse=is_down)
+        is_down = query.get("sort_direction") == "desc"
+        is_by_time = query.get("sort_by") == "update_time"
+        found.sort(key=lambda e: (e.updated_at, number(e)) if is_by_time else number(e))
+        if is_down:
+            found.reverse()
         start = 0
         if "cursor" in query:
-            kind, _, place = base64.b64decode(query["cursor"]).decode().partition(":")
+            try:
+                kind, place = base64.b64decode(query["cursor"]).decode().split(":")
+            except ValueError:
+                return Reply(400, {"success": False, "error": "cursor is not valid"})
             if kind == "id":
                 passed = int(place)
-                records = [
-                    r for r in records if (r["id"] < passed if is_down else r["id"] > passed)
+                found = [
+                    e for e in found if (number(e) < passed if is_down else number(e) > passed)
                 ]
             else:
                 start = int(place)
         size = min(int(query.get("limit", 100)), self.page_size)
         if self.has_short_pages:
             size = self._random.randrange(max(size // 2, 1), size + 1)
-        page = records[start : start + size]
+        page = found[start : start + size]
         more: dict[str, Any] = {}
-        if start + size < len(records):
-            place = (
-                f"id:{page[-1]['id']}" if by == "id" and "id" in page[-1] else f"n:{start + size}"
-            )
+        if start + size < len(found):
+            place = f"n:{start + size}" if is_by_time else f"id:{number(page[-1])}"
             more["next_cursor"] = base64.b64encode(place.encode()).decode()
         elif self._random.random() < 0.5:
-            more["next_cursor"] = None
-        return Reply(body={"success": True, "data": page or None, "additional_data": more})
+            more["next_cursor"] = None  # or it is missing
+        data = [show(each) for each in page] or None  # null instead of an empty list
+        return Reply(body={"success": True, "data": data, "additional_data": more})
 
     def _flow(self, deal: DealTruth | None, call: Call) -> Reply:
         if deal is None:
@@ -480,6 +482,15 @@ def _is_purged(deal: DealTruth) -> bool:
     return deal.deleted_at is not None and deal.deleted_at < _now() - _KEPT
 
 
+def _is_within(query: Mapping[str, str], at: datetime | None) -> bool:
+    """Whether a list by time holds what was updated then; what never was is in none."""
+    if "updated_since" not in query and "updated_until" not in query:
+        return True
+    written = _v2(at)
+    since, until = query.get("updated_since", ""), query.get("updated_until", "~")
+    return written is not None and since <= written < until
+
+
 def _v1(at: datetime) -> str:
     return at.strftime("%Y-%m-%d %H:%M:%S")
 
@@ -540,12 +551,11 @@ def _activity(activity: ActivityTruth) -> dict[str, Any]:
     }
 
 
-def _pipeline(pipeline: tuple[int, int]) -> dict[str, Any]:
-    number, order = pipeline
+def _pipeline(number: int) -> dict[str, Any]:
     return {
         "id": number,
         "name": f"Pipeline {number}",
-        "order_nr": order,
+        "order_nr": number,
         "is_deleted": False,
         "is_deal_probability_enabled": True,
         "add_time": "2025-01-01T00:00:00Z",
@@ -568,8 +578,7 @@ def _stage(stage: StageTruth) -> dict[str, Any]:
     }
 
 
-def _field(entry: tuple[str, tuple[str, dict[int, str]]]) -> dict[str, Any]:
-    key, (name, options) = entry
+def _field(key: str, name: str, options: dict[int, str]) -> dict[str, Any]:
     return {
         "field_code": key,
         "field_name": name,
