@@ -228,7 +228,7 @@ def test_a_load_costs_what_was_decided(fake: FakePipedrive) -> None:
     load()
     assert cost_of(fake, load) == 60
     deals = [deal for deal in fake.deals.values() if deal.status == "open"]
-    fake.update(deals[0], stage_id=fake._other_stage(deals[0], random.Random(1)))
+    fake.update(deals[0], stage_id=fake._other_stage(deals[0], random.Random(1)))  # noqa: S311 - no secret
     fake.update(deals[1], value=123)
     fake.update(deals[2], title="Renamed")  # nothing that histories are read for
     fake.create()
@@ -579,7 +579,7 @@ def happen(fake: FakePipedrive, chance: random.Random) -> None:
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_whatever_happens_ends_where_the_crm_is(fake: FakePipedrive, seed: int) -> None:
-    chance = random.Random(seed)
+    chance = random.Random(seed)  # noqa: S311 - no secret
     fake.populate(40, seed)
     fake.page_size, fake.has_short_pages = 6, True
     since = datetime.now(UTC) - BACKFILL
