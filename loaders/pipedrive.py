@@ -290,7 +290,7 @@ def _deals_of(path: str) -> Callable[[Pull, Position | None], Iterator[Page]]:
 def _window(ended: Position, pull: Pull) -> dict[str, Any]:
     is_first = "until" not in ended
     since = pull.since if is_first else _instant(ended["until"]) - OVERLAP
-    newest = ended.get("newest", 0)
+    newest = ended["newest"] if "newest" in ended else _newest(pull.calls)
     return {
         "is_first": is_first,
         "part": "open" if is_first else "changed",
@@ -313,6 +313,12 @@ def _all_open(
         except RefusedError:
             pages = _by_id(calls, path, {"status": "open"})
     yield from pages
+
+
+def _newest(calls: Calls) -> int:
+    """The highest id of a deal."""
+    answer = _ask(calls, DEALS, {"sort_by": "id", "sort_direction": "desc", "limit": 1})
+    return max(map(_number, _records(answer)), default=0)
 
 
 def _newer(calls: Calls, known: int) -> Iterator[list[Record]]:

@@ -188,8 +188,8 @@ class FakePipedrive(CrmServer):
         return deal
 
     def create(self, *, is_timed: bool = True) -> DealTruth:
-        """A deal that begins now; one that is not timed has no time of its last update."""
-        deal = self._new_deal(_now(), self._random)
+        """A deal that began a minute ago; one that is not timed has no time of its last update."""
+        deal = self._new_deal(_now() - timedelta(minutes=1), self._random)
         deal.updated_at = deal.added_at if is_timed else None
         return deal
 
@@ -466,7 +466,8 @@ class FakePipedrive(CrmServer):
 
 
 def _now() -> datetime:
-    return datetime.now(UTC).replace(microsecond=0)
+    """The account's clock: it counts seconds, and is one of them behind."""
+    return datetime.now(UTC).replace(microsecond=0) - timedelta(seconds=1)
 
 
 def _value(chance: random.Random) -> Any:

@@ -268,7 +268,7 @@ def test_deals_that_change_while_pages_are_read_are_missed_by_none(
     fake: FakePipedrive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each page that is read moves some of its deals to the end of the list by time."""
-    monkeypatch.setattr(pipedrive, "OVERLAP", timedelta(0))
+    monkeypatch.setattr(pipedrive, "OVERLAP", timedelta(seconds=2))
     fake.populate(60)
     since = datetime.now(UTC) - BACKFILL
     fake.page_size = 5
@@ -291,7 +291,7 @@ def test_deals_that_change_while_pages_are_read_are_missed_by_none(
 def test_a_second_in_which_more_changed_than_a_page_holds(fake: FakePipedrive) -> None:
     fake.populate(50)
     load()
-    at = datetime.now(UTC).replace(microsecond=0)
+    at = datetime.now(UTC).replace(microsecond=0) - timedelta(seconds=1)
     for number, deal in enumerate(list(fake.deals.values())):
         fake.update(deal, at, value=1_000_000 + number)
     fake.page_size = 4
@@ -418,11 +418,11 @@ def test_a_dry_run_writes_nothing(fake: FakePipedrive) -> None:
 def test_a_daily_budget_that_runs_out_ends_the_load_and_the_next_one_goes_on(
     fake: FakePipedrive,
 ) -> None:
-    fake.populate(30)
+    fake.populate(24)
     since = datetime.now(UTC) - BACKFILL
     rounds = 0
     while rounds < 20:
-        fake.tokens_left, fake.budget_is_used_up = 320, False
+        fake.tokens_left, fake.budget_is_used_up = 250, False
         done = load()
         open_account()
         if done.stopped is None:
@@ -571,9 +571,9 @@ def happen(fake: FakePipedrive, chance: random.Random) -> None:
         case 10:
             fake.archive(deal)
         case 11:
-            at = datetime.now(UTC).replace(microsecond=0)
+            at = datetime.now(UTC).replace(microsecond=0) - timedelta(seconds=1)
             for each in live[:30]:
-                day = date(2027, 1, 1) + timedelta(days=chance.randrange(10**5))
+                day = (each.expected_close_date or date(2027, 1, 1)) + timedelta(days=1)
                 fake.update(each, at, expected_close_date=day)
 
 
