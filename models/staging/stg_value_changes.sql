@@ -3,6 +3,7 @@ with
 records as (
     {{ records_of_active_projects([
         ref('base_receiver__value_changes'),
+        ref('base_pipedrive__value_changes'),
     ]) }}
 ),
 
