@@ -196,6 +196,7 @@ class _Load:
         self._calls, self._done, self._dry_run = calls, done, dry_run
         self._rejects = rejects_of(source.dataset)
         self._rows = {table: Rows(table) for table in (*source.tables, self._rejects)}
+        self._positions: dict[str, Position] = {}
         self._landed_at = time.monotonic()
 
     def run(self, since: datetime | None, is_full: bool) -> None:
@@ -206,9 +207,14 @@ class _Load:
         reaches_back = "backfill" in known and _instant(known["backfill"]["since"]) > earliest
         is_full = is_full or reaches_back
         pull = Pull(self._account.project_id, self._calls, until, earliest, is_full)
-        for resource in self._source.resources:
-            position = None if is_full else known.get(resource.name)
-            self._resource(resource, pull, position)
+        try:
+            for resource in self._source.resources:
+                position = None if is_full else known.get(resource.name)
+                if resource.reads_loaded:
+                    self._land()
+                self._resource(resource, pull, position)
+        finally:  # what came before an error is loaded all the same
+            self._land()
         self._keep("backfill", {"since": earliest.isoformat()})
         for sweep in self._source.sweeps:
             self._sweep(sweep, pull, known.get(_sweep_name(sweep)))
@@ -235,21 +241,17 @@ class _Load:
                 log().warning("left out", resource=resource.name, reason=str(error))
 
     def _pages(self, name: str, pages: Iterator[Page], shown: Step) -> None:
-        """Loads pages; what came before an error is loaded all the same."""
-        position: Position | None = None
+        """Reads pages, and loads them as soon as they are many; the rest waits for others'."""
         count = 0
-        try:
-            for page in pages:
-                count += self._read(page)
-                shown.show(count, page.expected)
-                position = page.position or position
-                if page.stages is not None:
-                    self._take_stages(page.stages)
-                if self._is_part():
-                    self._land(name, position)
-                    position = None
-        finally:
-            self._land(name, position)
+        for page in pages:
+            count += self._read(page)
+            shown.show(count, page.expected)
+            if page.position is not None:
+                self._positions[name] = page.position
+            if page.stages is not None:
+                self._take_stages(page.stages)
+            if self._is_part():
+                self._land()
         shown.note(records=count)
 
     def _read(self, page: Page) -> int:
@@ -277,8 +279,8 @@ class _Load:
             or time.monotonic() > self._landed_at + PART_SECONDS
         )
 
-    def _land(self, resource: str, position: Position | None) -> None:
-        """Brings the rows that wait to the database, then keeps the position after them."""
+    def _land(self) -> None:
+        """Brings the rows that wait to the database, then keeps the positions after them."""
         waiting = [rows for rows in self._rows.values() if len(rows)]
         for is_last in (False, True):
             part = [rows for rows in waiting if rows.table.lands_last is is_last]
@@ -291,8 +293,9 @@ class _Load:
                 done.unreadable = dict(rows.unreadable)
             rows.clear()
         self._landed_at = time.monotonic()
-        if position is not None:
-            self._keep(resource, position)
+        for name, position in self._positions.items():
+            self._keep(name, position)
+        self._positions.clear()
 
     def _merge(self, part: Sequence[Rows]) -> None:
         targets = [self._target(rows) for rows in part]
@@ -350,6 +353,7 @@ class _Load:
             for start in range(0, len(missed), _ASKED_AT_ONCE):
                 part = missed[start : start + _ASKED_AT_ONCE]
                 self._pages(name, sweep.fetch(pull, part), shown)
+            self._land()
             self._done.tables[name].gone += gone
             shown.note(gone=gone, missed=len(missed))
         self._keep(_sweep_name(sweep), {"at": pull.until.isoformat()})

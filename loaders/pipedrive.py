@@ -511,7 +511,7 @@ SOURCE = Source(
         Resource("deals", _deals_of(DEALS), _ASK_FOR_DEALS),
         Resource("archived deals", _deals_of(ARCHIVED), _ASK_FOR_DEALS),
         Resource("activities", _activities, "the scope activities:read", is_optional=True),
-        Resource("histories", _histories, _ASK_FOR_HISTORY, is_optional=True),
+        Resource("histories", _histories, _ASK_FOR_HISTORY, is_optional=True, reads_loaded=True),
     ),
     open=_open,
     check=_check,
