@@ -40,7 +40,7 @@ class ChangeTruth:
     at: datetime
 
 
-@dataclass
+@dataclass(eq=False)
 class DealTruth:
     """A deal, as it is, with its history in the order of time.
 
