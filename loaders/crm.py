@@ -217,6 +217,8 @@ class _Load:
         try:
             for resource in self._source.resources:
                 position = None if is_full else known.get(resource.name)
+                if resource.reads_loaded:
+                    self._land()
                 self._resource(resource, pull, position)
         finally:  # what came before an error is loaded all the same
             self._land()
@@ -289,16 +291,11 @@ class _Load:
     def _land(self) -> None:
         """Brings the rows that wait to the database, then keeps the positions after them."""
         waiting = [rows for rows in self._rows.values() if len(rows)]
-        if not self._dry_run and (news := self._news(waiting)):
-            targets = [_target(table, rows) for table, rows in news]
-            with exclusive(self._source.dataset) as session:
-                load_id = land(session, self._source.dataset, targets)
-                for (table, _), target in zip(news, targets, strict=True):
-                    if table.name in self._done.tables:
-                        self._done.tables[table.name].touched += touched(
-                            session, self._source.dataset, target, load_id
-                        )
-                clear_scratch(session, self._source.dataset, targets)
+        news = [] if self._dry_run else self._news(waiting)
+        for is_last in (False, True):
+            part = [(table, rows) for table, rows in news if table.lands_last is is_last]
+            if part:
+                self._merge(part)
         for rows in waiting:
             if rows.table.name in self._done.tables:
                 done = self._done.tables[rows.table.name]
@@ -309,6 +306,17 @@ class _Load:
         for name, position in self._positions.items():
             self._keep(name, position)
         self._positions.clear()
+
+    def _merge(self, part: Sequence[tuple[Table, pa.Table]]) -> None:
+        targets = [_target(table, rows) for table, rows in part]
+        with exclusive(self._source.dataset) as session:
+            load_id = land(session, self._source.dataset, targets)
+            for (table, _), target in zip(part, targets, strict=True):
+                if table.name in self._done.tables:
+                    self._done.tables[table.name].touched += touched(
+                        session, self._source.dataset, target, load_id
+                    )
+            clear_scratch(session, self._source.dataset, targets)
 
     def _news(self, waiting: Sequence[Rows]) -> list[tuple[Table, pa.Table]]:
         """The rows that wait; of few, those that differ from what is there. To land none at all is

@@ -89,6 +89,8 @@ class Table:
         columns: Its columns.
         is_swept: It has the columns ``is_gone`` and ``gone_seen_at``, too, which say that the CRM
             no longer lists what it listed before.
+        lands_last: Its rows say that those of other tables are complete, so they are loaded once
+            those are committed.
     """
 
     dataset: str
@@ -96,6 +98,7 @@ class Table:
     key: tuple[str, ...]
     columns: tuple[Column, ...] = field(repr=False)
     is_swept: bool = False
+    lands_last: bool = False
 
     @property
     def full_key(self) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ records as (
     {{ records_of_active_projects([
         ref('base_files__activities'),
         ref('base_hubspot__activities'),
+        ref('base_pipedrive__activities'),
     ]) }}
 ),
 

@@ -3,6 +3,7 @@ with
 records as (
     {{ records_of_active_projects([
         ref('base_files__opportunities'),
+        ref('base_pipedrive__opportunities'),
         ref('base_sample__opportunities'),
         ref('base_demo__opportunities'),
         ref('base_hubspot__opportunities'),

@@ -4,6 +4,7 @@ records as (
     {{ records_of_active_projects([
         ref('base_receiver__value_changes'),
         ref('base_hubspot__value_changes'),
+        ref('base_pipedrive__value_changes'),
     ]) }}
 ),
 

@@ -20,7 +20,7 @@ EVERYWHERE = {
 }
 SWEPT = {"is_gone": "boolean", "gone_seen_at": "timestamp with time zone"}
 #: What the database writes itself, where the flow models need it.
-OF_THE_DATABASE = {"loaded_xid": "xid8"}
+OF_THE_DATABASE = {"loaded_xid": "xid8", "fetched_xid": "xid8"}
 
 
 @pytest.mark.parametrize("name", SOURCES)
