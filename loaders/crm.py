@@ -320,7 +320,13 @@ class _Load:
             return
         name = sweep.table.name
         with step(f"Look for {name} that are gone") as shown:
-            _keep_ids(self._session, sweep.ids(pull))
+            try:
+                _keep_ids(self._session, sweep.ids(pull))
+            except RefusedError as error:
+                if error.concerns_account:
+                    raise
+                log().warning("not swept", table=name, reason=str(error))
+                return
             gone = self._session.execute(
                 _of(_MARK_GONE, sweep), {"project": self._account.project_id, "until": pull.until}
             ).rowcount
