@@ -16,7 +16,9 @@ class Known(NamedTuple):
     module: str
 
 
-SOURCES: dict[str, Known] = {}
+SOURCES: dict[str, Known] = {
+    "salesforce": Known("Salesforce", "loaders.salesforce"),
+}
 
 
 def source(name: str) -> "Source":
