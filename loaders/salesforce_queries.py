@@ -159,15 +159,12 @@ def of_ids(
     calls: Calls, of: Object, fields: Fields, ids: Sequence[str], key: str = "Id"
 ) -> Iterator[Records]:
     """The records of an object whose ``key`` is one of the ids."""
-    for part in fields.parts:
-        if part is not fields.parts[0] and key != "Id":
-            raise ValueError("only records that are asked for by Id can have so many fields")
     known = [each for each in ids if _ID.fullmatch(each)]
     first = fields.parts[0]
     at_once = _ids_at_once(first)
     while known:
-        part, rest = known[:at_once], known[at_once:]
-        condition = f"{key} IN ({','.join(_quoted(each) for each in part)})"
+        asked, rest = known[:at_once], known[at_once:]
+        condition = f"{key} IN ({','.join(map(_quoted, asked))})"
         try:
             pages = list(
                 _pages(calls, of.operation, _select(of, first, condition), Fields((first,)))
@@ -175,7 +172,7 @@ def of_ids(
         except TooLongError:
             if at_once == 1:
                 raise
-            at_once = max(1, len(part) // 2)
+            at_once = max(1, len(asked) // 2)
             continue
         for found in pages:
             _complete(calls, of, fields, found.records)
