@@ -320,13 +320,7 @@ class _Load:
             return
         name = sweep.table.name
         with step(f"Look for {name} that are gone") as shown:
-            try:
-                _keep_ids(self._session, sweep.ids(pull))
-            except RefusedError as error:
-                if error.concerns_account:
-                    raise
-                log().warning("not swept", table=name, reason=str(error))
-                return
+            _keep_ids(self._session, sweep.ids(pull))
             gone = self._session.execute(
                 _of(_MARK_GONE, sweep), {"project": self._account.project_id, "until": pull.until}
             ).rowcount
