@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from typing import Any
 
 import psycopg
@@ -195,6 +196,7 @@ class _Load:
         self._calls, self._done, self._dry_run = calls, done, dry_run
         self._rejects = rejects_of(source.dataset)
         self._rows = {table: Rows(table) for table in (*source.tables, self._rejects)}
+        self._positions: dict[str, Position] = {}
         self._landed_at = time.monotonic()
 
     def run(self, since: datetime | None, is_full: bool) -> None:
@@ -205,9 +207,12 @@ class _Load:
         reaches_back = "backfill" in known and _instant(known["backfill"]["since"]) > earliest
         is_full = is_full or reaches_back
         pull = Pull(self._account.project_id, self._calls, until, earliest, is_full)
-        for resource in self._source.resources:
-            position = None if is_full else known.get(resource.name)
-            self._resource(resource, pull, position)
+        try:
+            for resource in self._source.resources:
+                position = None if is_full else known.get(resource.name)
+                self._resource(resource, pull, position)
+        finally:  # what came before an error is loaded all the same
+            self._land()
         self._keep("backfill", {"since": earliest.isoformat()})
         for sweep in self._source.sweeps:
             self._sweep(sweep, pull, known.get(_sweep_name(sweep)))
@@ -234,21 +239,17 @@ class _Load:
                 log().warning("left out", resource=resource.name, reason=str(error))
 
     def _pages(self, name: str, pages: Iterator[Page], shown: Step) -> None:
-        """Loads pages; what came before an error is loaded all the same."""
-        position: Position | None = None
+        """Reads pages, and loads them as soon as they are many; the rest waits for others'."""
         count = 0
-        try:
-            for page in pages:
-                count += self._read(page)
-                shown.show(count, page.expected)
-                position = page.position or position
-                if page.stages is not None:
-                    self._take_stages(page.stages)
-                if self._is_part():
-                    self._land(name, position)
-                    position = None
-        finally:
-            self._land(name, position)
+        for page in pages:
+            count += self._read(page)
+            shown.show(count, page.expected)
+            if page.position is not None:
+                self._positions[name] = page.position
+            if page.stages is not None:
+                self._take_stages(page.stages)
+            if self._is_part():
+                self._land()
         shown.note(records=count)
 
     def _read(self, page: Page) -> int:
@@ -276,8 +277,8 @@ class _Load:
             or time.monotonic() > self._landed_at + PART_SECONDS
         )
 
-    def _land(self, resource: str, position: Position | None) -> None:
-        """Brings the rows that wait to the database, then keeps the position after them."""
+    def _land(self) -> None:
+        """Brings the rows that wait to the database, then keeps the positions after them."""
         waiting = [rows for rows in self._rows.values() if len(rows)]
         if waiting and not self._dry_run:
             targets = [self._target(rows) for rows in waiting]
@@ -296,8 +297,9 @@ class _Load:
                 done.unreadable = dict(rows.unreadable)
             rows.clear()
         self._landed_at = time.monotonic()
-        if position is not None:
-            self._keep(resource, position)
+        for name, position in self._positions.items():
+            self._keep(name, position)
+        self._positions.clear()
 
     def _target(self, rows: Rows) -> Target:
         def tables() -> Iterator[pa.Table]:
@@ -319,35 +321,51 @@ class _Load:
         ):
             return
         name = sweep.table.name
+        # Of the account alone, which nobody else loads meanwhile.
+        mark = sha256(self._account.project_id.encode()).hexdigest()[:16]
+        alive = sql.Identifier(f"{self._source.dataset}_staging", f"alive_{mark}")
         with step(f"Look for {name} that are gone") as shown:
-            _keep_ids(self._session, sweep.ids(pull))
+            try:
+                _keep_ids(self._session, alive, sweep.ids(pull))
+            except RefusedError as error:  # of what the account does not open, nothing is known
+                if error.concerns_account:
+                    raise
+                log().warning("not looked for", table=name, reason=str(error))
+                return
             gone = self._session.execute(
-                _of(_MARK_GONE, sweep), {"project": self._account.project_id, "until": pull.until}
+                _of(_MARK_GONE, sweep, alive),
+                {"project": self._account.project_id, "until": pull.until},
             ).rowcount
             missed = [
                 str(row[0])
                 for row in self._session.execute(
-                    _of(_MISSED, sweep), {"project": self._account.project_id}
+                    _of(_MISSED, sweep, alive), {"project": self._account.project_id}
                 )
             ]
+            self._session.execute(sql.SQL("drop table {}").format(alive))
             for start in range(0, len(missed), _ASKED_AT_ONCE):
                 part = missed[start : start + _ASKED_AT_ONCE]
                 self._pages(name, sweep.fetch(pull, part), shown)
+            self._land()
             self._done.tables[name].gone += gone
             shown.note(gone=gone, missed=len(missed))
         self._keep(_sweep_name(sweep), {"at": pull.until.isoformat()})
 
 
-def _keep_ids(session: Session, parts: Iterator[Sequence[tuple[str, bool]]]) -> None:
-    session.execute("drop table if exists pg_temp.alive")
-    session.execute("create temporary table alive (id text primary key, is_wanted boolean)")
+def _keep_ids(
+    session: Session, alive: sql.Identifier, parts: Iterator[Sequence[tuple[str, bool]]]
+) -> None:
+    """Keeps ids in a scratch table; unlogged, as it is worth nothing after a crash."""
+    session.execute(sql.SQL("drop table if exists {}").format(alive))
+    session.execute(
+        sql.SQL("create unlogged table {} (id text primary key, is_wanted boolean)").format(alive)
+    )
+    insert = sql.SQL(
+        "insert into {} select * from unnest(%s::text[], %s::boolean[]) on conflict do nothing"
+    ).format(alive)
     for part in parts:
-        session.execute(
-            "insert into pg_temp.alive select * from unnest(%s::text[], %s::boolean[])"
-            " on conflict do nothing",
-            [[each for each, _ in part], [is_wanted for _, is_wanted in part]],
-        )
-    session.execute("analyze pg_temp.alive")
+        session.execute(insert, [[each for each, _ in part], [is_wanted for _, is_wanted in part]])
+    session.execute(sql.SQL("analyze {}").format(alive))
 
 
 # A row that is found again differs from every fingerprint, so that the next load of it counts.
@@ -358,12 +376,12 @@ where
     project_id = %(project)s
     and not is_gone
     and fetched_at < %(until)s
-    and not exists (select from pg_temp.alive where alive.id = mine.{id})
+    and not exists (select from {alive} as alive where alive.id = mine.{id})
 """
 
 _MISSED = """
 select alive.id
-from pg_temp.alive
+from {alive} as alive
 where
     is_wanted
     and not exists (
@@ -374,8 +392,9 @@ order by 1
 """
 
 
-def _of(query: str, sweep: Sweep) -> sql.Composed:
+def _of(query: str, sweep: Sweep, alive: sql.Identifier) -> sql.Composed:
     return sql.SQL(query).format(
+        alive=alive,
         table=sql.Identifier(sweep.table.dataset, sweep.table.name),
         id=sql.Identifier(sweep.table.key[0]),
     )
