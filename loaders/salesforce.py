@@ -1,7 +1,7 @@
 """Salesforce: opportunities with their whole history, stages, users, leads, activities, cases.
 
 Asked through REST queries, by the time of the last change; see `loaders.salesforce_queries`. A load
-asks for the field list and the changes of each object, 17 calls where nothing changed. A changed
+asks for the field list and the changes of each object, 16 calls where nothing changed. A changed
 record takes 1/2000 of a call more, as pages are that large; an opportunity, beside it, about 1/225
 for its two histories, which are asked for by the ids of up to 450 opportunities at once. That also
 brings the earlier history of a deal that closed before the first load and was opened again, which a

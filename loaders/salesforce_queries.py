@@ -29,6 +29,9 @@ BEGINNING = datetime(1999, 1, 1, tzinfo=UTC)
 #: fields, so that enough ids fit beside them; and of an id, with quotes and comma.
 QUERY_ROOM, FIELDS_ROOM, _ID_ROOM = 13_000, 7_500, 27
 
+#: Ids that are listed by one query where all of them take too long.
+IDS_AT_A_TIME = 2_000
+
 #: Records of a page: the most and the least that can be asked for, and fields of all of them.
 _MOST_RECORDS, _LEAST_RECORDS, _FIELDS_OF_A_PAGE = 2_000, 200, 200_000
 
@@ -169,10 +172,10 @@ def of_ids(
             pages = list(
                 _pages(calls, of.operation, _select(of, first, condition), Fields((first,)))
             )
-        except TooLongError:
-            if at_once == 1:
+        except (TooLongError, LostPlaceError):
+            if len(asked) == 1:
                 raise
-            at_once = max(1, len(asked) // 2)
+            at_once = len(asked) // 2
             continue
         for found in pages:
             _complete(calls, of, fields, found.records)
@@ -183,21 +186,28 @@ def of_ids(
 def all_ids(calls: Calls, of: Object, fields: Sequence[str]) -> Iterator[Records]:
     """All records of an object, those in the recycle bin included, with few fields of each."""
     wanted = Fields((("Id", *fields),))
-    last = ""
+    last, limit = "", ""
     while True:
-        begun_behind = last
+        begun_behind, count = last, 0
         condition = f"Id > {_quoted(last)}" if last else ""
+        soql = f"{_select(of, wanted.parts[0], _all_of(of.condition, condition))} ORDER BY Id"
         try:
-            soql = f"{_select(of, wanted.parts[0], _all_of(of.condition, condition))} ORDER BY Id"
-            for found in _pages(calls, of.operation, soql, wanted):
+            for found in _pages(calls, of.operation, soql + limit, wanted):
                 yield found.records
+                count += len(found.records)
                 ids = [str(each["Id"]) for each in found.records if each.get("Id")]
                 last = ids[-1] if ids and _ID.fullmatch(ids[-1]) else last
+        except TooLongError:
+            if limit:
+                raise
+            limit = f" LIMIT {IDS_AT_A_TIME}"
+            continue
         except LostPlaceError:
             if last == begun_behind:
                 raise
             continue
-        return
+        if not limit or count < IDS_AT_A_TIME or last == begun_behind:
+            return
 
 
 def _between(

@@ -543,10 +543,11 @@ class FakeSalesforce(CrmServer):
             if (kind == "queryAll" or not (record.get("IsDeleted") or record.get("IsArchived")))
             and query.test(record)
         ]
+        found.sort(key=lambda record: sort_key(record, query.order, known[query.of]))
+        found = found[: query.limit]
         if self.most_matches is not None and len(found) > self.most_matches:
             message = "Your query request was running for too long."
             return _error(400, "QUERY_TIMEOUT", message)
-        found.sort(key=lambda record: sort_key(record, query.order, known[query.of]))
         options = re.search("batchSize=([0-9]+)", call.headers.get("sforce-query-options", ""))
         size = min(int(options[1]) if options else 2_000, self.page_size)
         locator = f"01g{len(self._places):015}"

@@ -44,6 +44,7 @@ class Query:
     of: str
     test: Test
     order: tuple[str, ...]
+    limit: int | None = None
 
 
 def parse(soql: str, objects: Mapping[str, Mapping[str, str]]) -> Query:
@@ -104,9 +105,10 @@ class _Parser:
             order = self._names()
             for name in order:
                 self._type(name)
+        limit = int(self._take("number")) if self._is_word("LIMIT") else None
         if self._tokens:
             raise SoqlError("MALFORMED_QUERY", f"unexpected token: {self._tokens[0][1]}")
-        return Query(fields, self._of, test, order)
+        return Query(fields, self._of, test, order, limit)
 
     def _conditions(self) -> Test:
         tests, joined = [self._condition()], set()
