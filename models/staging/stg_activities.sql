@@ -1,7 +1,10 @@
 with
 
 records as (
-    {{ records_of_active_projects([ref('base_files__activities')]) }}
+    {{ records_of_active_projects([
+        ref('base_files__activities'),
+        ref('base_salesforce__activities'),
+    ]) }}
 ),
 
 final as (

@@ -3,6 +3,7 @@ with
 records as (
     {{ records_of_active_projects([
         ref('base_receiver__value_changes'),
+        ref('base_salesforce__value_changes'),
     ]) }}
 ),
 

@@ -12,6 +12,10 @@ orders as (
     select * from {{ ref('base_keycrm__orders') }}
 ),
 
+salesforce_deletions as (
+    select * from {{ ref('base_salesforce__deletions') }}
+),
+
 final as (
     select
         source_system,
@@ -43,6 +47,16 @@ final as (
         fetched_at as stated_at,
         fetched_at as ingested_at
     from orders
+    union all
+    select
+        source_system,
+        project_id,
+        entity_type,
+        entity_id,
+        is_deleted,
+        stated_at,
+        ingested_at
+    from salesforce_deletions
 )
 
 select * from final
