@@ -19,6 +19,7 @@ class Known(NamedTuple):
 SOURCES: dict[str, Known] = {
     "hubspot": Known("HubSpot", "loaders.hubspot"),
     "pipedrive": Known("Pipedrive", "loaders.pipedrive"),
+    "salesforce": Known("Salesforce", "loaders.salesforce"),
 }
 
 

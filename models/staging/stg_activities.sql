@@ -5,6 +5,7 @@ records as (
         ref('base_files__activities'),
         ref('base_hubspot__activities'),
         ref('base_pipedrive__activities'),
+        ref('base_salesforce__activities'),
     ]) }}
 ),
 

@@ -7,6 +7,7 @@ records as (
         ref('base_sample__opportunities'),
         ref('base_demo__opportunities'),
         ref('base_hubspot__opportunities'),
+        ref('base_salesforce__opportunities'),
     ]) }}
 ),
 

@@ -5,6 +5,7 @@ records as (
         ref('base_files__tickets'),
         ref('base_sample__tickets'),
         ref('base_hubspot__tickets'),
+        ref('base_salesforce__tickets'),
     ]) }}
 ),
 

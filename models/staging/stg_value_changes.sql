@@ -5,6 +5,7 @@ records as (
         ref('base_receiver__value_changes'),
         ref('base_hubspot__value_changes'),
         ref('base_pipedrive__value_changes'),
+        ref('base_salesforce__value_changes'),
     ]) }}
 ),
 

@@ -26,7 +26,7 @@ class Call:
     Attributes:
         at: When, by ``time.monotonic``.
         headers: By name in lower case.
-        body: The JSON that was posted.
+        body: What was posted: JSON, or the fields of a form.
     """
 
     at: float
@@ -212,7 +212,9 @@ def _handler_of(server: CrmServer) -> type[BaseHTTPRequestHandler]:
             self._answer(None)
 
         def do_POST(self) -> None:
-            self._answer(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            posted = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            is_form = "form" in (self.headers.get("Content-Type") or "")
+            self._answer(dict(parse_qsl(posted.decode())) if is_form else json.loads(posted))
 
         def _answer(self, body: Any) -> None:
             at = time.monotonic()

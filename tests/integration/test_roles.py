@@ -4,6 +4,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from loaders.registry import SOURCES
 from stageline.database import ROLES, Role, connect
 
 pytestmark = pytest.mark.usefixtures("database")
@@ -56,6 +57,16 @@ MATRIX: dict[str, dict[Role, set[str]]] = {
     "raw_hubspot.meetings": {"loader": ALL, "transformer": READ},
     "raw_hubspot.feedback_submissions": {"loader": ALL, "transformer": READ},
     "raw_hubspot.rejects": {"loader": ALL},
+    "raw_salesforce.opportunities": {"loader": ALL, "transformer": READ},
+    "raw_salesforce.opportunity_history": {"loader": ALL, "transformer": READ},
+    "raw_salesforce.opportunity_field_history": {"loader": ALL, "transformer": READ},
+    "raw_salesforce.stages": {"loader": ALL, "transformer": READ},
+    "raw_salesforce.users": {"loader": ALL, "transformer": READ},
+    "raw_salesforce.leads": {"loader": ALL, "transformer": READ},
+    "raw_salesforce.tasks": {"loader": ALL, "transformer": READ},
+    "raw_salesforce.events": {"loader": ALL, "transformer": READ},
+    "raw_salesforce.cases": {"loader": ALL, "transformer": READ},
+    "raw_salesforce.rejects": {"loader": ALL},
     "raw_sample.made_by_dbt": {"transformer": ALL},
     # Of the deliveries each role reads columns of its own: see the test of what was said.
     "raw.deliveries": {"receiver": {"select", "insert"}, "transformer": READ, "jobs": READ},
@@ -124,6 +135,8 @@ MAKERS: dict[str, set[Role]] = {
     "raw_keycrm": {"loader"},
     "raw_hubspot": {"loader"},
     "raw_hubspot_staging": {"loader"},
+    "raw_salesforce": {"loader"},
+    "raw_salesforce_staging": {"loader"},
     "raw_sample": {"transformer"},
     "settings": set(),
     "reference": {"transformer"},
@@ -216,7 +229,7 @@ def test_no_table_of_the_migrations_is_missing_from_the_matrix() -> None:
                 "select c.oid::regclass::text from pg_class as c"
                 " where relkind = 'r'"
                 " and relnamespace::regnamespace::text = any(%s)",
-                [["settings", "ops", "raw", "raw_pipedrive", "raw_keycrm", "raw_hubspot"]],
+                [["settings", "ops", "raw", *(f"raw_{name}" for name in SOURCES)]],
             )
         }
     assert tables <= set(MATRIX)

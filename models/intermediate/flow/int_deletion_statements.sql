@@ -16,6 +16,10 @@ hubspot_deletions as (
     select * from {{ ref('base_hubspot__deletions') }}
 ),
 
+salesforce_deletions as (
+    select * from {{ ref('base_salesforce__deletions') }}
+),
+
 final as (
     select
         source_system,
@@ -57,6 +61,16 @@ final as (
         stated_at,
         ingested_at
     from hubspot_deletions
+    union all
+    select
+        source_system,
+        project_id,
+        entity_type,
+        entity_id,
+        is_deleted,
+        stated_at,
+        ingested_at
+    from salesforce_deletions
 )
 
 select * from final
