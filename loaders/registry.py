@@ -16,7 +16,9 @@ class Known(NamedTuple):
     module: str
 
 
-SOURCES: dict[str, Known] = {}
+SOURCES: dict[str, Known] = {
+    "keycrm": Known("KeyCRM", "loaders.keycrm"),
+}
 
 
 def source(name: str) -> "Source":

@@ -20,7 +20,7 @@ EVERYWHERE = {
 }
 SWEPT = {"is_gone": "boolean", "gone_seen_at": "timestamp with time zone"}
 #: What the database writes itself, where the flow models need it.
-OF_THE_DATABASE = {"loaded_xid": "xid8"}
+OF_THE_DATABASE = {"loaded_xid": "xid8", "fetched_xid": "xid8"}
 
 
 @pytest.mark.parametrize("name", SOURCES)
@@ -29,7 +29,7 @@ def test_the_migrations_make_the_columns_that_a_source_declares(name: str) -> No
     with connect("owner") as session:
         for table in (*found.tables, rejects_of(found.dataset)):
             declared = {column.name: column.type for column in table.columns}
-            types = {"id": "text", "json": "text", **TYPES}
+            types = {"id": "text", "json": "text", "int32": "integer", **TYPES}
             expected = {column: types[kind] for column, kind in declared.items()} | EVERYWHERE
             expected |= SWEPT if table.is_swept else {}
             there = columns(session, table)
