@@ -55,9 +55,7 @@ def _sku(line: Record) -> object:
 
 def _items_mark(order: Record) -> str:
     """Differs where the items differ, in what is kept of them."""
-    kept = [
-        [str(column.find(line)) for column in ORDER_ITEMS.columns] for line in _lines(order)
-    ]
+    kept = [[str(column.find(line)) for column in ORDER_ITEMS.columns] for line in _lines(order)]
     return sha256(json.dumps(kept).encode()).hexdigest()[:32]
 
 
@@ -367,7 +365,9 @@ def _fetched_orders(pull: Pull, order_ids: Sequence[str]) -> Iterator[Page]:
 
 
 def _status_ids(pull: Pull) -> Iterator[Sequence[tuple[str, bool]]]:
-    yield [(str(each["id"]), False) for each in _listed(pull.calls, "/order/status") if each.get("id")]
+    yield [
+        (str(each["id"]), False) for each in _listed(pull.calls, "/order/status") if each.get("id")
+    ]
 
 
 def _no_statuses(_pull: Pull, _ids: Sequence[str]) -> Iterator[Page]:

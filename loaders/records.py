@@ -26,9 +26,7 @@ from stageline.crm_values import FIRST_YEAR, LAST_YEAR, identifier, instant, tex
 #: ``numeric`` an exact number with 9 decimals, ``timestamp`` an instant (UTC where it says no
 #: offset), ``date`` a calendar day, ``json`` any value, as the text of JSON.
 #: ``int32`` is an integer for columns that are no wider.
-Type = Literal[
-    "id", "text", "numeric", "integer", "int32", "boolean", "date", "timestamp", "json"
-]
+Type = Literal["id", "text", "numeric", "integer", "int32", "boolean", "date", "timestamp", "json"]
 
 #: What a CRM answered: an object of JSON, numbers exact.
 Record = Mapping[str, Any]
