@@ -87,10 +87,13 @@ class CrmServer:
     """A fake CRM; a context manager. What it knows and how it answers is for its subclasses.
 
     Attributes:
+        port: Where it is to listen; 0 = anywhere.
         token: The token that opens it.
         limit: What it allows; None = everything.
         calls: All calls, in the order in which they came.
     """
+
+    port = 0
 
     def __init__(self, limit: Limit | None = None) -> None:
         self.token, self.limit = TOKEN, limit
@@ -99,7 +102,7 @@ class CrmServer:
         self._scripted: list[tuple[re.Pattern[str], Reply]] = []
         self._gates: list[Gate] = []
         self._lock = threading.Lock()
-        self._http = _Http(("127.0.0.1", 0), _handler_of(self))
+        self._http = _Http(("127.0.0.1", self.port), _handler_of(self))
 
     def __enter__(self) -> Self:
         threading.Thread(target=self._http.serve_forever, args=(0.01,), daemon=True).start()
