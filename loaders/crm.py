@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from typing import Any
 
 import psycopg
@@ -319,17 +320,28 @@ class _Load:
         ):
             return
         name = sweep.table.name
+        # Of the account alone, which nobody else loads meanwhile.
+        mark = sha256(self._account.project_id.encode()).hexdigest()[:16]
+        alive = sql.Identifier(f"{self._source.dataset}_staging", f"alive_{mark}")
         with step(f"Look for {name} that are gone") as shown:
-            _keep_ids(self._session, sweep.ids(pull))
+            try:
+                _keep_ids(self._session, alive, sweep.ids(pull))
+            except RefusedError as error:  # of what the account does not open, nothing is known
+                if error.concerns_account:
+                    raise
+                log().warning("not looked for", table=name, reason=str(error))
+                return
             gone = self._session.execute(
-                _of(_MARK_GONE, sweep), {"project": self._account.project_id, "until": pull.until}
+                _of(_MARK_GONE, sweep, alive),
+                {"project": self._account.project_id, "until": pull.until},
             ).rowcount
             missed = [
                 str(row[0])
                 for row in self._session.execute(
-                    _of(_MISSED, sweep), {"project": self._account.project_id}
+                    _of(_MISSED, sweep, alive), {"project": self._account.project_id}
                 )
             ]
+            self._session.execute(sql.SQL("drop table {}").format(alive))
             for start in range(0, len(missed), _ASKED_AT_ONCE):
                 part = missed[start : start + _ASKED_AT_ONCE]
                 self._pages(name, sweep.fetch(pull, part), shown)
@@ -338,16 +350,20 @@ class _Load:
         self._keep(_sweep_name(sweep), {"at": pull.until.isoformat()})
 
 
-def _keep_ids(session: Session, parts: Iterator[Sequence[tuple[str, bool]]]) -> None:
-    session.execute("drop table if exists pg_temp.alive")
-    session.execute("create temporary table alive (id text primary key, is_wanted boolean)")
+def _keep_ids(
+    session: Session, alive: sql.Identifier, parts: Iterator[Sequence[tuple[str, bool]]]
+) -> None:
+    """Keeps ids in a scratch table; unlogged, as it is worth nothing after a crash."""
+    session.execute(sql.SQL("drop table if exists {}").format(alive))
+    session.execute(
+        sql.SQL("create unlogged table {} (id text primary key, is_wanted boolean)").format(alive)
+    )
+    insert = sql.SQL(
+        "insert into {} select * from unnest(%s::text[], %s::boolean[]) on conflict do nothing"
+    ).format(alive)
     for part in parts:
-        session.execute(
-            "insert into pg_temp.alive select * from unnest(%s::text[], %s::boolean[])"
-            " on conflict do nothing",
-            [[each for each, _ in part], [is_wanted for _, is_wanted in part]],
-        )
-    session.execute("analyze pg_temp.alive")
+        session.execute(insert, [[each for each, _ in part], [is_wanted for _, is_wanted in part]])
+    session.execute(sql.SQL("analyze {}").format(alive))
 
 
 # A row that is found again differs from every fingerprint, so that the next load of it counts.
@@ -358,12 +374,12 @@ where
     project_id = %(project)s
     and not is_gone
     and fetched_at < %(until)s
-    and not exists (select from pg_temp.alive where alive.id = mine.{id})
+    and not exists (select from {alive} as alive where alive.id = mine.{id})
 """
 
 _MISSED = """
 select alive.id
-from pg_temp.alive
+from {alive} as alive
 where
     is_wanted
     and not exists (
@@ -374,8 +390,9 @@ order by 1
 """
 
 
-def _of(query: str, sweep: Sweep) -> sql.Composed:
+def _of(query: str, sweep: Sweep, alive: sql.Identifier) -> sql.Composed:
     return sql.SQL(query).format(
+        alive=alive,
         table=sql.Identifier(sweep.table.dataset, sweep.table.name),
         id=sql.Identifier(sweep.table.key[0]),
     )
