@@ -69,7 +69,7 @@ comment on table raw_keycrm.order_changes is
 comment on column raw_keycrm.order_changes.field is
     'stage (the status), amount (the total), owner (the manager) or payment_status.';
 comment on column raw_keycrm.order_changes.old_value is
-    'Null where it was first seen. Equal to the new one where the order has been back to its stage.';
+    'Null where it was first seen. Equal to the new one where the order is back in its stage.';
 comment on column raw_keycrm.order_changes.stage_group_id is 'Group of the new stage.';
 comment on column raw_keycrm.order_changes.is_dated is
     'Whether KeyCRM says when; else changed_at is when the order last changed, or was seen.';
@@ -104,7 +104,7 @@ begin
 end
 $$;
 comment on function raw_keycrm.keep_latest() is
-    'Keeps a load from replacing what was read later, and notes which transaction changed an order.';
+    'Keeps a load from replacing what was read later, and notes who changed an order.';
 create trigger keep_latest before insert or update on raw_keycrm.orders
     for each row execute function raw_keycrm.keep_latest();
 
