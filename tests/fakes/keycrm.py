@@ -1,4 +1,4 @@
-"""KeyCRM's API as contract keycrm describes it: orders with their items, and the account's lists."""
+"""KeyCRM's API as contract keycrm describes it: orders with items, and the account's lists."""
 
 import random
 from collections.abc import Callable, Sequence

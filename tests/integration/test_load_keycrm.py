@@ -144,8 +144,8 @@ def assert_history_is_true(shop: FakeKeycrm, seen: dict[int, list[tuple[str, dat
             ("payment_status", order["payment_status"]),
             ("owner", text((order["manager"] or {}).get("id"))),
         ):
-            steps = found.get(f"{order_id} {field}")
-            assert (steps[-1][1] if steps else None) == value, (order_id, field)
+            last = found.get(f"{order_id} {field}", [(None, None)])[-1]
+            assert last[1] == value, (order_id, field)
         amount = found[f"{order_id} amount"][-1][1]
         assert number(amount) == number(order["grand_total"])
     for order_id, moves in shop.moves.items():
