@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from jobs.build import build
 from loaders import keycrm, keycrm_orders
 from loaders.accounts import chosen
 from loaders.crm import check
@@ -25,6 +26,7 @@ from tests.conftest import TEMPLATE, TestServer, _clone
 from tests.crm_loads import begin_load, end_sessions, kill_some_time, load_now, rows, set_up
 from tests.fakes.crm_server import Limit, Reply
 from tests.fakes.keycrm import FakeKeycrm
+from tests.flow_database import INTERVAL_MODELS, dbt_project
 
 TABLES = (ORDERS, ORDER_ITEMS, ORDER_STATUSES, ORDER_SOURCES, USERS)
 #: What a load lists before it comes to the orders, and what a sweep does.
@@ -210,7 +212,9 @@ def test_a_load_that_finds_nothing_new_writes_nothing(shop: FakeKeycrm) -> None:
     assert versions() == before
 
 
-def test_what_changed_is_brought_with_what_it_was(shop: FakeKeycrm) -> None:
+def test_what_changed_is_brought_with_what_it_was_and_flows(
+    shop: FakeKeycrm, tmp_path: Path
+) -> None:
     shop.populate(60, days=80)
     load_now("keycrm")
     moved, paid, edited, back = list(shop.orders)[:4]
@@ -239,6 +243,24 @@ def test_what_changed_is_brought_with_what_it_was(shop: FakeKeycrm) -> None:
         assert found[f"{back} stage"][-1][:2] == (str(status), str(status))
     assert found[f"{new} stage"][-1][3] is False
     assert_history_is_true(shop, {})
+
+    build(project=dbt_project(tmp_path / "flow", INTERVAL_MODELS))
+    with connect("transformer") as session:
+        visits = session.execute(
+            "select entity_id, stage_id, entered_at, is_current"
+            " from intermediate.int_stage_intervals where entity_type = 'order'"
+        ).fetchall()
+    assert {(order_id, stage) for order_id, stage, _, is_current in visits if is_current} == {
+        (str(order_id), str(order["status_id"])) for order_id, order in shop.orders.items()
+    }
+    true_moves = {
+        (str(order_id), str(stage), at)
+        for order_id, moves in shop.moves.items()
+        for stage, at in moves
+    }
+    assert {(order_id, stage, at.replace(microsecond=0)) for order_id, stage, at, _ in visits} <= {
+        (order_id, stage, at.replace(microsecond=0)) for order_id, stage, at in true_moves
+    }
 
 
 def test_pages_that_move_while_they_are_read_lose_no_order(shop: FakeKeycrm) -> None:
