@@ -18,6 +18,7 @@ class Known(NamedTuple):
 
 SOURCES: dict[str, Known] = {
     "keycrm": Known("KeyCRM", "loaders.keycrm"),
+    "sheet": Known("Sheet", "loaders.sheet"),
 }
 
 

@@ -5,6 +5,7 @@ records as (
         ref('base_files__opportunities'),
         ref('base_sample__opportunities'),
         ref('base_demo__opportunities'),
+        ref('base_sheet__opportunities'),
     ]) }}
 ),
 

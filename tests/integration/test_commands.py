@@ -112,7 +112,7 @@ def test_up_mends_what_is_missing() -> None:
         session.execute("drop schema settings, raw cascade")
         session.execute(
             "drop schema raw_files, raw_files_staging, raw_demo, raw_demo_staging, raw_pipedrive,"
-            " raw_keycrm, raw_keycrm_staging cascade"
+            " raw_keycrm, raw_keycrm_staging, raw_sheet, raw_sheet_staging cascade"
         )
         session.execute(
             "drop schema raw_sample, reference, staging, intermediate, kpis, snapshots cascade"

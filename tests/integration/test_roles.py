@@ -38,6 +38,8 @@ MATRIX: dict[str, dict[Role, set[str]]] = {
     "raw_keycrm.order_sources": {"loader": ALL, "transformer": READ},
     "raw_keycrm.users": {"loader": ALL, "transformer": READ},
     "raw_keycrm.rejects": {"loader": ALL},
+    "raw_sheet.opportunities": {"loader": ALL, "transformer": READ},
+    "raw_sheet.rejects": {"loader": ALL},
     "raw_sample.made_by_dbt": {"transformer": ALL},
     # Of the deliveries each role reads columns of its own: see the test of what was said.
     "raw.deliveries": {"receiver": {"select", "insert"}, "transformer": READ, "jobs": READ},
@@ -104,6 +106,8 @@ MAKERS: dict[str, set[Role]] = {
     "raw_pipedrive": {"loader"},
     "raw_keycrm": {"loader"},
     "raw_keycrm_staging": {"loader"},
+    "raw_sheet": {"loader"},
+    "raw_sheet_staging": {"loader"},
     "raw_sample": {"transformer"},
     "settings": set(),
     "reference": {"transformer"},
