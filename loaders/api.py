@@ -132,7 +132,8 @@ class Api:
         Raises:
             ApiError: in one of its three kinds.
         """
-        return self._ask("GET", path, params=params, headers=headers)
+        answer: dict[str, Any] | None = self._ask("GET", path, params=params, headers=headers)
+        return answer
 
     def post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any] | None:
         """The JSON object that answers a question of JSON; None where there is none (404).
@@ -140,7 +141,19 @@ class Api:
         Raises:
             ApiError: in one of its three kinds.
         """
-        return self._ask("POST", path, json=body)
+        answer: dict[str, Any] | None = self._ask("POST", path, json=body)
+        return answer
+
+    def download(self, path: str) -> bytes:
+        """The body at ``path`` as it is.
+
+        Raises:
+            ApiError: in one of its three kinds.
+        """
+        body = self._ask("GET", path, is_json=False)
+        if not isinstance(body, bytes):
+            raise RefusedError("HTTP 404: is the address right?")
+        return body
 
     def post_form(self, path: str, fields: Mapping[str, str]) -> dict[str, Any] | None:
         """The JSON object that answers a form; None where there is none (404).
@@ -148,7 +161,8 @@ class Api:
         Raises:
             ApiError: in one of its three kinds.
         """
-        return self._ask("POST", path, data=fields)
+        answer: dict[str, Any] | None = self._ask("POST", path, data=fields)
+        return answer
 
     def open_with(self, token_header: tuple[str, str], base_url: str | None = None) -> None:
         """Goes on with another token, and at another address where one is given."""
@@ -159,7 +173,7 @@ class Api:
         """The deadline counts from now on."""
         self._ends_at = time.monotonic() + self._deadline
 
-    def _ask(self, method: str, path: str, **question: Any) -> dict[str, Any] | None:
+    def _ask(self, method: str, path: str, *, is_json: bool = True, **question: Any) -> Any:
         _require_safe(self._base_url)
         self._before_call()
         connect_timeout, read_timeout = self._timeouts
@@ -180,6 +194,8 @@ class Api:
             raise FailedError(f"the connection failed ({type(error).__name__})") from None
         self.headers = response.headers
         status, headers = response.status_code, response.headers
+        if response.ok and not is_json:
+            return body
         judged = None if response.ok else self._judge(status, headers, body)
         if judged is not None:
             raise judged

@@ -8,6 +8,7 @@ records as (
         ref('base_demo__opportunities'),
         ref('base_hubspot__opportunities'),
         ref('base_salesforce__opportunities'),
+        ref('base_sheet__opportunities'),
     ]) }}
 ),
 

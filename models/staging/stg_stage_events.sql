@@ -6,6 +6,7 @@ records as (
         ref('base_pipedrive__stage_events'),
         ref('base_hubspot__stage_events'),
         ref('base_salesforce__stage_events'),
+        ref('base_keycrm__stage_events'),
         ref('base_files__stage_events'),
     ]) }}
 ),

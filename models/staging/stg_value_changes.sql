@@ -6,6 +6,7 @@ records as (
         ref('base_hubspot__value_changes'),
         ref('base_pipedrive__value_changes'),
         ref('base_salesforce__value_changes'),
+        ref('base_keycrm__value_changes'),
     ]) }}
 ),
 

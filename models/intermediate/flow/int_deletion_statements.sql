@@ -48,8 +48,8 @@ final as (
         'order' as entity_type,
         order_id as entity_id,
         coalesce(is_gone, false) as is_deleted,
-        fetched_at as stated_at,
-        fetched_at as ingested_at
+        coalesce(gone_seen_at, fetched_at) as stated_at,
+        coalesce(gone_seen_at, fetched_at) as ingested_at
     from orders
     union all
     select
