@@ -51,7 +51,7 @@ judged_deals as (
         known_deals.project_id,
         known_deals.deal_id,
         known_deals.fetched_at,
-        coalesce(not archived_deals.is_gone, false) as is_archived,
+        archived_deals.deal_id is not null and not archived_deals.is_gone as is_archived,
         merges.deal_id is not null as is_merged,
         known_deals.is_gone,
         coalesce(archived_deals.archived_at, archived_deals.fetched_at) as archived_at,

@@ -22,34 +22,37 @@ projects as (
     select * from {{ ref('base_settings__projects') }}
 ),
 
-known_values as (
+dated_history as (
     select
-        deal_history.project_id,
-        deal_history.deal_id,
-        case deal_history.property
-            {%- for property, field in fields.items() %}
-            when '{{ property }}' then '{{ field }}'
-            {%- endfor %}
-        end as field,
-        case
-            when deal_history.property = 'closedate'
-                then cast(
-                    {{ local_period(
-                        "'day'", 'deal_history.instant', "coalesce(projects.timezone, 'UTC')"
-                    ) }}
-                    as {{ type_label() }}
-                )
-            else coalesce({{ plain_number('deal_history.number') }}, deal_history.value)
-        end as value,
-        deal_history.sequence,
-        deal_history.changed_at,
-        deal_history.fetched_at
+        deal_history.*,
+        {{ local_period(
+            "'day'", 'deal_history.instant', "coalesce(projects.timezone, 'UTC')"
+        ) }} as local_day
     from deal_history
     left join projects
         on
             deal_history.source_system = projects.source_system
             and deal_history.project_id = projects.project_id
-    where deal_history.property in ('{{ fields | join("', '") }}')
+),
+
+known_values as (
+    select
+        project_id,
+        deal_id,
+        case property
+            {%- for property, field in fields.items() %}
+            when '{{ property }}' then '{{ field }}'
+            {%- endfor %}
+        end as field,
+        case
+            when property = 'closedate' then cast(local_day as {{ type_label() }})
+            else coalesce({{ plain_number('number') }}, value)
+        end as value,
+        sequence,
+        changed_at,
+        fetched_at
+    from dated_history
+    where property in ('{{ fields | join("', '") }}')
     union all
     select
         deal_history.project_id,
