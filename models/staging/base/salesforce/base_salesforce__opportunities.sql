@@ -76,7 +76,7 @@ final as (
         case when is_won then 'won' when is_closed then 'lost' else 'open' end as status,
         amount,
         currency,
-        probability / 100 as win_probability,
+        probability * 0.01 as win_probability,
         created_at,
         -- The close date is a day that people set; the stage was entered at an instant. Deals that
         -- were brought in closed have the day alone.

@@ -22,7 +22,7 @@ final as (
         end as status,
         history.currency,
         history.amount,
-        history.probability / 100 as win_probability,
+        history.probability * 0.01 as win_probability,
         history.close_date,
         -- Instants are whole seconds; ids are given in order.
         row_number() over (
