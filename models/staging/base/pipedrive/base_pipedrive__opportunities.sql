@@ -112,7 +112,7 @@ final as (
         deals.value as amount,
         deals.currency,
         -- A deal without a chance of its own has that of its stage.
-        coalesce(deals.probability, stages.deal_probability) / 100 as win_probability,
+        coalesce(deals.probability, stages.deal_probability) * 0.01 as win_probability,
         deals.added_at as created_at,
         -- A deal that was opened again may keep the times of before.
         case
