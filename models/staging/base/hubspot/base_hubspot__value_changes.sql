@@ -70,12 +70,12 @@ known_values as (
     where deal_history.property = 'dealstage'
 ),
 
--- Of a value that is taken twice at one instant, the last time counts.
+-- Of several values that a property takes at one instant, the last one counts.
 ranked_values as (
     select
         known_values.*,
         row_number() over (
-            partition by project_id, deal_id, field, changed_at, value order by sequence desc
+            partition by project_id, deal_id, field, changed_at order by sequence desc
         ) as place_from_end
     from known_values
 ),
