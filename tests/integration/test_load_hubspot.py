@@ -14,7 +14,7 @@ from psycopg import sql
 from psycopg.rows import dict_row
 
 from jobs.build import build
-from loaders import crm, hubspot
+from loaders import crm, hubspot, hubspot_api
 from loaders.accounts import chosen
 from loaders.hubspot_tables import (
     ARCHIVED_DEALS,
@@ -193,7 +193,7 @@ def test_a_load_that_finds_nothing_writes_nothing_and_a_later_one_what_changed(
     assert load_now("hubspot", project, is_full=True).tables["deals"].touched == 0
     assert written_by(project) == before
 
-    monkeypatch.setattr(hubspot, "VERSION", "2026-09")
+    monkeypatch.setattr(hubspot_api, "VERSION", "2026-09")
     fake.history_length = 1  # what HubSpot has forgotten stays
     fake.add_property("deals", "machine", "string")
     one, other, third = list(fake.deals.values())[:3]
@@ -257,7 +257,7 @@ def test_windows_limits_short_pages_and_changes_between_pages_lose_nothing(
     fake: FakeHubspot, project: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hubspot, "SEARCHED", 7)
-    monkeypatch.setattr(hubspot, "LISTED", 5)
+    monkeypatch.setattr(hubspot_api, "LISTED", 5)
     fake.window = 7  # no second page of any search
     changed = iter(sorted(fake.deals))
 
