@@ -122,7 +122,10 @@ def assert_is_truth(fake: FakeHubspot, project: str, *, all_deals: bool = True) 
         and (all_deals or each.properties["hs_is_closed"] == "false" or each.modified > since)
     }
     loaded = {int(row["deal_id"]): row for row in rows(DEALS, project)}
-    there = {deal_id: row for deal_id, row in loaded.items() if not row["is_gone"]}
+    archived = {int(r["deal_id"]) for r in rows(ARCHIVED_DEALS, project) if not r["is_gone"]}
+    assert archived == {deal_id for deal_id, deal in fake.deals.items() if deal.archived}
+    # A deal is read as it was deleted, and missed by the sweep of the next day alone.
+    there = {i: row for i, row in loaded.items() if not row["is_gone"] and i not in archived}
     assert set(there) == set(live)
     for deal_id, deal in live.items():
         row = there[deal_id]
@@ -146,8 +149,6 @@ def assert_is_truth(fake: FakeHubspot, project: str, *, all_deals: bool = True) 
             for entry in entries
         }
     )
-    archived = {int(r["deal_id"]) for r in rows(ARCHIVED_DEALS, project) if not r["is_gone"]}
-    assert archived == {deal_id for deal_id, deal in fake.deals.items() if deal.archived}
     into = {(int(r["deal_id"]), int(r["merged_into"])) for r in rows(MERGED_DEALS, project)}
     assert into >= {(old, new) for old, new in fake.merged.items() if new in live}
     assert not any(row["unreadable"] for table in TABLES for row in rows(table, project))
