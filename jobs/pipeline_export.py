@@ -1,6 +1,7 @@
 """The files of spec pulls, made of what the models hold: open and won deals of real sources."""
 
 from datetime import datetime
+from decimal import Decimal
 from typing import Any
 
 import psycopg
@@ -63,8 +64,8 @@ def _totals(deals: list[dict[str, Any]]) -> PipelineTotals:
         stages[deal["stage"]] = stages.get(deal["stage"], 0) + 1
     return PipelineTotals(
         len(deals),
-        sum(deal["value"] or 0 for deal in deals),
-        sum(deal["expected"] or 0 for deal in deals),
+        sum((deal["value"] or Decimal(0) for deal in deals), Decimal(0)),
+        sum((deal["expected"] or Decimal(0) for deal in deals), Decimal(0)),
         stages,
     )
 

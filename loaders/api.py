@@ -122,14 +122,18 @@ class Api:
         self._session.close()
 
     def get(
-        self, path: str, params: Mapping[str, str | int] | None = None
+        self,
+        path: str,
+        params: Mapping[str, str | int] | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> dict[str, Any] | None:
         """The JSON object at ``path``, numbers exact (Decimal); None where there is none (404).
 
         Raises:
             ApiError: in one of its three kinds.
         """
-        return self._ask("GET", path, params=params)
+        answer: dict[str, Any] | None = self._ask("GET", path, params=params, headers=headers)
+        return answer
 
     def post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any] | None:
         """The JSON object that answers a question of JSON; None where there is none (404).
@@ -137,17 +141,39 @@ class Api:
         Raises:
             ApiError: in one of its three kinds.
         """
-        return self._ask("POST", path, json=body)
+        answer: dict[str, Any] | None = self._ask("POST", path, json=body)
+        return answer
 
-    def open_with(self, token_header: tuple[str, str]) -> None:
-        """Goes on with another token."""
+    def download(self, path: str) -> bytes:
+        """The body at ``path`` as it is.
+
+        Raises:
+            ApiError: in one of its three kinds.
+        """
+        body = self._ask("GET", path, is_json=False)
+        if not isinstance(body, bytes):
+            raise RefusedError("HTTP 404: is the address right?")
+        return body
+
+    def post_form(self, path: str, fields: Mapping[str, str]) -> dict[str, Any] | None:
+        """The JSON object that answers a form; None where there is none (404).
+
+        Raises:
+            ApiError: in one of its three kinds.
+        """
+        answer: dict[str, Any] | None = self._ask("POST", path, data=fields)
+        return answer
+
+    def open_with(self, token_header: tuple[str, str], base_url: str | None = None) -> None:
+        """Goes on with another token, and at another address where one is given."""
         self._session.auth = _Token(*token_header)
+        self._base_url = base_url or self._base_url
 
     def begin(self) -> None:
         """The deadline counts from now on."""
         self._ends_at = time.monotonic() + self._deadline
 
-    def _ask(self, method: str, path: str, **question: Any) -> dict[str, Any] | None:
+    def _ask(self, method: str, path: str, *, is_json: bool = True, **question: Any) -> Any:
         _require_safe(self._base_url)
         self._before_call()
         connect_timeout, read_timeout = self._timeouts
@@ -168,6 +194,8 @@ class Api:
             raise FailedError(f"the connection failed ({type(error).__name__})") from None
         self.headers = response.headers
         status, headers = response.status_code, response.headers
+        if response.ok and not is_json:
+            return body
         judged = None if response.ok else self._judge(status, headers, body)
         if judged is not None:
             raise judged

@@ -75,8 +75,13 @@ class _Api(Api):
             deadline=DEADLINE,
         )
 
-    def get(self, path: str, params: Params | None = None) -> dict[str, Any] | None:
-        answer = super().get(path, params)
+    def get(
+        self,
+        path: str,
+        params: Params | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> dict[str, Any] | None:
+        answer = super().get(path, params, headers)
         self._throttled_in_a_row = 0
         return answer
 

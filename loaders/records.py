@@ -25,7 +25,8 @@ from stageline.crm_values import FIRST_YEAR, LAST_YEAR, identifier, instant, tex
 #: How a value is read: ``id`` is the same id whether written as number or text, ``text`` any text,
 #: ``numeric`` an exact number with 9 decimals, ``timestamp`` an instant (UTC where it says no
 #: offset), ``date`` a calendar day, ``json`` any value, as the text of JSON.
-Type = Literal["id", "text", "numeric", "integer", "boolean", "date", "timestamp", "json"]
+#: ``int32`` is an integer for columns that are no wider.
+Type = Literal["id", "text", "numeric", "integer", "int32", "boolean", "date", "timestamp", "json"]
 
 #: What a CRM answered: an object of JSON, numbers exact.
 Record = Mapping[str, Any]
@@ -33,7 +34,7 @@ Record = Mapping[str, Any]
 #: Most characters of a text; a longer one is unreadable.
 LONGEST = 100_000
 
-_ARROW = {"id": TYPES["text"], "json": TYPES["text"], **TYPES}
+_ARROW = {"id": TYPES["text"], "json": TYPES["text"], "int32": pa.int32(), **TYPES}
 _UNKEEPABLE = re.compile("[\0\ud800-\udfff]")
 _EXACT = Context(prec=WHOLE_DIGITS + DECIMALS, rounding=ROUND_HALF_EVEN)
 _LAST_DIGIT = Decimal(1).scaleb(-DECIMALS)
@@ -128,6 +129,11 @@ class Rows:
 
     def __len__(self) -> int:
         return len(self._rows)
+
+    @property
+    def keys(self) -> list[tuple[Any, ...]]:
+        """The keys of the rows within their project, in the order of `arrow`."""
+        return list(self._rows)
 
     def read(self, records: Sequence[Record], fetched_at: datetime) -> None:
         """Reads what was fetched at an instant."""
@@ -234,6 +240,13 @@ def _integer(value: object) -> int | None:
     return int(number)
 
 
+def _int32(value: object) -> int | None:
+    number = _integer(value)
+    if number is not None and abs(number) >= 2**31:
+        raise ValueError("is too large")
+    return number
+
+
 def _boolean(value: object) -> bool | None:
     if value == "":
         return None
@@ -283,6 +296,7 @@ _READ: dict[Type, Callable[[Any], Any]] = {
     "text": _text,
     "numeric": _numeric,
     "integer": _integer,
+    "int32": _int32,
     "boolean": _boolean,
     "date": _date,
     "timestamp": _timestamp,

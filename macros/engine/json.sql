@@ -24,17 +24,17 @@
 {%- endmacro %}
 
 {#- Aggregate: a JSON object of labels and their counts, those above zero. -#}
-{% macro json_of_counts(label, count) -%}
-    {{ return(adapter.dispatch('json_of_counts')(label, count)) }}
+{% macro counts_by_label(label, count) -%}
+    {{ return(adapter.dispatch('counts_by_label')(label, count)) }}
 {%- endmacro %}
 
-{% macro default__json_of_counts(label, count) -%}
+{% macro default__counts_by_label(label, count) -%}
     coalesce(
         cast(jsonb_object_agg({{ label }}, {{ count }}) filter (where {{ count }} > 0) as text), '{}'
     )
 {%- endmacro %}
 
-{% macro spark__json_of_counts(label, count) -%}
+{% macro spark__counts_by_label(label, count) -%}
     to_json(
         map_from_entries(collect_list(case when {{ count }} > 0 then struct({{ label }}, {{ count }}) end))
     )

@@ -6,6 +6,9 @@ records as (
         ref('base_pipedrive__opportunities'),
         ref('base_sample__opportunities'),
         ref('base_demo__opportunities'),
+        ref('base_hubspot__opportunities'),
+        ref('base_salesforce__opportunities'),
+        ref('base_sheet__opportunities'),
     ]) }}
 ),
 

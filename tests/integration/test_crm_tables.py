@@ -29,7 +29,7 @@ def test_the_migrations_make_the_columns_that_a_source_declares(name: str) -> No
     with connect("owner") as session:
         for table in (*found.tables, rejects_of(found.dataset)):
             declared = {column.name: column.type for column in table.columns}
-            types = {"id": "text", "json": "text", **TYPES}
+            types = {"id": "text", "json": "text", "int32": "integer", **TYPES}
             expected = {column: types[kind] for column, kind in declared.items()} | EVERYWHERE
             expected |= SWEPT if table.is_swept else {}
             there = columns(session, table)

@@ -13,6 +13,7 @@
     'stage': 'stage',
     'pipeline': 'cast(null as ' ~ type_label() ~ ')',
 } %}
+{%- set names = "('" ~ fields | join("', '") ~ "')" %}
 
 with
 
@@ -82,7 +83,7 @@ told as (
             and value_changes.source_system = new_stages.source_system
             and value_changes.project_id = new_stages.project_id
             and value_changes.new_value = new_stages.stage_id
-    where value_changes.field in ('{{ fields | join("', '") }}')
+    where value_changes.field in {{ names }}
 ),
 
 -- A source that tells of no change of the outcome tells when it came about.
@@ -175,12 +176,12 @@ last_points as (
 
 instants as (
     select
+        {%- for field in fields %}
+        max(case when field = '{{ field }}' then new_value end) as {{ field }},
+        max({{ flag("field = '" ~ field ~ "'") }}) as has_{{ field }},
+        {%- endfor %}
         opportunity_key,
         changed_at
-        {%- for field in fields %},
-        max(case when field = '{{ field }}' then new_value end) as {{ field }},
-        max({{ flag("field = '" ~ field ~ "'") }}) as has_{{ field }}
-        {%- endfor %}
     from last_points
     where place_from_end = 1
     group by
@@ -190,12 +191,12 @@ instants as (
 
 spans as (
     select
+        {%- for field in fields %}
+        {{ field }},
+        sum(has_{{ field }}) over in_order as {{ field }}_span,
+        {%- endfor %}
         opportunity_key,
         changed_at
-        {%- for field in fields %},
-        {{ field }},
-        sum(has_{{ field }}) over in_order as {{ field }}_span
-        {%- endfor %}
     from instants
     window in_order as (
         partition by opportunity_key
@@ -206,21 +207,21 @@ spans as (
 
 filled as (
     select
+        {%- for field in fields %}
+        max({{ field }}) over (partition by opportunity_key, {{ field }}_span) as {{ field }},
+        {%- endfor %}
         opportunity_key,
         changed_at
-        {%- for field in fields %},
-        max({{ field }}) over (partition by opportunity_key, {{ field }}_span) as {{ field }}
-        {%- endfor %}
     from spans
 ),
 
 compared as (
     select
         filled.*,
-        row_number() over in_order as version_place
-        {%- for field in fields %},
-        lag({{ field }}) over in_order as previous_{{ field }}
+        {%- for field in fields %}
+        lag({{ field }}) over in_order as previous_{{ field }},
         {%- endfor %}
+        row_number() over in_order as version_place
     from filled
     window in_order as (
         partition by opportunity_key

@@ -116,7 +116,7 @@ final as (
         opportunities.currency,
         changes.previous_stage,
         changes.stage,
-        changes.previous_amount,
+        cast(changes.previous_amount as {{ type_money() }}) as previous_amount,
         changes.amount,
         cast(
             case

@@ -1,3 +1,7 @@
+{%- set sums = [
+    'leads', 'open_leads', 'value', 'weighted_value', 'open_value', 'open_weighted_value'
+] %}
+
 with
 
 versions as (
@@ -137,14 +141,13 @@ days as (
 
 stages_of_days as (
     select
+        {%- for column in sums %}
+        sum(coalesce(steps_of_days.{{ column }}, 0)) over so_far as {{ column }},
+        {%- endfor %}
         days.source_system,
         days.currency,
         days.day,
         days.stage
-        {%- for sum in ['leads', 'open_leads', 'value', 'weighted_value', 'open_value',
-            'open_weighted_value'] %},
-        sum(coalesce(steps_of_days.{{ sum }}, 0)) over so_far as {{ sum }}
-        {%- endfor %}
     from days
     left join steps_of_days
         on
@@ -170,7 +173,7 @@ final as (
         cast(sum(weighted_value) as {{ type_money() }}) as weighted_value,
         cast(sum(open_value) as {{ type_money() }}) as open_value,
         cast(sum(open_weighted_value) as {{ type_money() }}) as open_weighted_value,
-        {{ json_of_counts('stage', 'leads') }} as stage_breakdown,
+        {{ counts_by_label('stage', 'leads') }} as stage_breakdown,
         {{ built_at() }} as updated_at
     from stages_of_days
     group by

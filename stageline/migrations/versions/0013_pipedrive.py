@@ -8,7 +8,7 @@ that. Where a deal was listed, and asked about by follow-up work, models take wh
 from alembic import op
 
 revision = "0013"
-down_revision = "0010"
+down_revision = "0012"
 branch_labels = None
 depends_on = None
 

@@ -8,12 +8,12 @@ source as (
 
 final as (
     select
+        {%- for field in fields %}
+        max(case when field = '{{ field }}' then crm_field end) as {{ field }},
+        {%- endfor %}
         source_system,
         project_id,
         entity
-        {%- for field in fields %},
-        max(case when field = '{{ field }}' then crm_field end) as {{ field }}
-        {%- endfor %}
     from source
     group by
         source_system,
