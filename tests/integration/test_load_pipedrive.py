@@ -319,10 +319,13 @@ def test_deals_that_change_while_pages_are_read_and_many_within_a_second(
     fake: FakePipedrive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each page that is read moves some of its deals to the end of the list by time."""
-    monkeypatch.setattr(pipedrive, "OVERLAP", timedelta(seconds=2))
-    fake.populate(40)
+    fake.populate(30)
     since = datetime.now(UTC) - BACKFILL
     fake.page_size = 4
+    load()
+    start = datetime.now(UTC).replace(microsecond=0) - timedelta(minutes=10)
+    for number, deal in enumerate(list(fake.deals.values())):
+        fake.update(deal, start + timedelta(seconds=number), value=1_000_000 + number)
     answer = fake.answer
 
     def and_something_changes(call: Any) -> Reply:
@@ -335,9 +338,12 @@ def test_deals_that_change_while_pages_are_read_and_many_within_a_second(
     monkeypatch.setattr(fake, "answer", and_something_changes)
     load()
     monkeypatch.setattr(fake, "answer", answer)
+    monkeypatch.setattr(pipedrive, "OVERLAP", timedelta(seconds=2))
+    load()
+    assert_equal_to_truth(fake, since)
     at = datetime.now(UTC).replace(microsecond=0) - timedelta(seconds=1)
     for number, deal in enumerate(list(fake.deals.values())):
-        fake.update(deal, at, value=1_000_000 + number)
+        fake.update(deal, at, value=2_000_000 + number)
     load()
     assert_equal_to_truth(fake, since)
 
