@@ -317,7 +317,15 @@ def _page(
     orders: Sequence[Record], position: Position | None = None, expected: int | None = None
 ) -> Page:
     lines = [line for order in orders for line in _lines(order)]
-    return Page({ORDERS: orders, ORDER_ITEMS: lines}, position, expected=expected)
+    kept = [_without_people(order) for order in orders]
+    return Page({ORDERS: kept, ORDER_ITEMS: lines}, position, expected=expected)
+
+
+def _without_people(order: Record) -> Record:
+    """What is kept where an order fits into no row: of people only ids, and nothing they wrote."""
+    ids = {part: {"id": _object(order, part).get("id")} for part in ("buyer", "manager")}
+    written = ("manager_comment", "buyer_comment", "gift_message")
+    return {name: value for name, value in order.items() if name not in written} | ids
 
 
 def _lines(order: Record) -> list[Record]:

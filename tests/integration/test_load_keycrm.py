@@ -16,6 +16,7 @@ from loaders import keycrm, keycrm_orders
 from loaders.accounts import chosen
 from loaders.crm import check
 from loaders.keycrm import ORDER_ITEMS, ORDER_SOURCES, ORDER_STATUSES, ORDERS, USERS
+from loaders.records import rejects_of
 from stageline import config
 from stageline.crm_values import instant
 from stageline.database import connect
@@ -386,8 +387,15 @@ def test_what_does_not_fit_is_kept_as_it_came_and_what_is_not_open_left_out(
     shop.orders[first]["grand_total"] = {"amount": 5}
     shop.orders[second]["products"] = ["no object", {"name": "Kiosk", "quantity": "many"}]
     shop.next(Reply(403, {"message": "Forbidden"}), path="/users")
+    nameless = shop.orders[first] | {"id": None}
+    page = {"total": 1, "per_page": 50, "data": [nameless], "next_page_url": None}
+    shop.next(Reply(body=page), path="/order$")
     done = load_now("keycrm")
     assert list(done.left_out) == ["users"]
+    assert done.tables["orders"].rejected == 1
+    rejected = {row["table_name"]: row["record"] for row in rows(rejects_of("raw_keycrm"))}
+    assert '"buyer": {"id": 910}' in rejected["orders"]
+    assert not any(word in rejected["orders"] for word in ("Olena", "+380", "call back"))
     assert list(done.tables["orders"].unreadable) == ["grand_total"]
     found = {row["order_id"]: row for row in rows(ORDERS)}
     assert found[str(first)]["unreadable"] == '{"grand_total": {"amount": 5}}'
