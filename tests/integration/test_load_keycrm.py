@@ -15,7 +15,7 @@ from jobs.build import build
 from loaders import keycrm, keycrm_orders
 from loaders.accounts import chosen
 from loaders.crm import check
-from loaders.keycrm import ORDER_ITEMS, ORDER_SOURCES, ORDER_STATUSES, ORDERS, USERS
+from loaders.keycrm_tables import ORDER_ITEMS, ORDER_SOURCES, ORDER_STATUSES, ORDERS, USERS
 from loaders.records import rejects_of
 from stageline import config
 from stageline.crm_values import instant
