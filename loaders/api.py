@@ -122,14 +122,17 @@ class Api:
         self._session.close()
 
     def get(
-        self, path: str, params: Mapping[str, str | int] | None = None
+        self,
+        path: str,
+        params: Mapping[str, str | int] | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> dict[str, Any] | None:
         """The JSON object at ``path``, numbers exact (Decimal); None where there is none (404).
 
         Raises:
             ApiError: in one of its three kinds.
         """
-        answer: dict[str, Any] | None = self._ask("GET", path, params=params)
+        answer: dict[str, Any] | None = self._ask("GET", path, params=params, headers=headers)
         return answer
 
     def post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -152,9 +155,19 @@ class Api:
             raise RefusedError("HTTP 404: is the address right?")
         return body
 
-    def open_with(self, token_header: tuple[str, str]) -> None:
-        """Goes on with another token."""
+    def post_form(self, path: str, fields: Mapping[str, str]) -> dict[str, Any] | None:
+        """The JSON object that answers a form; None where there is none (404).
+
+        Raises:
+            ApiError: in one of its three kinds.
+        """
+        answer: dict[str, Any] | None = self._ask("POST", path, data=fields)
+        return answer
+
+    def open_with(self, token_header: tuple[str, str], base_url: str | None = None) -> None:
+        """Goes on with another token, and at another address where one is given."""
         self._session.auth = _Token(*token_header)
+        self._base_url = base_url or self._base_url
 
     def begin(self) -> None:
         """The deadline counts from now on."""

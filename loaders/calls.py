@@ -48,12 +48,15 @@ class Turns:
         account: The account.
         paces: Kind of call -> how often it may be made; holds `pace.CALLS`, which all calls count
             for.
+
+    Attributes:
+        account: The account.
     """
 
     def __init__(
         self, jobs: psycopg.Connection[Any], account: Account, paces: Mapping[str, Pace]
     ) -> None:
-        self._jobs, self._account, self._paces = jobs, account, paces
+        self._jobs, self.account, self._paces = jobs, account, paces
 
     def wait(self, kind: str) -> None:
         """Sleeps until the account's turn.
@@ -67,7 +70,7 @@ class Turns:
             while True:
                 left = until - time.monotonic()
                 try:
-                    time.sleep(reserve(self._jobs, self._account, self._paces[each], left, each))
+                    time.sleep(reserve(self._jobs, self.account, self._paces[each], left, each))
                     break
                 except BusyError as error:
                     if error.seconds > left:
@@ -76,7 +79,7 @@ class Turns:
 
     def block(self, error: ThrottledError) -> None:
         """Keeps all processes from calling for as long as the CRM wants to be left alone."""
-        block(self._jobs, self._account, error.seconds, str(error))
+        block(self._jobs, self.account, error.seconds, str(error))
 
 
 class Calls:

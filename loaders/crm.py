@@ -20,10 +20,10 @@ from psycopg import sql
 from loaders import positions
 from loaders.api import ApiError, RefusedError
 from loaders.calls import Calls, LaterError, Turns
-from loaders.destination import Target, clear_scratch, exclusive, land, touched
+from loaders.destination import FINGERPRINT, Target, clear_scratch, exclusive, land, touched
 from loaders.load_log import Entry, logged
 from loaders.pace import Account
-from loaders.records import Rows, rejects_of
+from loaders.records import Rows, Table, rejects_of
 from loaders.sources import Finding, Page, Position, Pull, Resource, Source, Sweep
 from stageline.database import connect
 from stageline.errors import StagelineError
@@ -36,6 +36,9 @@ PART_ROWS, PART_SECONDS = 40_000, 30.0
 
 #: Closed deals are brought back to so many days before the first load.
 BACKFILL = timedelta(days=90)
+
+#: So many rows of a table are compared with what is there before they are landed.
+_COMPARED = 5_000
 
 #: Ids that a sweep asks for at once.
 _ASKED_AT_ONCE = 500
@@ -124,6 +127,10 @@ def load(
                         entry.rejected = sum(each.rejected for each in done.tables.values())
         except LaterError as error:
             done.stopped = error
+        except RefusedError as error:
+            raise StagelineError(
+                f"{source.title} refuses the account of project {project_id}: {error}."
+            ) from None
         except ApiError as error:
             raise StagelineError(
                 f"{source.title} does not answer for project {project_id}: {error}. What was"
@@ -196,6 +203,7 @@ class _Load:
         self._calls, self._done, self._dry_run = calls, done, dry_run
         self._rejects = rejects_of(source.dataset)
         self._rows = {table: Rows(table) for table in (*source.tables, self._rejects)}
+        self._positions: dict[str, Position] = {}
         self._landed_at = time.monotonic()
 
     def run(self, since: datetime | None, is_full: bool) -> None:
@@ -206,9 +214,14 @@ class _Load:
         reaches_back = "backfill" in known and _instant(known["backfill"]["since"]) > earliest
         is_full = is_full or reaches_back
         pull = Pull(self._account.project_id, self._calls, until, earliest, is_full)
-        for resource in self._source.resources:
-            position = None if is_full else known.get(resource.name)
-            self._resource(resource, pull, position)
+        try:
+            for resource in self._source.resources:
+                position = None if is_full else known.get(resource.name)
+                if resource.reads_loaded:
+                    self._land()
+                self._resource(resource, pull, position)
+        finally:  # what came before an error is loaded all the same
+            self._land()
         self._keep("backfill", {"since": earliest.isoformat()})
         for sweep in self._source.sweeps:
             self._sweep(sweep, pull, known.get(_sweep_name(sweep)))
@@ -226,7 +239,9 @@ class _Load:
             try:
                 self._pages(resource.name, resource.pull(pull, position), shown)
             except RefusedError as error:
-                if error.concerns_account or not resource.is_optional:
+                if error.concerns_account:
+                    raise
+                if not resource.is_optional:
                     raise StagelineError(
                         f"{self._source.title} refuses {resource.name} of project"
                         f" {self._account.project_id}: {error}. It needs {resource.needs}."
@@ -235,21 +250,17 @@ class _Load:
                 log().warning("left out", resource=resource.name, reason=str(error))
 
     def _pages(self, name: str, pages: Iterator[Page], shown: Step) -> None:
-        """Loads pages; what came before an error is loaded all the same."""
-        position: Position | None = None
+        """Reads pages, and loads them as soon as they are many; the rest waits for others'."""
         count = 0
-        try:
-            for page in pages:
-                count += self._read(page)
-                shown.show(count, page.expected)
-                position = page.position or position
-                if page.stages is not None:
-                    self._take_stages(page.stages)
-                if self._is_part():
-                    self._land(name, position)
-                    position = None
-        finally:
-            self._land(name, position)
+        for page in pages:
+            count += self._read(page)
+            shown.show(count, page.expected)
+            if page.position is not None:
+                self._positions[name] = page.position
+            if page.stages is not None:
+                self._take_stages(page.stages)
+            if self._is_part():
+                self._land()
         shown.note(records=count)
 
     def _read(self, page: Page) -> int:
@@ -277,19 +288,14 @@ class _Load:
             or time.monotonic() > self._landed_at + PART_SECONDS
         )
 
-    def _land(self, resource: str, position: Position | None) -> None:
-        """Brings the rows that wait to the database, then keeps the position after them."""
+    def _land(self) -> None:
+        """Brings the rows that wait to the database, then keeps the positions after them."""
         waiting = [rows for rows in self._rows.values() if len(rows)]
-        if waiting and not self._dry_run:
-            targets = [self._target(rows) for rows in waiting]
-            with exclusive(self._source.dataset) as session:
-                load_id = land(session, self._source.dataset, targets)
-                for rows, target in zip(waiting, targets, strict=True):
-                    if rows.table.name in self._done.tables:
-                        self._done.tables[rows.table.name].touched += touched(
-                            session, self._source.dataset, target, load_id
-                        )
-                clear_scratch(session, self._source.dataset, targets)
+        news = [] if self._dry_run else self._news(waiting)
+        for is_last in (False, True):
+            part = [(table, rows) for table, rows in news if table.lands_last is is_last]
+            if part:
+                self._merge(part)
         for rows in waiting:
             if rows.table.name in self._done.tables:
                 done = self._done.tables[rows.table.name]
@@ -297,14 +303,46 @@ class _Load:
                 done.unreadable = dict(rows.unreadable)
             rows.clear()
         self._landed_at = time.monotonic()
-        if position is not None:
-            self._keep(resource, position)
+        for name, position in self._positions.items():
+            self._keep(name, position)
+        self._positions.clear()
 
-    def _target(self, rows: Rows) -> Target:
-        def tables() -> Iterator[pa.Table]:
-            yield rows.arrow(self._account.project_id)
+    def _merge(self, part: Sequence[tuple[Table, pa.Table]]) -> None:
+        targets = [_target(table, rows) for table, rows in part]
+        with exclusive(self._source.dataset) as session:
+            load_id = land(session, self._source.dataset, targets)
+            for (table, _), target in zip(part, targets, strict=True):
+                if table.name in self._done.tables:
+                    self._done.tables[table.name].touched += touched(
+                        session, self._source.dataset, target, load_id
+                    )
+            clear_scratch(session, self._source.dataset, targets)
 
-        return Target(rows.table.name, rows.table.full_key, tables)
+    def _news(self, waiting: Sequence[Rows]) -> list[tuple[Table, pa.Table]]:
+        """The rows that wait; of few, those that differ from what is there. To land none at all is
+        what makes a load quick that finds nothing.
+        """
+        news = []
+        for rows in waiting:
+            read = rows.arrow(self._account.project_id)
+            if len(rows) <= _COMPARED:
+                there = self._session.execute(
+                    sql.SQL("select {}, {} from {} where project_id = %s and {} = any(%s)").format(
+                        sql.SQL(", ").join(map(sql.Identifier, rows.table.key)),
+                        sql.Identifier(FINGERPRINT),
+                        sql.Identifier(rows.table.dataset, rows.table.name),
+                        sql.Identifier(rows.table.key[0]),
+                    ),
+                    [self._account.project_id, list({key[0] for key in rows.keys})],
+                ).fetchall()
+                known = {tuple(key): mark for *key, mark in there}
+                marks = read[FINGERPRINT].to_pylist()
+                read = read.filter(
+                    [known.get(key) != mark for key, mark in zip(rows.keys, marks, strict=True)]
+                )
+            if read.num_rows:
+                news.append((rows.table, read))
+        return news
 
     def _keep(self, resource: str, position: Position) -> None:
         if not self._dry_run:
@@ -345,9 +383,14 @@ class _Load:
             for start in range(0, len(missed), _ASKED_AT_ONCE):
                 part = missed[start : start + _ASKED_AT_ONCE]
                 self._pages(name, sweep.fetch(pull, part), shown)
+            self._land()
             self._done.tables[name].gone += gone
             shown.note(gone=gone, missed=len(missed))
         self._keep(_sweep_name(sweep), {"at": pull.until.isoformat()})
+
+
+def _target(table: Table, rows: pa.Table) -> Target:
+    return Target(table.name, table.full_key, lambda: iter([rows]))
 
 
 def _keep_ids(

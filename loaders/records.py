@@ -90,6 +90,8 @@ class Table:
         columns: Its columns.
         is_swept: It has the columns ``is_gone`` and ``gone_seen_at``, too, which say that the CRM
             no longer lists what it listed before.
+        lands_last: Its rows say that those of other tables are complete, so they are loaded once
+            those are committed.
     """
 
     dataset: str
@@ -97,6 +99,7 @@ class Table:
     key: tuple[str, ...]
     columns: tuple[Column, ...] = field(repr=False)
     is_swept: bool = False
+    lands_last: bool = False
 
     @property
     def full_key(self) -> tuple[str, ...]:
@@ -126,6 +129,11 @@ class Rows:
 
     def __len__(self) -> int:
         return len(self._rows)
+
+    @property
+    def keys(self) -> list[tuple[Any, ...]]:
+        """The keys of the rows within their project, in the order of `arrow`."""
+        return list(self._rows)
 
     def read(self, records: Sequence[Record], fetched_at: datetime) -> None:
         """Reads what was fetched at an instant."""

@@ -17,6 +17,9 @@ class Known(NamedTuple):
 
 
 SOURCES: dict[str, Known] = {
+    "hubspot": Known("HubSpot", "loaders.hubspot"),
+    "pipedrive": Known("Pipedrive", "loaders.pipedrive"),
+    "salesforce": Known("Salesforce", "loaders.salesforce"),
     "keycrm": Known("KeyCRM", "loaders.keycrm"),
     "sheet": Known("Sheet", "loaders.sheet"),
 }

@@ -67,12 +67,14 @@ class Resource:
         pull: Gives its pages, from a position on; None at first, and in a full load.
         needs: The scope or plan that the account needs for it.
         is_optional: An account that lacks it is loaded without, and told so.
+        reads_loaded: It looks up in the database what those before it brought.
     """
 
     name: str
     pull: Callable[[Pull, Position | None], Iterator[Page]]
     needs: str
     is_optional: bool = False
+    reads_loaded: bool = False
 
 
 @dataclass(frozen=True)

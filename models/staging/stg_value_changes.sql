@@ -3,6 +3,9 @@ with
 records as (
     {{ records_of_active_projects([
         ref('base_receiver__value_changes'),
+        ref('base_hubspot__value_changes'),
+        ref('base_pipedrive__value_changes'),
+        ref('base_salesforce__value_changes'),
         ref('base_keycrm__value_changes'),
     ]) }}
 ),

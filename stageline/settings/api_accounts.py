@@ -1,6 +1,7 @@
 """Where the API of a project's CRM is, and the token that opens it."""
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
@@ -138,6 +139,46 @@ def get(connection: psycopg.Connection[Any], source_system: str, project_id: str
             f" Run `stageline projects api {source_system} {project_id}`."
         )
     return ApiAccount(base_url=row[0], token=decrypt(row[1]), allowance=row[2])
+
+
+def renew(
+    connection: psycopg.Connection[Any],
+    source_system: str,
+    project_id: str,
+    renewed: Callable[[str], str],
+) -> None:
+    """Puts what ``renewed`` makes of the token of a project in its place, on the disk.
+
+    For tokens that are worth one use: no other process can have it renewed meanwhile.
+
+    Args:
+        connection: Of the loader, in autocommit mode.
+        source_system, project_id: The project.
+        renewed: Gives the new token for the one that is stored; if it fails, that stays.
+
+    Raises:
+        StagelineError: no token is stored for the project, or it cannot be decrypted.
+    """
+    key = [source_system, project_id]
+    with connection.transaction():
+        row = connection.execute(
+            "select token_encrypted from settings.api_accounts"
+            " where source_system = %s and project_id = %s for update",
+            key,
+        ).fetchone()
+        if row is None:
+            raise StagelineError(
+                f"The token of {source_system} project {project_id} changes with each use, so that"
+                f" it has to be stored: run `stageline projects api {source_system} {project_id}`."
+            )
+        before = decrypt(row[0])
+        after = renewed(before)
+        if after != before:
+            connection.execute(
+                "update settings.api_accounts set token_encrypted = %s, updated_at = now()"
+                " where source_system = %s and project_id = %s",
+                [encrypt(after), *key],
+            )
 
 
 def accounts() -> list[ListedAccount]:

@@ -12,6 +12,14 @@ orders as (
     select * from {{ ref('base_keycrm__orders') }}
 ),
 
+hubspot_deletions as (
+    select * from {{ ref('base_hubspot__deletions') }}
+),
+
+salesforce_deletions as (
+    select * from {{ ref('base_salesforce__deletions') }}
+),
+
 final as (
     select
         source_system,
@@ -43,6 +51,26 @@ final as (
         coalesce(gone_seen_at, fetched_at) as stated_at,
         coalesce(gone_seen_at, fetched_at) as ingested_at
     from orders
+    union all
+    select
+        source_system,
+        project_id,
+        entity_type,
+        entity_id,
+        is_deleted,
+        stated_at,
+        ingested_at
+    from hubspot_deletions
+    union all
+    select
+        source_system,
+        project_id,
+        entity_type,
+        entity_id,
+        is_deleted,
+        stated_at,
+        ingested_at
+    from salesforce_deletions
 )
 
 select * from final

@@ -7,7 +7,7 @@ of an order: so whoever writes the row, the database notes what changed of it.
 from alembic import op
 
 revision = "0014"
-down_revision = "0010"
+down_revision = "0013"
 branch_labels = None
 depends_on = None
 
