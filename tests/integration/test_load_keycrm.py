@@ -245,22 +245,17 @@ def test_what_changed_is_brought_with_what_it_was_and_flows(
     assert found[f"{new} stage"][-1][3] is False
     assert_history_is_true(shop, {})
 
-    build(project=dbt_project(tmp_path / "flow", INTERVAL_MODELS))
+    build("+stg_stage_events", project=dbt_project(tmp_path / "flow", INTERVAL_MODELS))
     with connect("transformer") as session:
-        visits = session.execute(
-            "select entity_id, stage_id, entered_at, is_current"
-            " from intermediate.int_stage_intervals where entity_type = 'order'"
+        entries = session.execute(
+            "select entity_id, stage_id from intermediate.stg_stage_events"
+            " where entity_type = 'order' order by entered_at, source_sequence"
         ).fetchall()
-    assert {(order_id, stage) for order_id, stage, _, is_current in visits if is_current} == {
-        (str(order_id), str(order["status_id"])) for order_id, order in shop.orders.items()
+    assert dict(entries) == {
+        str(order_id): str(order["status_id"]) for order_id, order in shop.orders.items()
     }
-    true_moves = {
-        (str(order_id), str(stage), at)
-        for order_id, moves in shop.moves.items()
-        for stage, at in moves
-    }
-    assert {(order_id, stage, at.replace(microsecond=0)) for order_id, stage, at, _ in visits} <= {
-        (order_id, stage, at.replace(microsecond=0)) for order_id, stage, at in true_moves
+    assert set(entries) <= {
+        (str(order_id), str(stage)) for order_id, moves in shop.moves.items() for stage, _ in moves
     }
 
 
