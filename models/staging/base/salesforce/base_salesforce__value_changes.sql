@@ -65,7 +65,9 @@ tracked_changes as (
         fetched_at,
         row_number() over (
             partition by project_id, opportunity_id, field
-            order by created_at, {{ by_bytes('history_id') }}
+            order by
+                created_at,
+                {{ by_bytes('history_id') }}
         ) as place,
         row_number() over (
             partition by project_id, opportunity_id, field, created_at
@@ -73,7 +75,7 @@ tracked_changes as (
         ) = 1 as is_last_of_instant
     from field_history
     where
-        field in ('{{ tracked | join("', '") }}')
+        field in ('Owner', 'RecordType')
         and data_type = 'EntityId'
         and opportunity_id is not null
         and created_at is not null
