@@ -81,16 +81,16 @@ custom_values as (
 -- Of a field with options, the deal has the option's id.
 mapped_values as (
     select
-        custom_values.project_id,
-        custom_values.deal_id,
         {%- for field in fields %}
         max(
             case
                 when custom_values.field = '{{ field }}'
                     then coalesce(options.label, custom_values.value)
             end
-        ) as {{ field }}{{ ',' if not loop.last }}
+        ) as {{ field }},
         {%- endfor %}
+        custom_values.project_id,
+        custom_values.deal_id
     from custom_values
     left join options
         on
