@@ -19,16 +19,9 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
-from loaders.api import (
-    DAILY_PROBE,
-    WALL_PROBE,
-    Api,
-    ApiError,
-    FailedError,
-    RefusedError,
-    ThrottledError,
-)
-from loaders.calls import DEADLINE, Calls, Turns
+from loaders.api import FailedError, RefusedError
+from loaders.calls import Calls
+from loaders.hubspot_api import SEARCH, listed, open_account, path, results
 from loaders.hubspot_tables import (
     ARCHIVED_DEALS,
     CALLS,
@@ -53,22 +46,14 @@ from loaders.pace import Pace
 from loaders.records import Record, Table
 from loaders.sources import Finding, Page, Position, Pull, Resource, Source, Sweep
 from stageline.crm_values import instant
-from stageline.settings.api_accounts import ApiAccount
-
-#: Version of the API: v3, or a date (2026-09), which stands elsewhere in the paths.
-VERSION = "v3"
-
-#: Kind of call that HubSpot counts apart.
-SEARCH = "search"
 
 #: A search finds what changed only after moments, and clocks differ.
 OVERLAP = timedelta(minutes=15)
 
-#: Most records of a search, a list, a read, and a read with history (contract 1.2 to 1.4).
-SEARCHED, LISTED, READ, READ_WITH_HISTORY = 200, 100, 100, 50
+#: Most records of a search, a read, and a read with history (contract 1.3 and 1.4).
+SEARCHED, READ, READ_WITH_HISTORY = 200, 100, 50
 #: Most characters of a search's body (contract 1.3).
 _LONGEST_SEARCH = 3000
-_LONGEST_SHORT_WAIT = 60.0
 
 #: Clocks of stages, which run on from read to read, and which the history says better.
 _STAGE_CLOCK = re.compile(
@@ -148,52 +133,18 @@ _MEETING = _Kind(
 _FEEDBACK = _Kind("feedback_submissions", FEEDBACK, lambda since: (_since(_CHANGED, since),))
 
 
-def _path(api: str, *rest: str) -> str:
-    """A path of the API in its version, as either style of versions has it."""
-    begin = (VERSION, api) if VERSION.startswith("v") else (api, VERSION)
-    return "/".join(("/crm", *begin, *rest))
-
-
-def _results(answer: Mapping[str, Any] | None) -> list[Any]:
-    if answer is None:
-        raise RefusedError("HTTP 404: the account has no such thing", concerns_account=False)
-    return answer.get("results") or []
-
-
-def _next(answer: Mapping[str, Any]) -> str | None:
-    """Where the page after this one begins; never the link beside it, which names a host."""
-    after = ((answer.get("paging") or {}).get("next") or {}).get("after")
-    return None if after is None else str(after)
-
-
-def _listed(pull: Pull, path: str, params: Mapping[str, str]) -> Iterator[list[Any]]:
-    """The pages of a list."""
-    after: str | None = None
-    while True:
-        given: dict[str, str | int] = {**params, "limit": LISTED}
-        if after is not None:
-            given["after"] = after
-        answer = pull.calls.get(path, given)
-        yield _results(answer)
-        before, after = after, _next(answer or {})
-        if after is None:
-            return
-        if after == before:
-            raise FailedError("a list that goes on where it was")
-
-
 def _names(pull: Pull, kind: _Kind) -> list[str]:
     """The properties that are asked for: those with columns, and those of the account.
 
     Of deals these are all that there are, of other objects the ones that people have made.
     """
     typed = PROPERTIES[kind.table]
-    listed = _results(pull.calls.get(_path("properties", kind.name)))
+    known = results(pull.calls.get(path("properties", kind.name)))
     return [
         *typed,
         *sorted(
             each["name"]
-            for each in listed
+            for each in known
             if each["name"] not in typed
             and not _STAGE_CLOCK.match(each["name"])
             and (kind is _DEAL or each.get("hubspotDefined") is not True)
@@ -205,13 +156,13 @@ def _read(
     pull: Pull, kind: _Kind, ids: Sequence[str], names: Sequence[str], *, archived: bool = False
 ) -> Iterator[list[Any]]:
     """The records of these ids, in parts; those that are gone meanwhile are left out."""
-    path = _path("objects", kind.name, "batch", "read") + ("?archived=true" if archived else "")
+    where = path("objects", kind.name, "batch", "read") + ("?archived=true" if archived else "")
     body: dict[str, Any] = {"properties": names}
     if kind.history:
         body["propertiesWithHistory"] = kind.history
     for start in range(0, len(ids), kind.most):
         inputs = [{"id": each} for each in ids[start : start + kind.most]]
-        yield _results(pull.calls.post(path, {**body, "inputs": inputs}))
+        yield results(pull.calls.post(where, {**body, "inputs": inputs}))
 
 
 def _pull(kind: _Kind, pull: Pull, position: Position | None) -> Iterator[Page]:
@@ -244,8 +195,8 @@ def _walk(pull: Pull, kind: _Kind, walk: Position) -> Iterator[Page]:
     seen = given = 0
     while True:
         body = _search(groups, walk["next"], asked)
-        answer = pull.calls.post(_path("objects", kind.name, "search"), body, SEARCH)
-        found = _results(answer)
+        answer = pull.calls.post(path("objects", kind.name, "search"), body, SEARCH)
+        found = results(answer)
         ids = [int(record["id"]) for record in found]
         if ids != sorted(set(ids)) or (ids and ids[0] < walk["next"]):
             raise FailedError("a search that is not in the order of ids")
@@ -286,10 +237,10 @@ def _milliseconds(at: datetime) -> int:
 
 
 def _pipelines(of: _Kind, pipelines: Table, stages: Table, pull: Pull) -> Iterator[Page]:
-    listed = _results(pull.calls.get(_path("pipelines", of.name)))
+    there = results(pull.calls.get(path("pipelines", of.name)))
     of_pipelines = [
         {**stage, "pipeline_id": pipeline["id"]}
-        for pipeline in listed
+        for pipeline in there
         for stage in pipeline.get("stages") or ()
     ]
     dictionary = [
@@ -303,7 +254,7 @@ def _pipelines(of: _Kind, pipelines: Table, stages: Table, pull: Pull) -> Iterat
         for stage in of_pipelines
     ]
     yield Page(
-        {pipelines: listed, stages: of_pipelines},
+        {pipelines: there, stages: of_pipelines},
         # Only deals have a history of stages, which the dictionary is for.
         stages=dictionary if of is _DEAL else None,
     )
@@ -311,7 +262,7 @@ def _pipelines(of: _Kind, pipelines: Table, stages: Table, pull: Pull) -> Iterat
 
 def _owners(pull: Pull) -> Iterator[Page]:
     for archived in ("false", "true"):
-        for page in _listed(pull, _path("owners"), {"archived": archived}):
+        for page in listed(pull.calls, path("owners"), {"archived": archived}):
             yield Page({OWNERS: page})
 
 
@@ -319,7 +270,7 @@ def _ids(kind: _Kind, pull: Pull) -> Iterator[list[tuple[str, bool]]]:
     wanted = kind.wanted(str(_milliseconds(pull.since)))
     names = sorted({each["propertyName"] for group in wanted for each in group})
     params = {"archived": "false", "properties": ",".join(names)}
-    for page in _listed(pull, _path("objects", kind.name), params):
+    for page in listed(pull.calls, path("objects", kind.name), params):
         yield [
             (
                 str(record["id"]),
@@ -352,7 +303,7 @@ def _fetch(kind: _Kind, pull: Pull, ids: Sequence[str]) -> Iterator[Page]:
 
 def _archived_ids(pull: Pull) -> Iterator[list[tuple[str, bool]]]:
     params = {"archived": "true", "properties": "hs_object_id"}
-    for page in _listed(pull, _path("objects", _DEAL.name), params):
+    for page in listed(pull.calls, path("objects", _DEAL.name), params):
         yield [(str(record["id"]), True) for record in page]
 
 
@@ -377,58 +328,6 @@ def _sweep_of_stages(of: _Kind, pipelines: Table, stages: Table) -> tuple[Sweep,
     )
 
 
-def _judge(status: int, headers: Mapping[str, str], body: bytes) -> ApiError | None:
-    """What HubSpot means by its own errors (contract 1.8)."""
-    wait = _seconds(headers.get("Retry-After"))
-    match status:
-        case 400:
-            return RefusedError("HTTP 400: the API refuses the question", concerns_account=False)
-        case 423:
-            return FailedError("HTTP 423: the record is locked", max(wait or 0.0, 2.0))
-        case 429:
-            return _over_limit(body, wait)
-        case 477:
-            return ThrottledError(
-                "HTTP 477: HubSpot moves the account to another data centre",
-                WALL_PROBE if wait is None else wait,
-            )
-        case 530:
-            return RefusedError("HTTP 530: the API token is malformed")
-    return None
-
-
-def _over_limit(body: bytes, wait: float | None) -> ThrottledError:
-    try:
-        answer = json.loads(body)
-    except ValueError:
-        answer = None
-    policy = str(answer.get("policyName") if isinstance(answer, dict) else None).upper()
-    if policy == "DAILY":  # renewed at midnight in a zone that is not known
-        return ThrottledError(
-            "HTTP 429: the daily budget of the HubSpot account is used up",
-            DAILY_PROBE if wait is None else max(wait, DAILY_PROBE),
-        )
-    if wait is not None and wait > _LONGEST_SHORT_WAIT:  # HubSpot writes milliseconds at times
-        wait /= 1000
-    usual = 1.0 if policy == "SECONDLY" else 10.0
-    return ThrottledError("HTTP 429: too many calls", usual if wait is None else wait)
-
-
-def _seconds(written: str | None) -> float | None:
-    return float(written) if written and re.fullmatch("[0-9]{1,9}", written.strip()) else None
-
-
-def _open(turns: Turns, account: ApiAccount) -> Calls:
-    api = Api(
-        account.base_url,
-        ("Authorization", f"Bearer {account.token}"),
-        wait_unsaid=10.0,
-        judge=_judge,
-        deadline=DEADLINE,
-    )
-    return Calls(api, turns)
-
-
 def _check(calls: Calls) -> Iterator[Finding]:
     """Asks for one record of each resource."""
     for resource in SOURCE.resources:
@@ -445,14 +344,14 @@ def _check(calls: Calls) -> Iterator[Finding]:
 
 #: Resource -> what is asked for to try it.
 _TRIED = {
-    "stages": _path("pipelines", "deals"),
-    "owners": _path("owners"),
-    "deals": _path("objects", "deals"),
-    "ticket stages": _path("pipelines", "tickets"),
-    "tickets": _path("objects", "tickets"),
-    "calls": _path("objects", "calls"),
-    "meetings": _path("objects", "meetings"),
-    "surveys": _path("objects", "feedback_submissions"),
+    "stages": path("pipelines", "deals"),
+    "owners": path("owners"),
+    "deals": path("objects", "deals"),
+    "ticket stages": path("pipelines", "tickets"),
+    "tickets": path("objects", "tickets"),
+    "calls": path("objects", "calls"),
+    "meetings": path("objects", "meetings"),
+    "surveys": path("objects", "feedback_submissions"),
 }
 
 _DEAL_SCOPE = "the scope crm.objects.deals.read"
@@ -504,7 +403,7 @@ SOURCE = Source(
         Sweep(MEETINGS, partial(_ids, _MEETING), partial(_fetch, _MEETING), every=_WEEK),
         Sweep(FEEDBACK, partial(_ids, _FEEDBACK), partial(_fetch, _FEEDBACK), every=_WEEK),
     ),
-    open=_open,
+    open=open_account,
     check=_check,
     # One less than is allowed in any ten seconds, and no more than five searches in any one.
     paces={"calls": Pace(99, 10.0), SEARCH: Pace(9, 2.0)},

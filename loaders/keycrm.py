@@ -5,23 +5,29 @@ Contract keycrm. Orders are the rows that follow-ups of webhooks write as well
 changes of its row. Of a buyer the id alone is kept.
 """
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from hashlib import sha256
 from typing import Any, Self
 
 from loaders.api import Api, ApiError, FailedError, RefusedError, path_id
 from loaders.calls import DEADLINE, Calls, Turns
 from loaders.keycrm_orders import PACE, WAIT_UNSAID, token_header
+from loaders.keycrm_tables import (
+    DATASET,
+    ORDER_ITEMS,
+    ORDER_SOURCES,
+    ORDER_STATUSES,
+    ORDERS,
+    USERS,
+    lines_of,
+    part_of,
+)
 from loaders.pace import CALLS
-from loaders.records import Column, Record, Table
+from loaders.records import Record
 from loaders.sources import Finding, Page, Position, Pull, Resource, Source, Sweep
 from stageline.crm_values import instant
 from stageline.settings.api_accounts import ApiAccount
-
-DATASET = "raw_keycrm"
 
 #: Most records of a page, and the fewest that are asked for where pages overlap.
 LARGEST_PAGE, SMALLEST_PAGE = 50, 25
@@ -34,117 +40,6 @@ LATER_END = timedelta(days=1)
 CLOSED_GROUPS = {"5", "6"}
 
 _WITH_PARTS = {"include": "products.offer,buyer,manager,marketing"}
-
-
-def _id_of(flat: str, part: str) -> Column:
-    """The id of a part of an order, which is there flat or within the part."""
-
-    def find(order: Record) -> object:
-        inner = order.get(part)
-        there = order.get(flat)
-        return inner.get("id") if there is None and isinstance(inner, dict) else there
-
-    return Column(f"{part}_id", "id", find)
-
-
-def _sku(line: Record) -> object:
-    """As the line has it, or else its offer."""
-    product, offer = _object(line, "product"), _object(_object(line, "product"), "offer")
-    return product.get("sku") or offer.get("sku")
-
-
-def _items_mark(order: Record) -> str:
-    """Differs where the items differ, in what is kept of them."""
-    kept = [[str(column.find(line)) for column in ORDER_ITEMS.columns] for line in _lines(order)]
-    return sha256(json.dumps(kept).encode()).hexdigest()[:32]
-
-
-ORDERS = Table(
-    DATASET,
-    "orders",
-    ("order_id",),
-    (
-        Column("order_id", "id", "id"),
-        Column("parent_id", "id"),
-        Column("source_id", "id"),
-        Column("source_uuid", "text"),
-        Column("status_id", "id"),
-        Column("status_group_id", "id"),
-        _id_of("manager_id", "manager"),
-        _id_of("client_id", "buyer"),
-        Column("payment_status", "text"),
-        Column("grand_total", "numeric"),
-        Column("total_discount", "numeric"),
-        Column("shipping_price", "numeric"),
-        Column("utm_source", "text", "marketing.utm_source"),
-        Column("utm_medium", "text", "marketing.utm_medium"),
-        Column("utm_campaign", "text", "marketing.utm_campaign"),
-        Column("utm_term", "text", "marketing.utm_term"),
-        Column("utm_content", "text", "marketing.utm_content"),
-        Column("item_count", "integer", lambda order: len(_products(order))),
-        Column("items_mark", "text", _items_mark),
-        Column("created_at", "timestamp"),
-        Column("ordered_at", "timestamp"),
-        Column("updated_at", "timestamp"),
-        Column("status_changed_at", "timestamp"),
-        Column("closed_at", "timestamp"),
-    ),
-    is_swept=True,
-)
-#: A line has an id at times (contract 2.3): its place in the order is what it is known by.
-ORDER_ITEMS = Table(
-    DATASET,
-    "order_items",
-    ("order_id", "position"),
-    (
-        Column("order_id", "id"),
-        Column("position", "int32"),
-        Column("line_id", "id", "product.id"),
-        Column("product_id", "id", "product.offer.product_id"),
-        Column("offer_id", "id", "product.offer.id"),
-        Column("sku", "text", _sku),
-        Column("name", "text", "product.name"),
-        Column("quantity", "numeric", "product.quantity"),
-        Column("price_sold", "numeric", "product.price_sold"),
-        Column("purchased_price", "numeric", "product.purchased_price"),
-    ),
-)
-ORDER_STATUSES = Table(
-    DATASET,
-    "order_statuses",
-    ("status_id",),
-    (
-        Column("status_id", "id", "id"),
-        Column("name", "text"),
-        Column("alias", "text"),
-        Column("group_id", "id"),
-        Column("is_active", "boolean"),
-        Column("is_closing_order", "boolean"),
-        Column("is_reserved", "boolean"),
-        Column("expiration_period", "integer"),
-        Column("created_at", "timestamp"),
-        Column("updated_at", "timestamp"),
-        Column("deleted_at", "timestamp"),
-    ),
-    is_swept=True,
-)
-ORDER_SOURCES = Table(
-    DATASET,
-    "order_sources",
-    ("source_id",),
-    (
-        Column("source_id", "id", "id"),
-        Column("name", "text"),
-        Column("alias", "text"),
-        Column("driver", "text"),
-    ),
-)
-USERS = Table(
-    DATASET,
-    "users",
-    ("user_id",),
-    (Column("user_id", "id", "id"), Column("full_name", "text"), Column("status", "text")),
-)
 
 
 @dataclass(frozen=True)
@@ -316,27 +211,16 @@ def _read_filter(pull: Pull, position: Position) -> Iterator[Page]:
 def _page(
     orders: Sequence[Record], position: Position | None = None, expected: int | None = None
 ) -> Page:
-    lines = [line for order in orders for line in _lines(order)]
-    return Page({ORDERS: orders, ORDER_ITEMS: lines}, position, expected=expected)
+    lines = [line for order in orders for line in lines_of(order)]
+    kept = [_without_people(order) for order in orders]
+    return Page({ORDERS: kept, ORDER_ITEMS: lines}, position, expected=expected)
 
 
-def _lines(order: Record) -> list[Record]:
-    return [
-        {"order_id": order.get("id"), "position": place, "product": product}
-        for place, product in enumerate(_products(order), 1)
-    ]
-
-
-def _products(order: Record) -> list[Any]:
-    products = order.get("products", ())
-    if "products" not in order or not isinstance(products, list | None):
-        raise FailedError("an order without a list of its items")
-    return products or []
-
-
-def _object(record: Record, name: str) -> Record:
-    inner = record.get(name)
-    return inner if isinstance(inner, dict) else {}
+def _without_people(order: Record) -> Record:
+    """What is kept where an order fits into no row: of people only ids, and nothing they wrote."""
+    ids = {part: {"id": part_of(order, part).get("id")} for part in ("buyer", "manager")}
+    written = ("manager_comment", "buyer_comment", "gift_message")
+    return {name: value for name, value in order.items() if name not in written} | ids
 
 
 def _order_ids(pull: Pull) -> Iterator[Sequence[tuple[str, bool]]]:

@@ -35,6 +35,9 @@ IDS_AT_A_TIME = 2_000
 #: Records of a page: the most and the least that can be asked for, and fields of all of them.
 _MOST_RECORDS, _LEAST_RECORDS, _FIELDS_OF_A_PAGE = 2_000, 200, 200_000
 
+#: Times in a row that records of ids are asked for in vain; each time it is half as many.
+_MOST_FAILURES = 12
+
 _LEAST_SPAN = timedelta(seconds=1)
 _NEXT = re.compile(r"/services/data/v[0-9]{1,3}\.[0-9]/query(?:All)?/[A-Za-z0-9_-]{1,200}")
 _ID = re.compile("[A-Za-z0-9]{15}(?:[A-Za-z0-9]{3})?")
@@ -164,7 +167,7 @@ def of_ids(
     """The records of an object whose ``key`` is one of the ids."""
     known = [each for each in ids if _ID.fullmatch(each)]
     first = fields.parts[0]
-    at_once = _ids_at_once(first)
+    at_once, failures = _ids_at_once(first), 0
     while known:
         asked, rest = known[:at_once], known[at_once:]
         condition = f"{key} IN ({','.join(map(_quoted, asked))})"
@@ -172,11 +175,13 @@ def of_ids(
             pages = list(
                 _pages(calls, of.operation, _select(of, first, condition), Fields((first,)))
             )
-        except (TooLongError, LostPlaceError):
-            if len(asked) == 1:
+        except (TooLongError, LostPlaceError) as error:
+            failures += 1
+            if failures > _MOST_FAILURES or (len(asked) == 1 and isinstance(error, TooLongError)):
                 raise
-            at_once = len(asked) // 2
+            at_once = max(1, len(asked) // 2)
             continue
+        failures = 0
         for found in pages:
             _complete(calls, of, fields, found.records)
             yield found.records

@@ -213,7 +213,7 @@ class FakeSalesforce(CrmServer):
         self._random = random.Random(seed)  # noqa: S311 - no secret
         self._numbers = dict.fromkeys(OBJECTS, 0)
         self._places: dict[str, _Place] = {}
-        self._sessions = 0
+        self._sessions = self._queries = 0
         for position, (name, is_closed, is_won, probability) in enumerate(STAGES, 1):
             self._add(
                 "OpportunityStage",
@@ -550,7 +550,8 @@ class FakeSalesforce(CrmServer):
             return _error(400, "QUERY_TIMEOUT", message)
         options = re.search("batchSize=([0-9]+)", call.headers.get("sforce-query-options", ""))
         size = min(int(options[1]) if options else 2_000, self.page_size)
-        locator = f"01g{len(self._places):015}"
+        self._queries += 1
+        locator = f"01g{self._queries:015}"  # never that of another query
         self._places[locator] = _Place(query, [record["Id"] for record in found], size)
         return self._page(locator, 0)
 

@@ -45,7 +45,7 @@ def test_stored_accounts_are_all_loaded_or_the_one_that_is_named(
     assert [each.project_id for each in chosen("hubspot", None)] == ["east", "west"]
     (west,) = chosen("hubspot", "west")
     assert west.account == api_accounts.ApiAccount("https://crm.example.com", "token-west", 2.5)
-    with pytest.raises(StagelineError, match=r"no account for project north\. There are: east, west"):
+    with pytest.raises(StagelineError, match=r"for project north\. There are: east, west"):
         chosen("hubspot", "north")
 
 

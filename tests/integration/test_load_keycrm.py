@@ -15,7 +15,8 @@ from jobs.build import build
 from loaders import keycrm, keycrm_orders
 from loaders.accounts import chosen
 from loaders.crm import check
-from loaders.keycrm import ORDER_ITEMS, ORDER_SOURCES, ORDER_STATUSES, ORDERS, USERS
+from loaders.keycrm_tables import ORDER_ITEMS, ORDER_SOURCES, ORDER_STATUSES, ORDERS, USERS
+from loaders.records import rejects_of
 from stageline import config
 from stageline.crm_values import instant
 from stageline.database import connect
@@ -244,22 +245,17 @@ def test_what_changed_is_brought_with_what_it_was_and_flows(
     assert found[f"{new} stage"][-1][3] is False
     assert_history_is_true(shop, {})
 
-    build(project=dbt_project(tmp_path / "flow", INTERVAL_MODELS))
+    build("+stg_stage_events", project=dbt_project(tmp_path / "flow", INTERVAL_MODELS))
     with connect("transformer") as session:
-        visits = session.execute(
-            "select entity_id, stage_id, entered_at, is_current"
-            " from intermediate.int_stage_intervals where entity_type = 'order'"
+        entries = session.execute(
+            "select entity_id, stage_id from intermediate.stg_stage_events"
+            " where entity_type = 'order' order by entered_at, source_sequence"
         ).fetchall()
-    assert {(order_id, stage) for order_id, stage, _, is_current in visits if is_current} == {
-        (str(order_id), str(order["status_id"])) for order_id, order in shop.orders.items()
+    assert dict(entries) == {
+        str(order_id): str(order["status_id"]) for order_id, order in shop.orders.items()
     }
-    true_moves = {
-        (str(order_id), str(stage), at)
-        for order_id, moves in shop.moves.items()
-        for stage, at in moves
-    }
-    assert {(order_id, stage, at.replace(microsecond=0)) for order_id, stage, at, _ in visits} <= {
-        (order_id, stage, at.replace(microsecond=0)) for order_id, stage, at in true_moves
+    assert set(entries) <= {
+        (str(order_id), str(stage)) for order_id, moves in shop.moves.items() for stage, _ in moves
     }
 
 
@@ -386,8 +382,15 @@ def test_what_does_not_fit_is_kept_as_it_came_and_what_is_not_open_left_out(
     shop.orders[first]["grand_total"] = {"amount": 5}
     shop.orders[second]["products"] = ["no object", {"name": "Kiosk", "quantity": "many"}]
     shop.next(Reply(403, {"message": "Forbidden"}), path="/users")
+    nameless = shop.orders[first] | {"id": None}
+    page = {"total": 1, "per_page": 50, "data": [nameless], "next_page_url": None}
+    shop.next(Reply(body=page), path="/order$")
     done = load_now("keycrm")
     assert list(done.left_out) == ["users"]
+    assert done.tables["orders"].rejected == 1
+    rejected = {row["table_name"]: row["record"] for row in rows(rejects_of("raw_keycrm"))}
+    assert '"buyer": {"id": 910}' in rejected["orders"]
+    assert not any(word in rejected["orders"] for word in ("Olena", "+380", "call back"))
     assert list(done.tables["orders"].unreadable) == ["grand_total"]
     found = {row["order_id"]: row for row in rows(ORDERS)}
     assert found[str(first)]["unreadable"] == '{"grand_total": {"amount": 5}}'

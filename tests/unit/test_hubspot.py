@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from loaders import hubspot
+from loaders import hubspot, hubspot_api
 from loaders.api import ApiError, FailedError, RefusedError, ThrottledError
 from loaders.hubspot_tables import DEAL_HISTORY, DEAL_STAGES, DEALS, deal_records
 from loaders.records import Rows
@@ -36,7 +36,7 @@ def test_errors_mean_what_the_contract_says(
     kind: type[ApiError] | None,
     seconds: float | None,
 ) -> None:
-    found = hubspot._judge(status, headers, body)
+    found = hubspot_api.judge(status, headers, body)
     assert (type(found) if found else None) is kind
     if isinstance(found, ThrottledError):
         assert found.seconds == seconds
@@ -132,5 +132,5 @@ def test_a_search_stays_within_what_hubspot_takes() -> None:
 def test_the_version_stands_where_its_style_wants_it(
     version: str, path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hubspot, "VERSION", version)
-    assert hubspot._path("objects", "deals", "search") == path
+    monkeypatch.setattr(hubspot_api, "VERSION", version)
+    assert hubspot_api.path("objects", "deals", "search") == path

@@ -13,7 +13,7 @@ merged_deals as (
 ),
 
 -- A deal that was merged into one that was merged again stands here twice.
-merges as (
+mergers as (
     select
         project_id,
         deal_id,
@@ -32,16 +32,16 @@ known_deals as (
     from deals
     union all
     select
-        merges.project_id,
-        merges.deal_id,
+        mergers.project_id,
+        mergers.deal_id,
         true as is_gone,
-        merges.seen_at as gone_seen_at,
-        merges.seen_at as fetched_at
-    from merges
+        mergers.seen_at as gone_seen_at,
+        mergers.seen_at as fetched_at
+    from mergers
     left join deals
         on
-            merges.project_id = deals.project_id
-            and merges.deal_id = deals.deal_id
+            mergers.project_id = deals.project_id
+            and mergers.deal_id = deals.deal_id
     where deals.deal_id is null
 ),
 
@@ -51,11 +51,12 @@ judged_deals as (
         known_deals.project_id,
         known_deals.deal_id,
         known_deals.fetched_at,
-        archived_deals.deal_id is not null and not archived_deals.is_gone as is_archived,
-        merges.deal_id is not null as is_merged,
+        case when archived_deals.is_gone then false else archived_deals.deal_id is not null end
+            as is_archived,
+        mergers.deal_id is not null as is_merged,
         known_deals.is_gone,
         coalesce(archived_deals.archived_at, archived_deals.fetched_at) as archived_at,
-        merges.seen_at as merged_at,
+        mergers.seen_at as merged_at,
         known_deals.gone_seen_at,
         case
             when archived_deals.gone_seen_at > known_deals.fetched_at
@@ -67,10 +68,10 @@ judged_deals as (
         on
             known_deals.project_id = archived_deals.project_id
             and known_deals.deal_id = archived_deals.deal_id
-    left join merges
+    left join mergers
         on
-            known_deals.project_id = merges.project_id
-            and known_deals.deal_id = merges.deal_id
+            known_deals.project_id = mergers.project_id
+            and known_deals.deal_id = mergers.deal_id
 ),
 
 final as (

@@ -22,12 +22,10 @@ projects as (
     select * from {{ ref('base_settings__projects') }}
 ),
 
-dated_history as (
+zoned_history as (
     select
         deal_history.*,
-        {{ local_period(
-            "'day'", 'deal_history.instant', "coalesce(projects.timezone, 'UTC')"
-        ) }} as local_day
+        coalesce(projects.timezone, 'UTC') as timezone
     from deal_history
     left join projects
         on
@@ -45,14 +43,20 @@ known_values as (
             {%- endfor %}
         end as field,
         case
-            when property = 'closedate' then cast(local_day as {{ type_label() }})
+            when property = 'closedate'
+                then cast({{ local_period("'day'", 'instant', 'timezone') }} as {{ type_label() }})
             else coalesce({{ plain_number('number') }}, value)
         end as value,
         sequence,
         changed_at,
         fetched_at
-    from dated_history
-    where property in ('{{ fields | join("', '") }}')
+    from zoned_history
+    where
+        property in (
+            {%- for property in fields %}
+            '{{ property }}'{{ ',' if not loop.last }}
+            {%- endfor %}
+        )
     union all
     select
         deal_history.project_id,
@@ -70,12 +74,12 @@ known_values as (
     where deal_history.property = 'dealstage'
 ),
 
--- Of a value that is taken twice at one instant, the last time counts.
+-- Of several values that a property takes at one instant, the last one counts.
 ranked_values as (
     select
         known_values.*,
         row_number() over (
-            partition by project_id, deal_id, field, changed_at, value order by sequence desc
+            partition by project_id, deal_id, field, changed_at order by sequence desc
         ) as place_from_end
     from known_values
 ),
