@@ -77,6 +77,11 @@ class DealTruth:
         return {"won": self.won_at, "lost": self.lost_at}.get(self.status)
 
     @property
+    def is_purged(self) -> bool:
+        """Whether it was deleted so long ago that the account knows it no more."""
+        return self.deleted_at is not None and self.deleted_at < _now() - _KEPT
+
+    @property
     def listed_status(self) -> str:
         """What lists call its status."""
         return "deleted" if self.is_deleted else self.status
@@ -340,7 +345,7 @@ class FakePipedrive(CrmServer):
 
     def _known(self, deal_id: int) -> DealTruth | None:
         deal = self.deals.get(deal_id)
-        return deal if deal is not None and not _is_purged(deal) else None
+        return deal if deal is not None and not deal.is_purged else None
 
     def _deals(self, call: Call, *, is_archived: bool) -> Reply:
         query = call.query
@@ -354,7 +359,7 @@ class FakePipedrive(CrmServer):
             if (deal.archived_at is not None) is is_archived
             and deal.listed_status in statuses
             and _is_within(query, deal.updated_at)
-            and not _is_purged(deal)
+            and not deal.is_purged
         ]
         if "ids" in query:
             asked = {int(number) for number in query["ids"].split(",")}
@@ -477,10 +482,6 @@ def _value(chance: random.Random) -> Any:
 
 def _plain(value: Any) -> Any:
     return value.isoformat() if isinstance(value, date) else value
-
-
-def _is_purged(deal: DealTruth) -> bool:
-    return deal.deleted_at is not None and deal.deleted_at < _now() - _KEPT
 
 
 def _is_within(query: Mapping[str, str], at: datetime | None) -> bool:

@@ -63,7 +63,7 @@ ranked_states as (
         status,
         is_deleted,
         first_value(is_gone) over (
-            partition by project_id, deal_id order by stated_at desc, is_gone
+            partition by project_id, deal_id order by stated_at desc, is_gone asc
         ) as is_gone,
         is_history_missing,
         added_at,

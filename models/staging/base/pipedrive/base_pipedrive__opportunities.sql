@@ -47,7 +47,12 @@ mapped_keys as (
         mapped_fields.project_id,
         mapped_fields.field,
         coalesce(
-            max(case when deal_fields.field_key = mapped_fields.crm_field then deal_fields.field_key end),
+            max(
+                case
+                    when deal_fields.field_key = mapped_fields.crm_field
+                        then deal_fields.field_key
+                end
+            ),
             min(deal_fields.field_key),
             mapped_fields.crm_field
         ) as field_key
@@ -76,16 +81,16 @@ custom_values as (
 -- Of a field with options, the deal has the option's id.
 mapped_values as (
     select
-        custom_values.project_id,
-        custom_values.deal_id
-        {%- for field in fields %},
+        {%- for field in fields %}
         max(
             case
                 when custom_values.field = '{{ field }}'
                     then coalesce(options.label, custom_values.value)
             end
-        ) as {{ field }}
+        ) as {{ field }},
         {%- endfor %}
+        custom_values.project_id,
+        custom_values.deal_id
     from custom_values
     left join options
         on

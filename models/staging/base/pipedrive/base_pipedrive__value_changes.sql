@@ -10,14 +10,14 @@
     'pipeline_id': 'pipeline',
 } %}
 {%- set current_values = {
-    'amount': plain_number('listed_deals.value'),
-    'currency': 'upper(listed_deals.currency)',
-    'probability': plain_number('listed_deals.probability / 100'),
-    'expected_close_date': 'cast(listed_deals.expected_close_date as ' ~ type_label() ~ ')',
-    'owner': 'listed_deals.owner_id',
-    'status': 'deals.status',
-    'stage': 'deals.stage_id',
-    'pipeline': 'deals.pipeline_id',
+    'amount': plain_number('value'),
+    'currency': 'upper(currency)',
+    'probability': plain_number('probability / 100'),
+    'expected_close_date': 'cast(expected_close_date as ' ~ type_label() ~ ')',
+    'owner': 'owner_id',
+    'status': 'status',
+    'stage': 'stage_id',
+    'pipeline': 'pipeline_id',
 } %}
 
 with
@@ -57,9 +57,7 @@ changes as (
         changed_at,
         fetched_at
     from deal_changes
-    where
-        field_key in ('{{ fields | join("', '") }}')
-        and changed_at is not null
+    where changed_at is not null
 ),
 
 -- Ids are numbers kept as text: the shorter one is the smaller one. Of several changes within a
@@ -76,15 +74,21 @@ ranked_changes as (
             order by length(change_id) desc, change_id desc
         ) as place_from_last
     from changes
+    where field is not null
 ),
 
-current_values as (
-    {%- for field, value in current_values.items() %}
+states as (
     select
         deals.project_id,
         deals.deal_id,
-        '{{ field }}' as field,
-        {{ value }} as value,
+        deals.status,
+        deals.stage_id,
+        deals.pipeline_id,
+        listed_deals.value,
+        listed_deals.currency,
+        listed_deals.probability,
+        listed_deals.expected_close_date,
+        listed_deals.owner_id,
         deals.added_at,
         deals.fetched_at,
         deals.is_history_missing
@@ -93,6 +97,19 @@ current_values as (
         on
             deals.project_id = listed_deals.project_id
             and deals.deal_id = listed_deals.deal_id
+),
+
+current_values as (
+    {%- for field, value in current_values.items() %}
+    select
+        project_id,
+        deal_id,
+        '{{ field }}' as field,
+        {{ value }} as value,
+        added_at,
+        fetched_at,
+        is_history_missing
+    from states
     {%- if not loop.last %}
     union all
     {%- endif %}
