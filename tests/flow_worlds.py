@@ -102,6 +102,7 @@ def random_world(seed: int) -> World:
         for project in PROJECTS
         for row in _map(chance, version, project)
     ]
+    events += _around_changes(stage_map)
     return World(
         AS_OF, PROJECTS, PUBLISHED, tuple(stage_map), tuple(events), tuple(deletions), DAYS
     )
@@ -144,6 +145,29 @@ def _map(chance: random.Random, version: int, project: Project) -> list[MapRow]:
         )
     )
     return rows
+
+
+def _around_changes(stage_map: list[MapRow]) -> list[Event]:
+    """Deals that enter a stage when its meaning changes, and in the seconds before and after."""
+    changes = {
+        (row.project, row.pipeline_id, row.stage_id or STAGES[0], instant)
+        for row in stage_map
+        for instant in (row.effective_from, row.effective_to)
+        if instant is not None and instant >= FIRST
+    }
+    return [
+        Event(
+            project,
+            "deal",
+            f"{ENTITIES + number:05}",
+            stage,
+            instant + timedelta(seconds=seconds),
+            pipeline_id=pipeline,
+            sequence=seconds + 1,
+        )
+        for number, (project, pipeline, stage, instant) in enumerate(sorted(changes, key=str))
+        for seconds in (-1, 0, 1)
+    ]
 
 
 def _history(chance: random.Random, project: Project, entity_id: str) -> list[Event]:
