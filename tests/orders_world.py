@@ -128,7 +128,8 @@ def world(seed: int, orders: int) -> list[Project]:
         _rules(project, chance, numbers)
     for at in range(orders):
         project = chance.choice(projects[:3]) if at % 12 else chance.choice(projects[3:])
-        order = _order(project, f"{at}", chance)
+        # The same ids stand for another order in each project.
+        order = _order(project, f"{len(project.orders)}", chance)
         project.orders.append(order)
         if project.rules and chance.random() < 0.15:
             _override(order, chance, numbers)
