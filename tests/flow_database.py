@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+from psycopg import sql
 
 from stageline.config import PROJECT_ROOT
+from stageline.database import Connection
 from tests.working_time_oracle import Schedule
 
 _PROJECT = """\
@@ -88,6 +90,16 @@ def dbt_project(folder: Path, models: Iterable[str]) -> Path:
     for seed in _SEEDS:
         shutil.copy(PROJECT_ROOT / "seeds/reference" / f"{seed}.csv", folder / "seeds")
     return folder
+
+
+def keep_odd_clock(owner: Connection) -> None:
+    """Gives the server's sessions a zone that no project has, and in which it is tomorrow."""
+    with psycopg.connect(**owner.libpq(), autocommit=True) as session:
+        session.execute(
+            sql.SQL("alter database {} set timezone to 'Pacific/Kiritimati'").format(
+                sql.Identifier(owner.dbname)
+            )
+        )
 
 
 def store_schedule(
