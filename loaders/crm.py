@@ -211,8 +211,13 @@ class _Load:
         known = positions.all_of(self._session, self._account)
         until = datetime.now(UTC).replace(microsecond=0)
         earliest = self._since(known, since, until)
-        reaches_back = "backfill" in known and _instant(known["backfill"]["since"]) > earliest
-        is_full = is_full or reaches_back
+        if "backfill" not in known or _instant(known["backfill"]["since"]) > earliest:
+            # Kept before the first page: the same command goes on with it, however often it stops.
+            known = {}
+            if not self._dry_run:
+                positions.begin(
+                    self._session, self._account, "backfill", {"since": earliest.isoformat()}
+                )
         pull = Pull(self._account.project_id, self._calls, until, earliest, is_full)
         try:
             for resource in self._source.resources:
@@ -222,7 +227,6 @@ class _Load:
                 self._resource(resource, pull, position)
         finally:  # what came before an error is loaded all the same
             self._land()
-        self._keep("backfill", {"since": earliest.isoformat()})
         for sweep in self._source.sweeps:
             self._sweep(sweep, pull, known.get(_sweep_name(sweep)))
 

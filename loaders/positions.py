@@ -33,3 +33,12 @@ def save(session: Session, account: Account, resource: str, position: Mapping[st
         """,
         [*account, resource, Jsonb(dict(position))],
     )
+
+
+def begin(session: Session, account: Account, resource: str, position: Mapping[str, Any]) -> None:
+    """Forgets all positions of an account, and keeps this one."""
+    with session.transaction():
+        session.execute(
+            "delete from ops.load_positions where source_system = %s and project_id = %s", account
+        )
+        save(session, account, resource, position)
