@@ -205,11 +205,12 @@ class _Load:
         self._rows = {table: Rows(table) for table in (*source.tables, self._rejects)}
         self._positions: dict[str, Position] = {}
         self._landed_at = time.monotonic()
+        self._began_at = datetime.now(UTC)
 
     def run(self, since: datetime | None, is_full: bool) -> None:
         """Loads every resource, then looks for what is gone."""
         known = positions.all_of(self._session, self._account)
-        until = datetime.now(UTC).replace(microsecond=0)
+        until = self._began_at.replace(microsecond=0)
         earliest = self._since(known, since, until)
         if "backfill" not in known or _instant(known["backfill"]["since"]) > earliest:
             # Kept before the first page: the same command goes on with it, however often it stops.
@@ -375,7 +376,7 @@ class _Load:
                 return
             gone = self._session.execute(
                 _of(_MARK_GONE, sweep, alive),
-                {"project": self._account.project_id, "until": pull.until},
+                {"project": self._account.project_id, "began_at": self._began_at},
             ).rowcount
             missed = [
                 str(row[0])
@@ -420,7 +421,7 @@ set is_gone = true, gone_seen_at = clock_timestamp(), _dlt_id = 'gone'
 where
     project_id = %(project)s
     and not is_gone
-    and fetched_at < %(until)s
+    and fetched_at < %(began_at)s
     and not exists (select from {alive} as alive where alive.id = mine.{id})
 """
 

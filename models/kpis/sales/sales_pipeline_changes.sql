@@ -27,7 +27,9 @@ states as (
         amount,
         deleted_at as valid_from
     from versions
-    where valid_to is null and deleted_at <= {{ as_of() }}
+    where
+        (valid_to is null or valid_to > {{ as_of() }})
+        and deleted_at <= {{ as_of() }}
 ),
 
 opportunities as (

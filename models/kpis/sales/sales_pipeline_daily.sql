@@ -39,9 +39,13 @@ placed as (
             end as {{ type_money() }}
         ) as expected_amount,
         {{ local_day('versions.valid_from', "coalesce(projects.timezone, 'UTC')") }} as first_day,
-        {{ local_day(
-            'least(versions.valid_to, versions.deleted_at)', "coalesce(projects.timezone, 'UTC')"
-        ) }} as end_day,
+        case
+            when least(versions.valid_to, versions.deleted_at) <= {{ as_of() }}
+                then {{ local_day(
+                    'least(versions.valid_to, versions.deleted_at)',
+                    "coalesce(projects.timezone, 'UTC')"
+                ) }}
+        end as end_day,
         {{ local_day(as_of(), "coalesce(projects.timezone, 'UTC')") }} as last_day
     from versions
     cross join default_chances
@@ -79,7 +83,7 @@ steps as (
         -amount * is_open as open_value,
         -expected_amount * is_open as open_weighted_value
     from placed
-    where end_day > first_day and end_day <= last_day
+    where end_day > first_day
 ),
 
 steps_of_days as (
