@@ -1,8 +1,8 @@
 """What must hold of raw data before it is built on, as data.
 
-What ``loaders/entities.py`` says of a field (required, choices, bounds, key) is taken from there.
-Here stands only what it cannot say: which instants follow which, what refers to what, how old is
-too old.
+What ``loaders/entities.py`` says of a field (required, choices, bounds, key) is taken from there,
+and what the loaders of CRMs declare of their tables from these. Here stands only what they cannot
+say: which instants follow which, what refers to what, how old is too old.
 ``jobs/quality.py`` runs these rules with Great Expectations.
 """
 
@@ -17,12 +17,15 @@ from typing import Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from loaders.entities import ENTITIES, Entity
+from loaders.entities import ENTITIES, Entity, Type
 from loaders.entities import Field as EntityField
+from loaders.registry import SOURCES, source
 from stageline.errors import StagelineError
 
 Severity = Literal["critical", "warning"]
-Kind = Literal["filled", "unique", "choices", "between", "order", "reference", "newest", "rows"]
+Kind = Literal[
+    "filled", "empty", "unique", "choices", "between", "order", "reference", "newest", "rows"
+]
 
 #: Nothing in a CRM is older; an earlier instant is a default value or a date in the wrong format.
 EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
@@ -114,6 +117,8 @@ class RawTable:
         owner_columns: Columns beside the entity's key that make a row unique.
         is_ours: Comes with the product: nothing may be odd in it, and its age means nothing.
         project: ``settings.projects`` row that must be active for the data to count; None: always.
+        is_answer: Holds what a CRM answered; there may be none, and its age says nothing, as what
+            is loaded again as it was is not written.
     """
 
     schema: str
@@ -122,6 +127,7 @@ class RawTable:
     owner_columns: tuple[str, ...] = ()
     is_ours: bool = False
     project: tuple[str, str] | None = None
+    is_answer: bool = False
 
     @property
     def name(self) -> str:
@@ -158,6 +164,41 @@ DEMO_OPPORTUNITIES = Entity(
     ),
 )
 
+
+def _answers(name: str) -> Iterator[RawTable]:
+    """The tables of a CRM."""
+    found = source(name)
+    for table in found.tables:
+        types: dict[str, Type] = {c.name: _TYPES.get(c.type, "text") for c in table.columns}
+        yield RawTable(
+            table.dataset,
+            table.name,
+            Entity(
+                f"{name}_{table.name}",
+                f"What {found.title} answered.",
+                table.key,
+                (
+                    *(
+                        EntityField(column, kind, "", required=column in table.key)
+                        for column, kind in types.items()
+                    ),
+                    EntityField("fetched_at", "timestamp", "", required=True),
+                ),
+            ),
+            owner_columns=("project_id",),
+            is_answer=True,
+        )
+
+
+#: Types of columns that are types of fields, too; all others are texts.
+_TYPES: dict[str, Type] = {
+    "numeric": "numeric",
+    "integer": "integer",
+    "boolean": "boolean",
+    "date": "date",
+    "timestamp": "timestamp",
+}
+
 TABLES: tuple[RawTable, ...] = (
     *(
         RawTable("raw_files", entity.name, entity, owner_columns=("project_id",))
@@ -176,6 +217,7 @@ TABLES: tuple[RawTable, ...] = (
     RawTable(
         "raw_demo", "opportunities", DEMO_OPPORTUNITIES, is_ours=True, project=("demo", "demo")
     ),
+    *(table for name in SOURCES for table in _answers(name)),
 )
 
 
@@ -285,6 +327,9 @@ def _keys(table: RawTable) -> Iterator[Rule]:
 
 
 def _fields(table: RawTable, now: datetime, odd: Severity) -> Iterator[Rule]:
+    if table.is_answer:
+        about = "every value fits its column"
+        yield Rule("empty", "warning", about, ("unreadable",))
     for field in table.entity.fields:
         name, columns = field.name, (field.name,)
         if field.required:
@@ -306,7 +351,7 @@ def _fields(table: RawTable, now: datetime, odd: Severity) -> Iterator[Rule]:
             # A credit note is negative by right, so in data of the user's it is only pointed out.
             yield Rule("between", odd, f"{name} is at least 0", columns, least=0)
         if field.type in ("timestamp", "date"):
-            most = now + (PLAN_AHEAD if name in PLANNED else AHEAD)
+            most = now + (PLAN_AHEAD if name in PLANNED or table.is_answer else AHEAD)
             about = f"{name} lies between {EARLIEST:%Y-%m-%d} and {most:%Y-%m-%d}"
             yield Rule("between", odd, about, columns, least=EARLIEST, most=most)
     if table.entity.name == "satisfaction":
@@ -343,7 +388,7 @@ def _references(table: RawTable, odd: Severity) -> Iterator[Rule]:
 
 def _age(table: RawTable, now: datetime, limit: Freshness) -> Iterator[Rule]:
     days = limit.limit(table.entity.name)
-    if table.is_ours or days is None:
+    if table.is_ours or table.is_answer or days is None:
         return
     column = NEWEST[table.entity.name]
     about = f"the newest {column} is at most {days:g} days old"

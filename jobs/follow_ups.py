@@ -530,9 +530,16 @@ returning
 # is locked and looked at again. Not materialized, they were looked up for each row of the queue.
 _CLAIM = """
 with open_accounts as (
-    select source_system, project_id, greatest(pace.next_at, now()) as turn_at
+    select
+        api_accounts.source_system,
+        api_accounts.project_id,
+        greatest(pace.next_at, now()) as turn_at
     from settings.api_accounts
-    left join ops.api_pace as pace using (source_system, project_id)
+    left join ops.api_pace as pace
+        on
+            api_accounts.source_system = pace.source_system
+            and api_accounts.project_id = pace.project_id
+            and pace.kind = 'calls'
     where
         coalesce(pace.blocked_until <= now(), true)
         and coalesce(pace.next_at <= now() + make_interval(secs => %(patience)s), true)
@@ -640,8 +647,8 @@ limit %(limit)s
 _STATES = """
 select
     mine.kind,
-    source_system,
-    project_id,
+    mine.source_system,
+    mine.project_id,
     mine.entity_id,
     mine.delivery_id,
     case
@@ -659,9 +666,13 @@ select
     end as reason
 from ops.follow_ups as mine
 left join settings.api_accounts as account using (source_system, project_id)
-left join ops.api_pace as pace using (source_system, project_id)
+left join ops.api_pace as pace
+    on
+        mine.source_system = pace.source_system
+        and mine.project_id = pace.project_id
+        and pace.kind = 'calls'
 where mine.answered < mine.requested
-order by mine.requested_at, mine.kind, source_system, project_id, mine.entity_id
+order by mine.requested_at, mine.kind, mine.source_system, mine.project_id, mine.entity_id
 """
 
 _RETRY = """

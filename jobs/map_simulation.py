@@ -5,7 +5,6 @@ which the draft and the one that it is compared with are published, and the visi
 deals and orders.
 """
 
-import csv
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +17,6 @@ from psycopg.rows import class_row, dict_row
 
 from jobs import temporary_models
 from jobs.temporary_models import Models
-from stageline.config import PROJECT_ROOT
 from stageline.errors import StagelineError
 from stageline.explain import model_named
 from stageline.progress import step
@@ -144,14 +142,6 @@ class Simulation:
     journeys: Mapping[str, Sides]
     cards: Sequence[Card]
     entities: Mapping[Entity, EntityChange]
-
-
-def periods() -> list[str]:
-    """The periods that cards are made for, the shortest first."""
-    path = PROJECT_ROOT / "seeds" / "reference" / "flow_periods.csv"
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = sorted(csv.DictReader(file), key=lambda row: int(row["sort_order"]))
-    return [row["period"] for row in rows]
 
 
 def versions_to_compare(version: int, against: int | None = None) -> Sides:
@@ -423,7 +413,7 @@ def _cards(session: psycopg.Connection[Any], versions: Sides) -> list[Card]:
     )
     return [
         Card(period, major.major_key, rows[period, major.major_key])
-        for period in periods()
+        for period in canonical.periods()
         for major in canonical.majors()
     ]
 

@@ -138,8 +138,8 @@ def run_checks(
     Raises:
         StagelineError: no such entity, or the database cannot be reached.
     """
-    if entity is not None:
-        entity_named(entity)
+    if entity not in (None, *(table.entity.name for table in TABLES)):
+        entity_named(str(entity))
     limits = limits or configured_limits()
     now = datetime.now(UTC)
     report = Report(uuid.uuid4(), now, settings().output / "data_docs")
@@ -173,7 +173,7 @@ def _plan(
                 plan.append((table, rules(table, now=now, limits=limits, rows_before=before)))
             elif state == "empty" and before:
                 plan.append((table, row_count_rules(limits.row_count, before)))
-            else:
+            elif not table.is_answer:  # nobody misses what a CRM has none of
                 report.skipped.append((table, state))
     return plan
 
@@ -307,6 +307,8 @@ def _expectation(gx: Any, rule: Rule, number: int) -> Any:
     match rule.kind:
         case "filled":
             return gxe.ExpectColumnValuesToNotBeNull(column=rule.columns[0], **shared)
+        case "empty":
+            return gxe.ExpectColumnValuesToBeNull(column=rule.columns[0], **shared)
         case "unique" if len(rule.columns) == 1:
             return gxe.ExpectColumnValuesToBeUnique(column=rule.columns[0], **shared)
         case "unique":

@@ -70,6 +70,11 @@ class RefusedError(ApiError):
         self.concerns_account = concerns_account
 
 
+#: What a CRM means by an answer that is no success, given status, headers and body; None = what
+#: such an answer means everywhere.
+Judge = Callable[[int, Mapping[str, str], bytes], ApiError | None]
+
+
 class Api:
     """The API of one account during one task. A context manager; not for several threads.
 
@@ -78,9 +83,13 @@ class Api:
         token_header: Name and value of the header that opens it.
         before_call: Is called before each call; waits for the account's turn, or raises.
         wait_unsaid: Seconds to wait after a 429 that does not say how long.
-        deadline: Seconds that all calls together may take. A call in progress is stopped between
-            two reads.
+        judge: Is asked first what an answer means that is no success.
+        deadline: Seconds that all calls together may take, from the first one or from `begin` on.
+            A call in progress is stopped between two reads.
         connect_timeout, read_timeout: Seconds for the connection, and for each read.
+
+    Attributes:
+        headers: Those of the last answer; they are found by names in any case.
     """
 
     def __init__(
@@ -88,15 +97,17 @@ class Api:
         base_url: str,
         token_header: tuple[str, str],
         *,
-        before_call: Callable[[], None],
+        before_call: Callable[[], None] = lambda: None,
         wait_unsaid: float,
+        judge: Judge = lambda *_: None,
         deadline: float = 50.0,
         connect_timeout: float = 5.0,
         read_timeout: float = 20.0,
     ) -> None:
         self._base_url = base_url
         self._before_call = before_call
-        self._wait_unsaid = wait_unsaid
+        self._wait_unsaid, self._judge = wait_unsaid, judge
+        self.headers: Mapping[str, str] = {}
         self._deadline = deadline
         self._ends_at = time.monotonic() + deadline
         self._timeouts = (connect_timeout, read_timeout)
@@ -111,21 +122,67 @@ class Api:
         self._session.close()
 
     def get(
-        self, path: str, params: Mapping[str, str | int] | None = None
+        self,
+        path: str,
+        params: Mapping[str, str | int] | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> dict[str, Any] | None:
         """The JSON object at ``path``, numbers exact (Decimal); None where there is none (404).
 
         Raises:
             ApiError: in one of its three kinds.
         """
+        answer: dict[str, Any] | None = self._ask("GET", path, params=params, headers=headers)
+        return answer
+
+    def post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The JSON object that answers a question of JSON; None where there is none (404).
+
+        Raises:
+            ApiError: in one of its three kinds.
+        """
+        answer: dict[str, Any] | None = self._ask("POST", path, json=body)
+        return answer
+
+    def download(self, path: str) -> bytes:
+        """The body at ``path`` as it is.
+
+        Raises:
+            ApiError: in one of its three kinds.
+        """
+        body = self._ask("GET", path, is_json=False)
+        if not isinstance(body, bytes):
+            raise RefusedError("HTTP 404: is the address right?")
+        return body
+
+    def post_form(self, path: str, fields: Mapping[str, str]) -> dict[str, Any] | None:
+        """The JSON object that answers a form; None where there is none (404).
+
+        Raises:
+            ApiError: in one of its three kinds.
+        """
+        answer: dict[str, Any] | None = self._ask("POST", path, data=fields)
+        return answer
+
+    def open_with(self, token_header: tuple[str, str], base_url: str | None = None) -> None:
+        """Goes on with another token, and at another address where one is given."""
+        self._session.auth = _Token(*token_header)
+        self._base_url = base_url or self._base_url
+
+    def begin(self) -> None:
+        """The deadline counts from now on."""
+        self._ends_at = time.monotonic() + self._deadline
+
+    def _ask(self, method: str, path: str, *, is_json: bool = True, **question: Any) -> Any:
         _require_safe(self._base_url)
         self._before_call()
         connect_timeout, read_timeout = self._timeouts
         left = self._left()
         try:
-            with self._session.get(
+            with self._session.request(
+                method,
                 self._base_url + path,
-                params=params,
+                **question,
                 timeout=(min(connect_timeout, left), min(read_timeout, left)),
                 stream=True,
                 allow_redirects=False,  # the token is for this host alone
@@ -135,7 +192,14 @@ class Api:
             raise FailedError("no answer in time") from None
         except (requests.RequestException, transport.HTTPError) as error:  # its text holds the URL
             raise FailedError(f"the connection failed ({type(error).__name__})") from None
-        return read_answer(response.status_code, response.headers, body, self._wait_unsaid)
+        self.headers = response.headers
+        status, headers = response.status_code, response.headers
+        if response.ok and not is_json:
+            return body
+        judged = None if response.ok else self._judge(status, headers, body)
+        if judged is not None:
+            raise judged
+        return read_answer(status, headers, body, self._wait_unsaid)
 
     def _body(self, response: requests.Response) -> bytes:
         body = bytearray()

@@ -4,26 +4,20 @@ Nothing falls back to it: its deals are loaded by ``stageline demo`` alone, and 
 project ``demo`` of source ``demo`` is active.
 """
 
-import contextlib
-import json
-import os
-import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 from psycopg.rows import dict_row
 
+from loaders import pipeline_files
 from loaders.columns import TYPES, content, fingerprints
 from loaders.destination import FINGERPRINT, Target, clear_scratch, exclusive, land, touched
 from loaders.load_log import Entry, logged
-from stageline.config import settings
+from loaders.pipeline_files import PipelineFiles, PipelineTotals
 from stageline.database import connect
-from stageline.errors import StagelineError
 from stageline.progress import step
 
 DATASET = "raw_demo"
@@ -121,32 +115,6 @@ DEALS: tuple[tuple[Any, ...], ...] = (
 )
 
 
-@dataclass(frozen=True)
-class PipelineTotals:
-    """A pipeline in four numbers, computed from the database.
-
-    Attributes:
-        total_leads: Deals.
-        total_value: Sum of their values.
-        weighted_value: Sum of value x probability.
-        stage_breakdown: Stage -> deals in it, in the order of the first deal in each.
-    """
-
-    total_leads: int
-    total_value: Decimal
-    weighted_value: Decimal
-    stage_breakdown: dict[str, int]
-
-
-@dataclass(frozen=True)
-class DemoFiles:
-    """The files that ``write_outputs`` wrote: the snapshot, its copy in the cache, the summary."""
-
-    pipeline: Path
-    cache: Path
-    summary: Path
-
-
 def load_demo() -> PipelineTotals:
     """Loads the demo's deals into ``raw_demo`` and makes them count; returns their totals.
 
@@ -177,7 +145,7 @@ def totals() -> PipelineTotals:
     return _read()[0]
 
 
-def write_outputs(at: datetime | None = None) -> DemoFiles:
+def write_outputs(at: datetime | None = None) -> PipelineFiles:
     """Writes the spec's three files from what the database holds, each of them whole or not at all.
 
     Args:
@@ -186,46 +154,8 @@ def write_outputs(at: datetime | None = None) -> DemoFiles:
     Raises:
         StagelineError: the database cannot be reached, or a file cannot be written.
     """
-    at = (at or datetime.now(UTC)).astimezone(UTC)
     found, deals = _read()
-    money = {
-        "total_leads": found.total_leads,
-        "total_value": _number(found.total_value),
-        "weighted_value": _number(found.weighted_value),
-    }
-    timestamp = at.isoformat(timespec="microseconds")
-    pipeline = {
-        "timestamp": timestamp,
-        **money,
-        "stage_breakdown": found.stage_breakdown,
-        "leads": [
-            {
-                **deal,
-                "value": _number(deal["value"]),
-                "probability": _number(deal["probability"]),
-                "created_at": _instant(deal["created_at"]),
-                "updated_at": _instant(deal["updated_at"]),
-            }
-            for deal in deals
-        ],
-        "source": "demo",
-        "demo": True,
-    }
-    summary = {
-        "metadata": {"sales_pipeline_enabled": True},
-        "sales_pipeline_summary": {**money, "timestamp": timestamp},
-    }
-    output = settings().output
-    cache = settings().sales_pipeline_cache or output / "sales_cache"
-    files = DemoFiles(
-        output / "sales_pipeline.json",
-        cache / f"sales_pipeline_{at:%Y%m%d_%H%M%S}.json",
-        output / "daily_summary.json",
-    )
-    write_whole(files.cache, _json(pipeline))
-    write_whole(files.pipeline, _json(pipeline))
-    write_whole(files.summary, _json(summary))
-    return files
+    return pipeline_files.write(found, deals, at=at, source=DEMO[0], is_demo=True)
 
 
 def activate_sample() -> None:
@@ -249,46 +179,6 @@ def deactivate_sample() -> None:
             " where source_system = %s and project_id = %s and is_active",
             [SAMPLE, DEMO],
         )
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Writes ``text`` to ``path`` so that a reader, or a crash, sees the old file or the new one.
-
-    Raises:
-        StagelineError: the folder or the file cannot be written; the old file is as it was.
-    """
-    part: Path | None = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False
-        ) as file:
-            part = Path(file.name)
-            file.write(text)
-            file.flush()
-            os.fchmod(file.fileno(), 0o644)
-            os.fsync(file.fileno())
-        part.replace(path)
-        part = None
-        _sync_folder(path.parent)
-    except OSError as error:
-        raise StagelineError(
-            f"{path} cannot be written: {error.strerror or error}. Make its folder writable, or set"
-            " STAGELINE_OUTPUT (the cache: SALES_PIPELINE_CACHE) to another one."
-        ) from None
-    finally:
-        if part is not None:
-            with contextlib.suppress(OSError):
-                part.unlink()
-
-
-def _sync_folder(folder: Path) -> None:
-    """Makes a rename in ``folder`` outlast a power cut."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _tables() -> Iterator[pa.Table]:
@@ -340,23 +230,3 @@ def _set_active(project: tuple[str, str], name: str) -> None:
             """,
             [*project, name],
         )
-
-
-def _number(exact: Decimal) -> float:
-    """``exact`` as JSON's number (150000.0), which it must equal to the last digit.
-
-    Raises:
-        StagelineError: it has more digits than a JSON reader keeps.
-    """
-    number = float(exact)
-    if Decimal(repr(number)) != exact:
-        raise StagelineError(f"{exact} has more digits than a JSON number can be trusted with.")
-    return number
-
-
-def _instant(at: datetime) -> str:
-    return at.astimezone(UTC).isoformat().replace("+00:00", "Z")
-
-
-def _json(data: Any) -> str:
-    return json.dumps(data, ensure_ascii=False, indent=2) + "\n"

@@ -20,7 +20,7 @@ from stageline.crm_values import identifier, instant, text
 from stageline.progress import log
 
 #: 60 requests a minute are allowed (contract 2.1).
-PACE = Pace(calls=59, seconds=60.0)
+PACE = Pace(calls=58, seconds=60.0)
 
 #: Seconds to wait after a 429 that does not say how long, as other clients do (contract 2.1).
 WAIT_UNSAID = 30.0
@@ -55,6 +55,8 @@ class OrderState(NamedTuple):
     ordered_at: datetime | None
     updated_at: datetime | None
     closed_at: datetime | None
+    payment_status: str | None = None
+    status_changed_at: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,8 @@ def read_order(answer: Mapping[str, Any], order_id: str) -> Order:
         ordered_at=values.read(instant, answer, "ordered_at"),
         updated_at=values.read(instant, answer, "updated_at"),
         closed_at=values.read(instant, answer, "closed_at"),
+        payment_status=values.read(text, answer, "payment_status"),
+        status_changed_at=values.read(instant, answer, "status_changed_at"),
     )
     items = tuple(
         _read_item(values, position, product)
@@ -133,6 +137,7 @@ def store(
     """
     key = {"project_id": project_id, "order_id": order_id, "fetched_at": fetched_at}
     with connection.transaction(), connection.cursor() as cursor:
+        cursor.execute(_AWAIT_LOAD)
         if order is None:
             cursor.execute(_STORE_GONE, key)
             return
@@ -201,6 +206,11 @@ def _read_item(values: _Values, position: int, product: Any) -> Item:
     )
 
 
+# A load merges many orders at once, and holds this lock alone meanwhile (loaders.destination).
+_AWAIT_LOAD = """
+select pg_advisory_xact_lock_shared(hashtextextended('stageline.load.raw_keycrm', 0))
+"""
+
 _STORE_GONE = """
 insert into raw_keycrm.orders as orders (project_id, order_id, is_gone, fetched_at)
 values (%(project_id)s, %(order_id)s, true, %(fetched_at)s)
@@ -212,11 +222,12 @@ where not orders.is_gone and orders.fetched_at <= excluded.fetched_at
 _STORE_STATE = """
 insert into raw_keycrm.orders as orders (
     project_id, order_id, status_id, status_group_id, source_id, grand_total,
-    created_at, ordered_at, updated_at, closed_at, fetched_at
+    created_at, ordered_at, updated_at, closed_at, payment_status, status_changed_at, fetched_at
 )
 values (
     %(project_id)s, %(order_id)s, %(status_id)s, %(status_group_id)s, %(source_id)s,
-    %(grand_total)s, %(created_at)s, %(ordered_at)s, %(updated_at)s, %(closed_at)s, %(fetched_at)s
+    %(grand_total)s, %(created_at)s, %(ordered_at)s, %(updated_at)s, %(closed_at)s,
+    %(payment_status)s, %(status_changed_at)s, %(fetched_at)s
 )
 on conflict (project_id, order_id) do update
 set
@@ -228,17 +239,21 @@ set
     ordered_at = excluded.ordered_at,
     updated_at = excluded.updated_at,
     closed_at = excluded.closed_at,
+    payment_status = excluded.payment_status,
+    status_changed_at = excluded.status_changed_at,
     is_gone = false,
     fetched_at = excluded.fetched_at,
     fetched_xid = excluded.fetched_xid
 where
-    orders.fetched_at <= excluded.fetched_at
+    (orders.fetched_at <= excluded.fetched_at or orders.updated_at < excluded.updated_at)
     and (
         orders.status_id, orders.status_group_id, orders.source_id, orders.grand_total,
-        orders.created_at, orders.ordered_at, orders.updated_at, orders.closed_at, orders.is_gone
+        orders.created_at, orders.ordered_at, orders.updated_at, orders.closed_at,
+        orders.payment_status, orders.status_changed_at, orders.is_gone
     ) is distinct from (
         excluded.status_id, excluded.status_group_id, excluded.source_id, excluded.grand_total,
-        excluded.created_at, excluded.ordered_at, excluded.updated_at, excluded.closed_at, false
+        excluded.created_at, excluded.ordered_at, excluded.updated_at, excluded.closed_at,
+        excluded.payment_status, excluded.status_changed_at, false
     )
 """
 
@@ -266,10 +281,10 @@ delete from raw_keycrm.order_items where project_id = %(project_id)s and order_i
 _STORE_ITEM = """
 insert into raw_keycrm.order_items (
     project_id, order_id, position, line_id, product_id, offer_id, sku, name,
-    quantity, price_sold, purchased_price
+    quantity, price_sold, purchased_price, fetched_at
 )
 values (
     %(project_id)s, %(order_id)s, %(position)s, %(line_id)s, %(product_id)s, %(offer_id)s,
-    %(sku)s, %(name)s, %(quantity)s, %(price_sold)s, %(purchased_price)s
+    %(sku)s, %(name)s, %(quantity)s, %(price_sold)s, %(purchased_price)s, %(fetched_at)s
 )
 """

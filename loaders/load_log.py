@@ -16,13 +16,13 @@ class Entry:
 
     Attributes:
         source: ``file``, ``demo``, or the name of a CRM.
-        entity: Table that is loaded.
+        entity: Table that is loaded; None = all of a CRM's.
         project_id, file_name, file_sha256: Where the rows come from, as far as it applies.
         read, loaded, unchanged, duplicate, rejected: Counts of rows; ``loaded`` = new or changed.
     """
 
     source: str
-    entity: str
+    entity: str | None
     project_id: str
     file_name: str | None = None
     file_sha256: str | None = None
@@ -34,18 +34,21 @@ class Entry:
 
 
 @contextmanager
-def logged(session: psycopg.Connection[Any], entry: Entry) -> Iterator[Entry]:
+def logged(
+    session: psycopg.Connection[Any], entry: Entry, *, of_project: bool = False
+) -> Iterator[Entry]:
     """Keeps an entry for the block: running, then success or failed, with its counts.
 
     Args:
         session: From ``loaders.destination.exclusive``. Loads of the same source that still say
             they run did not survive (they held the lock that this session holds): they are closed.
         entry: What is known beforehand; the counts may be filled in until the block ends.
+        of_project: The lock is one of the project's, so that this is said of its loads alone.
     """
     session.execute(
         "update ops.loads set status = 'failed', finished_at = now(), error = 'interrupted'"
-        " where source = %s and status = 'running'",
-        [entry.source],
+        " where source = %s and status = 'running' and (not %s or project_id = %s)",
+        [entry.source, of_project, entry.project_id],
     )
     row = session.execute(
         """

@@ -11,6 +11,9 @@ from typing import Any, NamedTuple
 
 import psycopg
 
+#: The kind of all calls that are not counted apart; a block of it holds for every kind.
+CALLS = "calls"
+
 
 class Account(NamedTuple):
     """An account at a CRM: a row of ``settings.projects``."""
@@ -30,6 +33,10 @@ class Pace:
     calls: int
     seconds: float
 
+    def times(self, allowance: float) -> "Pace":
+        """The pace of an account that may do so many times as much."""
+        return Pace(max(1, int(self.calls * allowance)), self.seconds)
+
     @property
     def slot(self) -> float:
         """Seconds from one call to the next."""
@@ -45,7 +52,11 @@ class BusyError(Exception):
 
 
 def reserve(
-    connection: psycopg.Connection[Any], account: Account, pace: Pace, patience: float = 2.0
+    connection: psycopg.Connection[Any],
+    account: Account,
+    pace: Pace,
+    patience: float = 2.0,
+    kind: str = CALLS,
 ) -> float:
     """Takes the next slot of the account; gives the seconds to wait for it.
 
@@ -54,20 +65,30 @@ def reserve(
         account: The account to be called.
         pace: Its pace.
         patience: Longest wait, in seconds, for which a slot is taken.
+        kind: Of the call, where the CRM counts some calls apart.
 
     Raises:
         BusyError: it would be longer, or the account is blocked; no slot was taken.
     """
-    values = {**account._asdict(), "slot": pace.slot, "patience": patience}
+    values = {**account._asdict(), "slot": pace.slot, "patience": patience, "kind": kind}
     row = connection.execute(
         """
-        insert into ops.api_pace as pace (source_system, project_id, next_at)
-        values (
+        insert into ops.api_pace as pace (source_system, project_id, kind, next_at)
+        select
             %(source_system)s,
             %(project_id)s,
+            %(kind)s,
             clock_timestamp() + make_interval(secs => %(slot)s)
-        )
-        on conflict (source_system, project_id) do update
+        where
+            not exists (
+                select from ops.api_pace as whole
+                where
+                    whole.source_system = %(source_system)s
+                    and whole.project_id = %(project_id)s
+                    and whole.kind = 'calls'
+                    and whole.blocked_until > clock_timestamp()
+            )
+        on conflict (source_system, project_id, kind) do update
         set next_at
             = greatest(pace.next_at, clock_timestamp()) + make_interval(secs => %(slot)s)
         where
@@ -80,7 +101,7 @@ def reserve(
     ).fetchone()
     if row is not None:
         return max(float(row[0]), 0.0)
-    raise _busy(connection, account)
+    raise _busy(connection, account, kind)
 
 
 def block(
@@ -98,7 +119,7 @@ def block(
             clock_timestamp() + make_interval(secs => %(seconds)s),
             %(reason)s
         )
-        on conflict (source_system, project_id) do update
+        on conflict (source_system, project_id, kind) do update
         set
             blocked_until = excluded.blocked_until,
             blocked_reason = excluded.blocked_reason
@@ -108,19 +129,22 @@ def block(
     )
 
 
-def _busy(connection: psycopg.Connection[Any], account: Account) -> BusyError:
+def _busy(connection: psycopg.Connection[Any], account: Account, kind: str) -> BusyError:
     """Why there was no slot; may be over by the time that it is read, which does no harm."""
     row = connection.execute(
         """
         select
             extract(
-                epoch from greatest(next_at, blocked_until) - clock_timestamp()
+                epoch from max(greatest(next_at, blocked_until)) - clock_timestamp()
             )::double precision as seconds,
-            case when blocked_until > clock_timestamp() then blocked_reason end as reason
+            max(case when blocked_until > clock_timestamp() then blocked_reason end) as reason
         from ops.api_pace
-        where source_system = %(source_system)s and project_id = %(project_id)s
+        where
+            source_system = %(source_system)s
+            and project_id = %(project_id)s
+            and kind in ('calls', %(kind)s)
         """,
-        account._asdict(),
+        {**account._asdict(), "kind": kind},
     ).fetchone()
     seconds, reason = row or (0.0, None)
     return BusyError(reason or "other calls of the account come first", max(seconds, 0.0))

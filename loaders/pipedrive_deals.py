@@ -4,7 +4,7 @@ Changes are facts: each is added once and never rewritten. The stages that a dea
 the first one included, are derived from them by the models.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -13,6 +13,7 @@ import psycopg
 
 from loaders.api import Api, FailedError, path_id
 from loaders.pace import Pace
+from loaders.pipedrive_tables import history_mark
 from stageline.crm_values import identifier, instant, text
 from stageline.progress import log
 
@@ -49,6 +50,7 @@ class DealState(NamedTuple):
     status: str | None
     is_deleted: bool | None
     added_at: datetime | None
+    updated_at: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -59,11 +61,14 @@ class Deal:
         state: The deal as it is.
         changes: All changes of its fields, in the order of the answer.
         left_out: How many changes could not be read.
+        history_mark: For which state of the deal the changes are complete, so that a load does not
+            ask for them again.
     """
 
     state: DealState
     changes: tuple[Change, ...]
     left_out: int
+    history_mark: str | None = None
 
 
 def token_header(token: str) -> tuple[str, str]:
@@ -83,9 +88,15 @@ def fetch(api: Api, deal_id: str) -> Deal | None:
     answer = api.get(f"/api/v2/deals/{path_id(deal_id)}")
     if answer is None:
         return None
-    state = _read_state(answer.get("data"), deal_id)
+    data = answer.get("data")
+    if not isinstance(data, dict) or identifier(data.get("id")) != deal_id:
+        raise FailedError("an answer without the deal that was asked for")
+    state = _read_state(data)
+    entries = flow(api.get, deal_id)
+    if entries is None:
+        raise FailedError("the deal is there, but its changes are not")
     changes, left_out = [], 0
-    for row in _flow(api, deal_id):
+    for row in entries:
         try:
             change = read_change(row, deal_id)
         except ValueError:
@@ -93,7 +104,7 @@ def fetch(api: Api, deal_id: str) -> Deal | None:
             continue
         if change is not None:
             changes.append(change)
-    return Deal(state, tuple(changes), left_out)
+    return Deal(state, tuple(changes), left_out, history_mark(data))
 
 
 def store(
@@ -118,6 +129,8 @@ def store(
             return
         cursor.execute(_STORE_STATE, {**key, **deal.state._asdict()})
         cursor.executemany(_STORE_CHANGE, [{**key, **row._asdict()} for row in deal.changes])
+        if deal.history_mark is not None:
+            cursor.execute(_STORE_HISTORY, {**key, "history_mark": deal.history_mark})
     if deal.left_out:
         log().warning(
             "deal changes that could not be read",
@@ -161,9 +174,7 @@ def read_change(row: Any, deal_id: str) -> Change | None:
     )
 
 
-def _read_state(data: Any, deal_id: str) -> DealState:
-    if not isinstance(data, dict) or identifier(data.get("id")) != deal_id:
-        raise FailedError("an answer without the deal that was asked for")
+def _read_state(data: Mapping[str, Any]) -> DealState:
     deleted = data.get("is_deleted")
     return DealState(
         pipeline_id=_value(identifier, data, "pipeline_id"),
@@ -171,6 +182,7 @@ def _read_state(data: Any, deal_id: str) -> DealState:
         status=_value(text, data, "status"),
         is_deleted=deleted if isinstance(deleted, bool) else None,
         added_at=_value(instant, data, "add_time"),
+        updated_at=_value(instant, data, "update_time"),
     )
 
 
@@ -181,22 +193,34 @@ def _value(read: Callable[[object], Any], data: Mapping[str, Any], name: str) ->
         raise FailedError(f"a deal whose {name} {error}") from None
 
 
-def _flow(api: Api, deal_id: str) -> Iterator[Any]:
-    """The entries of /flow from all its pages, newest first."""
+def flow(
+    get: Callable[[str, Mapping[str, str | int]], dict[str, Any] | None], deal_id: str
+) -> list[Any] | None:
+    """All entries of a deal's history, newest first, each page 40 tokens; None if there is none.
+
+    Args:
+        get: Asks the API for a path with parameters; gives None for 404.
+        deal_id: A number.
+
+    Raises:
+        ApiError: there is no answer, or none of that kind.
+    """
+    entries: list[Any] = []
     start = 0
     for _ in range(_MOST_PAGES):
-        answer = api.get(
-            f"/v1/deals/{deal_id}/flow", {"items": "dealChange", "limit": _PAGE, "start": start}
+        answer = get(
+            f"/v1/deals/{path_id(deal_id)}/flow",
+            {"items": "dealChange", "all_changes": 1, "limit": _PAGE, "start": start},
         )
         if answer is None:
-            raise FailedError("the deal is there, but its changes are not")
+            return None
         rows = answer.get("data")
         if not isinstance(rows, list | None):
             raise FailedError("changes that are no list")
-        yield from rows or ()
+        entries += rows or ()
         following = _next_start(answer, start)
         if following is None:
-            return
+            return entries
         if following <= start:
             raise FailedError("pages of changes that go in circles")
         start = following
@@ -223,11 +247,12 @@ where not deals.is_gone and deals.fetched_at <= excluded.fetched_at
 
 _STORE_STATE = """
 insert into raw_pipedrive.deals as deals (
-    project_id, deal_id, pipeline_id, stage_id, status, is_deleted, added_at, fetched_at
+    project_id, deal_id, pipeline_id, stage_id, status, is_deleted, added_at, updated_at,
+    fetched_at
 )
 values (
     %(project_id)s, %(deal_id)s, %(pipeline_id)s, %(stage_id)s, %(status)s, %(is_deleted)s,
-    %(added_at)s, %(fetched_at)s
+    %(added_at)s, %(updated_at)s, %(fetched_at)s
 )
 on conflict (project_id, deal_id) do update
 set
@@ -236,6 +261,7 @@ set
     status = excluded.status,
     is_deleted = excluded.is_deleted,
     added_at = excluded.added_at,
+    updated_at = excluded.updated_at,
     is_gone = false,
     fetched_at = excluded.fetched_at,
     fetched_xid = excluded.fetched_xid
@@ -243,10 +269,10 @@ where
     deals.fetched_at <= excluded.fetched_at
     and (
         deals.pipeline_id, deals.stage_id, deals.status, deals.is_deleted, deals.added_at,
-        deals.is_gone
+        deals.updated_at, deals.is_gone
     ) is distinct from (
         excluded.pipeline_id, excluded.stage_id, excluded.status, excluded.is_deleted,
-        excluded.added_at, false
+        excluded.added_at, excluded.updated_at, false
     )
 """
 
@@ -260,4 +286,19 @@ values (
     %(old_label)s, %(new_label)s, %(user_id)s, %(change_source)s, %(changed_at)s, %(fetched_at)s
 )
 on conflict do nothing
+"""
+
+_STORE_HISTORY = """
+insert into raw_pipedrive.deal_histories as known (
+    project_id, deal_id, history_mark, asked_at, fetched_at
+)
+values (%(project_id)s, %(deal_id)s, %(history_mark)s, %(fetched_at)s, %(fetched_at)s)
+on conflict (project_id, deal_id) do update
+set
+    history_mark = excluded.history_mark,
+    asked_at = excluded.asked_at,
+    fetched_at = excluded.fetched_at
+where
+    known.asked_at <= excluded.asked_at
+    and known.history_mark is distinct from excluded.history_mark
 """

@@ -14,3 +14,14 @@
 {% macro date_before(day, months, days) -%}
     ({{ add_months(day, '-(' ~ months ~ ')') }} - ({{ days }}))
 {%- endmacro %}
+
+{% macro weekdays_between(first_day, last_day) -%}
+    {#- Days since 1970, which was a Thursday: weekdays up to a day are 5 a week, and at most 5 of the
+        days since the last Monday. -#}
+    (
+        {%- for day in [last_day, first_day] %}
+        floor(({{ day }} + 3) / 7.0) * 5 + least(mod({{ day }} + 3, 7), 4)
+        {{- ' - (' if loop.first else ')' }}
+        {%- endfor %}
+    )
+{%- endmacro %}

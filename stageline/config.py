@@ -26,6 +26,9 @@ class Settings(BaseSettings):
         output: Where exports, the demo's files and reports are written.
         sales_pipeline_cache: Where snapshots of the sales pipeline are kept, ``sales_cache`` in
             ``output`` by default; its variable is ``SALES_PIPELINE_CACHE``, as in spec pulls.
+        sales_pipeline_source, sales_pipeline_api_key, sales_pipeline_endpoint: An account of a CRM
+            that is loaded without being stored, under the names of spec pulls
+            (``SALES_PIPELINE_SOURCE`` ...): which CRM, what opens its API, and where that is.
         log_format: ``auto`` (progress on a terminal, else JSON lines), ``json`` or ``console``.
         changed_by: Who a change of settings is recorded for, instead of the login on this machine.
         secret_key: Key under which secrets are encrypted in the database; several with commas in
@@ -58,6 +61,9 @@ class Settings(BaseSettings):
     env_file: Path = PROJECT_ROOT / ".env"
     output: Path = PROJECT_ROOT / "output"
     sales_pipeline_cache: Path | None = Field(default=None, alias="SALES_PIPELINE_CACHE")
+    sales_pipeline_source: str | None = Field(default=None, alias="SALES_PIPELINE_SOURCE")
+    sales_pipeline_api_key: SecretStr | None = Field(default=None, alias="SALES_PIPELINE_API_KEY")
+    sales_pipeline_endpoint: str | None = Field(default=None, alias="SALES_PIPELINE_ENDPOINT")
     log_format: Literal["auto", "json", "console"] = "auto"
     changed_by: str | None = None
     secret_key: SecretStr | None = None

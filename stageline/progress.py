@@ -16,11 +16,14 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     SpinnerColumn,
+    Task,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
 from stageline.config import settings
 from stageline.personal_data import mask
@@ -31,6 +34,10 @@ def is_live() -> bool:
     """True where a person watches: progress is drawn; False: it is logged as JSON lines."""
     chosen = settings().log_format
     return chosen == "console" or (chosen == "auto" and sys.stderr.isatty())
+
+
+#: Seconds between the lines that tell how far counted work is, where nobody watches.
+TOLD_EVERY = 10.0
 
 
 class _Lines:
@@ -133,6 +140,7 @@ class Step:
     def __init__(self, progress: Progress | None, title: str, total: int | None) -> None:
         self._progress = progress
         self._task = progress.add_task(title, total=total) if progress else None
+        self._title, self._told_at = title, time.monotonic()
         self.figures: dict[str, int | float | str] = {}
 
     def advance(self, count: int = 1) -> None:
@@ -140,18 +148,34 @@ class Step:
         if self._progress is not None and self._task is not None:
             self._progress.advance(self._task, count)
 
+    def show(self, done: int, expected: int | None) -> None:
+        """So many units are done, of so many as far as is known."""
+        if self._progress is not None and self._task is not None:
+            self._progress.update(self._task, completed=done, total=expected)
+        elif time.monotonic() > self._told_at + TOLD_EVERY:
+            self._told_at = time.monotonic()
+            log().info("under way", step=self._title, done=done, expected=expected)
+
     def note(self, **figures: int | float | str) -> None:
         """Figures to stand beside the step when it ends (rows, files, ...)."""
         self.figures.update(figures)
 
 
+class _Rate(ProgressColumn):
+    """Units a second."""
+
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed:,.0f}/s" if task.speed else "")
+
+
 @contextmanager
-def step(title: str, total: int | None = None) -> Iterator[Step]:
+def step(title: str, total: int | None = None, *, is_counted: bool = False) -> Iterator[Step]:
     """Shows ``title`` while the block runs, then its duration and figures.
 
     Args:
         title: What is being done, as a person would say it.
         total: How many units the work has, where that is known; draws a bar with an estimate.
+        is_counted: Draws the bar also where the total shows only on the way (`Step.show`).
     """
     started = time.monotonic()
     if not is_live():
@@ -165,7 +189,11 @@ def step(title: str, total: int | None = None) -> Iterator[Step]:
         log().info("done", step=title, seconds=_since(started), **current.figures)
         return
     columns = [SpinnerColumn(), TextColumn("{task.description}")]
-    counted = [BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()] if total else []
+    counted = (
+        [BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn()]
+        if total or is_counted
+        else []
+    )
     with Progress(
         *columns, *counted, TimeElapsedColumn(), console=_console(), transient=True
     ) as bar:

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+from psycopg import sql
 
 from stageline.config import PROJECT_ROOT
+from stageline.database import Connection
 from tests.working_time_oracle import Schedule
 
 _PROJECT = """\
@@ -39,6 +41,12 @@ CALENDAR_MODELS = (
     "staging/base/receiver/base_receiver__entity_changes.sql",
     "staging/base/pipedrive/_pipedrive__sources.yml",
     "staging/base/pipedrive/base_pipedrive__entity_changes.sql",
+    "staging/base/hubspot/hubspot_fields.md",
+    "staging/base/hubspot/_hubspot__sources.yml",
+    "staging/base/hubspot/base_hubspot__entity_changes.sql",
+    "staging/base/salesforce/_salesforce__sources.yml",
+    "staging/base/salesforce/base_salesforce__deletions.sql",
+    "staging/base/salesforce/base_salesforce__entity_changes.sql",
     "staging/base/keycrm/_keycrm__sources.yml",
     "staging/base/keycrm/base_keycrm__entity_changes.sql",
     "staging/base/files/_files__sources.yml",
@@ -55,6 +63,15 @@ INTERVAL_MODELS = (
     "staging/base/pipedrive/base_pipedrive__deals.sql",
     "staging/base/pipedrive/base_pipedrive__deal_changes.sql",
     "staging/base/pipedrive/base_pipedrive__stage_events.sql",
+    "staging/base/hubspot/base_hubspot__deals.sql",
+    "staging/base/hubspot/base_hubspot__deal_history.sql",
+    "staging/base/hubspot/base_hubspot__deal_stages.sql",
+    "staging/base/hubspot/base_hubspot__stage_events.sql",
+    "staging/base/salesforce/base_salesforce__snapshots.sql",
+    "staging/base/salesforce/base_salesforce__stage_events.sql",
+    "staging/base/keycrm/base_keycrm__orders.sql",
+    "staging/base/keycrm/base_keycrm__order_changes.sql",
+    "staging/base/keycrm/base_keycrm__stage_events.sql",
     "staging/base/files/base_files__stage_events.sql",
     "staging/stg_stage_events.sql",
     "intermediate/flow/int_stage_intervals.sql",
@@ -73,6 +90,16 @@ def dbt_project(folder: Path, models: Iterable[str]) -> Path:
     for seed in _SEEDS:
         shutil.copy(PROJECT_ROOT / "seeds/reference" / f"{seed}.csv", folder / "seeds")
     return folder
+
+
+def keep_odd_clock(owner: Connection) -> None:
+    """Gives the server's sessions a zone that no project has, and in which it is tomorrow."""
+    with psycopg.connect(**owner.libpq(), autocommit=True) as session:
+        session.execute(
+            sql.SQL("alter database {} set timezone to 'Pacific/Kiritimati'").format(
+                sql.Identifier(owner.dbname)
+            )
+        )
 
 
 def store_schedule(

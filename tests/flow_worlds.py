@@ -86,7 +86,10 @@ def random_world(seed: int) -> World:
     events: list[Event] = []
     deletions = []
     for number in range(ENTITIES):
-        history = _history(chance, chance.choice(PROJECTS), f"{number:05}")
+        # The same ids stand for another deal and another order in each project.
+        rest, place = divmod(number, len(PROJECTS))
+        entity_id, kind = divmod(rest, 2)
+        history = _history(chance, PROJECTS[place], ("deal", "order")[kind], f"{entity_id:05}")
         events += history
         if chance.random() < 0.06:
             event = history[-1]
@@ -102,6 +105,7 @@ def random_world(seed: int) -> World:
         for project in PROJECTS
         for row in _map(chance, version, project)
     ]
+    events += _around_changes(stage_map)
     return World(
         AS_OF, PROJECTS, PUBLISHED, tuple(stage_map), tuple(events), tuple(deletions), DAYS
     )
@@ -146,7 +150,30 @@ def _map(chance: random.Random, version: int, project: Project) -> list[MapRow]:
     return rows
 
 
-def _history(chance: random.Random, project: Project, entity_id: str) -> list[Event]:
+def _around_changes(stage_map: list[MapRow]) -> list[Event]:
+    """Deals that enter a stage when its meaning changes, and in the seconds before and after."""
+    changes = {
+        (row.project, row.pipeline_id, row.stage_id or STAGES[0], instant)
+        for row in stage_map
+        for instant in (row.effective_from, row.effective_to)
+        if instant is not None and instant >= FIRST
+    }
+    return [
+        Event(
+            project,
+            "deal",
+            f"{ENTITIES + number:05}",
+            stage,
+            instant + timedelta(seconds=seconds),
+            pipeline_id=pipeline,
+            sequence=seconds + 1,
+        )
+        for number, (project, pipeline, stage, instant) in enumerate(sorted(changes, key=str))
+        for seconds in (-1, 0, 1)
+    ]
+
+
+def _history(chance: random.Random, project: Project, kind: str, entity_id: str) -> list[Event]:
     """The events of an entity: forward, over stages, back, to and fro, and several at once."""
     by_file = project.key[0] == "file" or chance.random() < 0.3
     at = FIRST + timedelta(seconds=chance.randrange(int((LAST - FIRST).total_seconds())))
@@ -160,7 +187,6 @@ def _history(chance: random.Random, project: Project, entity_id: str) -> list[Ev
     is_fine = project.key[0] != "pipedrive" or not by_file
     if not is_fine:
         at = at.replace(microsecond=0)
-    kind = chance.choice(("deal", "order"))
     place, pipeline = 0, chance.choice((None, "p1", "p2"))
     pace = chance.choice((60, 40000, 400000))
     events: list[Event] = []

@@ -128,11 +128,33 @@ def world(seed: int, orders: int) -> list[Project]:
         _rules(project, chance, numbers)
     for at in range(orders):
         project = chance.choice(projects[:3]) if at % 12 else chance.choice(projects[3:])
-        order = _order(project, f"{at}", chance)
+        # The same ids stand for another order in each project.
+        order = _order(project, f"{len(project.orders)}", chance)
         project.orders.append(order)
         if project.rules and chance.random() < 0.15:
             _override(order, chance, numbers)
+    _around_limits(projects[2], numbers)
     return projects
+
+
+def _around_limits(project: Project, numbers: Iterator[int]) -> None:
+    """Orders a second before, at and after each share of a limit, running and ended."""
+    group, limit = "no hours of its own", 36_000
+    assert not any(week.group in (None, group) for week in project.weeks)
+    assert "sla_thresholds" not in project.rules  # so that 80 % are near
+    values: dict[str, str | int | bool | None] = {
+        "group_id": group,
+        "is_urgent": False,
+        "limit_seconds": limit,
+    }
+    project.rules["sla_stage_rules"].append(Setting(next(numbers), values))
+    for seconds in (near + on for near in (limit * 8 // 10, limit) for on in (-1, 0, 1)):
+        running, ended = (Order(f"{name}-{seconds}") for name in ("running", "ended"))
+        entered_at = AS_OF.replace(microsecond=0) - timedelta(seconds=seconds)
+        for order in (running, ended):
+            order.events.append(Event("90", group, entered_at))
+        ended.events.append(Event("91", "77", AS_OF.replace(microsecond=0)))
+        project.orders += [running, ended]
 
 
 def _dictionaries(project: Project, chance: random.Random) -> None:

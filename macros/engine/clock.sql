@@ -64,6 +64,18 @@
     datediff(from_utc_timestamp({{ instant }}, {{ time_zone }}), cast('1970-01-01' as date))
 {%- endmacro %}
 
+{% macro day_of_date(date) -%}
+    {{ return(adapter.dispatch('day_of_date')(date)) }}
+{%- endmacro %}
+
+{% macro default__day_of_date(date) -%}
+    ({{ date }} - cast('1970-01-01' as date))
+{%- endmacro %}
+
+{% macro spark__day_of_date(date) -%}
+    datediff({{ date }}, cast('1970-01-01' as date))
+{%- endmacro %}
+
 {% macro date_of_day(day) -%}
     {{ return(adapter.dispatch('date_of_day')(day)) }}
 {%- endmacro %}

@@ -29,3 +29,12 @@
 {% macro default__type_label() -%} text {%- endmacro %}
 
 {% macro spark__type_label() -%} string {%- endmacro %}
+
+{#- A text, to be sorted by its bytes, whatever the language of the database. -#}
+{% macro by_bytes(text) -%}
+    {{ return(adapter.dispatch('by_bytes')(text)) }}
+{%- endmacro %}
+
+{% macro default__by_bytes(text) -%} {{ text }} collate "C" {%- endmacro %}
+
+{% macro spark__by_bytes(text) -%} {{ text }} {%- endmacro %}

@@ -2,7 +2,7 @@
     read the whole log for each that is used twice, to look for a few. -#}
 {% macro entity_changes() -%}
     (
-        {%- for source in ['receiver', 'pipedrive', 'keycrm', 'files'] %}
+        {%- for source in ['receiver', 'pipedrive', 'hubspot', 'salesforce', 'keycrm', 'files'] %}
         select * from {{ ref('base_' ~ source ~ '__entity_changes') }}
         {%- if not loop.last %}
         union all

@@ -1,7 +1,12 @@
 with
 
 records as (
-    {{ records_of_active_projects([ref('base_files__activities')]) }}
+    {{ records_of_active_projects([
+        ref('base_files__activities'),
+        ref('base_hubspot__activities'),
+        ref('base_pipedrive__activities'),
+        ref('base_salesforce__activities'),
+    ]) }}
 ),
 
 final as (

@@ -1,7 +1,11 @@
 with
 
 records as (
-    {{ records_of_active_projects([ref('base_files__leads'), ref('base_sample__leads')]) }}
+    {{ records_of_active_projects([
+        ref('base_files__leads'),
+        ref('base_sample__leads'),
+        ref('base_salesforce__leads'),
+    ]) }}
 ),
 
 final as (

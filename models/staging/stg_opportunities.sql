@@ -3,8 +3,12 @@ with
 records as (
     {{ records_of_active_projects([
         ref('base_files__opportunities'),
+        ref('base_pipedrive__opportunities'),
         ref('base_sample__opportunities'),
         ref('base_demo__opportunities'),
+        ref('base_hubspot__opportunities'),
+        ref('base_salesforce__opportunities'),
+        ref('base_sheet__opportunities'),
     ]) }}
 ),
 

@@ -4,6 +4,7 @@ records as (
     {{ records_of_active_projects([
         ref('base_files__satisfaction'),
         ref('base_sample__satisfaction'),
+        ref('base_hubspot__satisfaction'),
     ]) }}
 ),
 

@@ -4,6 +4,9 @@ records as (
     {{ records_of_active_projects([
         ref('base_receiver__stage_events'),
         ref('base_pipedrive__stage_events'),
+        ref('base_hubspot__stage_events'),
+        ref('base_salesforce__stage_events'),
+        ref('base_keycrm__stage_events'),
         ref('base_files__stage_events'),
     ]) }}
 ),

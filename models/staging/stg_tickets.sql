@@ -1,7 +1,12 @@
 with
 
 records as (
-    {{ records_of_active_projects([ref('base_files__tickets'), ref('base_sample__tickets')]) }}
+    {{ records_of_active_projects([
+        ref('base_files__tickets'),
+        ref('base_sample__tickets'),
+        ref('base_hubspot__tickets'),
+        ref('base_salesforce__tickets'),
+    ]) }}
 ),
 
 final as (

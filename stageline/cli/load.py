@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from stageline.cli.load_crm import add_commands
 from stageline.errors import StagelineError
 
 if TYPE_CHECKING:
@@ -35,7 +36,11 @@ def load() -> None:
         stageline load file deals.csv --as opportunities --mapping deals.yml --dry-run
         stageline load file deals.csv --as opportunities --mapping deals.yml
         stageline load rejects
+        stageline load hubspot
     """
+
+
+add_commands(load)
 
 
 @load.command()

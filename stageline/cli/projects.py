@@ -360,12 +360,18 @@ def revoke(check_id: int, at: datetime | None) -> None:
 @click.argument("source")
 @click.argument("project")
 @click.option("--base-url", metavar="URL", help="Where the API is, if not where the CRM has it.")
+@click.option(
+    "--allowance",
+    type=click.FloatRange(0, 1_000_000, min_open=True),
+    help="How many times the calls of the CRM's smallest plan your plan allows.",
+)
 @click.argument("value", required=False, metavar="")
 @_secret_options
 def api(
     source: str,
     project: str,
     base_url: str | None,
+    allowance: float | None,
     value: str | None,
     from_stdin: bool,
     variable: str | None,
@@ -376,12 +382,13 @@ def api(
     Example:
         stageline projects api pipedrive main
         stageline projects api keycrm shop-1 --from-env KEYCRM_TOKEN
+        stageline projects api hubspot main --from-env HUBSPOT_TOKEN --allowance 1.9
     """
     if value is not None:
         raise StagelineError(_SEEN_BY_OTHERS)
     require_migrations()
     token = _secret("API token", from_stdin=from_stdin, variable=variable)
-    stored = api_accounts.store(source, project, token, base_url)
+    stored = api_accounts.store(source, project, token, base_url, allowance)
     click.echo(f"The API of {source} for project {project} is asked at {stored}.")
 
 

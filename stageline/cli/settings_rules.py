@@ -4,7 +4,13 @@ from pathlib import Path
 
 import click
 
-from stageline.cli import settings_hours, settings_metrics, settings_orders, settings_sla
+from stageline.cli import (
+    settings_fields,
+    settings_hours,
+    settings_metrics,
+    settings_orders,
+    settings_sla,
+)
 from stageline.cli.build import require_migrations
 from stageline.cli.project_rules import of_project
 from stageline.errors import StagelineError
@@ -100,6 +106,7 @@ COMMANDS: tuple[click.Command, ...] = (
     settings_orders.urgent,
     settings_orders.orders,
     settings_metrics.metrics,
+    settings_fields.fields,
     set_defaults,
     export_settings,
     import_settings,

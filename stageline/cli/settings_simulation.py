@@ -14,6 +14,7 @@ from stageline.cli.instants import instant
 from stageline.cli.settings_tables import counted, show_or_say, written
 from stageline.cli.tables import Column, show
 from stageline.errors import StagelineError
+from stageline.settings import canonical
 from stageline.settings.durations import written_duration
 
 if TYPE_CHECKING:
@@ -134,7 +135,7 @@ def simulate(
 
     if sum((bool(entity_ids), sample is not None, is_all)) > 1:
         raise StagelineError("Give one of --entity, --sample and --all.", exit_code=2)
-    periods = map_simulation.periods()
+    periods = canonical.periods()
     if period not in periods:
         raise StagelineError(
             f"There is no period {period!r}. There are: {', '.join(periods)}.", exit_code=2

@@ -18,6 +18,7 @@ from stageline.settings.changes import changing
 from stageline.settings.cycle_rules import CYCLES, step_columns, written_step
 from stageline.settings.dictionaries import GROUPS, STAGES
 from stageline.settings.durations import read_duration, written_duration
+from stageline.settings.field_map import FIELD_MAP
 from stageline.settings.files import FileRow
 from stageline.settings.flow_metrics import METRICS, point_columns, written_point
 from stageline.settings.order_overrides import OVERRIDES
@@ -416,6 +417,15 @@ SECTIONS = (
             _step("end", "cycle_end"),
             *_VALIDITY,
             _NOTE,
+        ),
+    ),
+    Section(
+        "fields",
+        FIELD_MAP,
+        (
+            _text("records", "entity", is_needed=True),
+            _text("field", "field", is_needed=True),
+            _text("crm_field", "crm_field", is_needed=True),
         ),
     ),
     Section(

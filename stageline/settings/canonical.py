@@ -1,4 +1,7 @@
-"""The canonical stages that all pipelines are mapped to, as ``seeds/reference`` defines them."""
+"""The canonical stages that all pipelines are mapped to, and the periods that are reported.
+
+``seeds/reference`` defines them.
+"""
 
 import csv
 from dataclasses import dataclass
@@ -56,6 +59,12 @@ def sub_stages() -> tuple[SubStage, ...]:
         )
         for row in _in_order("canonical_substages")
     )
+
+
+@cache
+def periods() -> tuple[str, ...]:
+    """The periods of reports, the shortest first."""
+    return tuple(row["period"] for row in _in_order("flow_periods"))
 
 
 def require_sub_key(text: str) -> str:

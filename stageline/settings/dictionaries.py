@@ -4,7 +4,7 @@ A status id means another thing in another project, so every name belongs to one
 no longer holds keeps its name and is marked as inactive: events of the past still speak of it.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar, get_args
@@ -167,22 +167,36 @@ class Dictionary(SettingTable[Entry]):
                     raise line.error(f"{key} stands in line {wanted[key][0].line} already.")
                 before = left.pop(key, None)
                 wanted[key] = (line, before, self._read(line, before))
-            difference = Difference(
-                [after for _, before, after in wanted.values() if before is None],
-                [
-                    (before, after)
-                    for _, before, after in wanted.values()
-                    if before is not None and before != after
-                ],
-                [replace(entry, is_active=False) for entry in left.values() if entry.is_active],
-                sum(before == after for _, before, after in wanted.values())
-                + sum(not entry.is_active for entry in left.values()),
+            difference = _difference(
+                [(before, after) for _, before, after in wanted.values()], left.values()
             )
             if not dry_run:
-                for entry in difference.added:
-                    self.insert(session, project, entry)
-                for entry in (*(after for _, after in difference.changed), *difference.vanished):
-                    self.update(session, project, entry)
+                self._apply(session, project, difference)
+        return difference
+
+    def take_over(
+        self,
+        source_system: str,
+        project_id: str,
+        listed: Sequence[Mapping[str, Any]],
+        *,
+        changed_by: str | None = None,
+    ) -> Difference[Entry]:
+        """Takes over the list of a CRM, as fields and values; like `import_file` otherwise.
+
+        Raises:
+            StagelineError: there is no such project, or a value does not fit.
+        """
+        project = ProjectKey(source_system, project_id)
+        with changing_project(project, changed_by) as session:
+            left = {entry.key: entry for entry in self.rows(session, project)}
+            wanted: dict[str, tuple[Entry | None, Entry]] = {}
+            for values in listed:
+                before = left.pop(str(values[self._key]), None)
+                after = self._merged(before, {"is_active": True, **values})
+                wanted[after.key] = (before, after)
+            difference = _difference(wanted.values(), left.values())
+            self._apply(session, project, difference)
         return difference
 
     def export(self, source_system: str, project_id: str, form: Form) -> str:
@@ -193,6 +207,12 @@ class Dictionary(SettingTable[Entry]):
             [[getattr(entry, name) for name in self.fields] for entry in entries],
             form,
         )
+
+    def _apply(self, session: Session, project: ProjectKey, difference: Difference[Entry]) -> None:
+        for entry in difference.added:
+            self.insert(session, project, entry)
+        for entry in (*(after for _, after in difference.changed), *difference.vanished):
+            self.update(session, project, entry)
 
     def _read(self, line: FileRow, before: Entry | None) -> Entry:
         said: dict[str, Any] = {
@@ -210,6 +230,24 @@ class Dictionary(SettingTable[Entry]):
         entry = self.row_type(**values) if before is None else replace(before, **values)
         entry.require_valid()
         return replace(entry, **_texts(entry))
+
+
+def _difference(
+    listed: Collection[tuple[Entry | None, Entry]], missing: Collection[Entry]
+) -> Difference[Entry]:
+    """What a newer list changes.
+
+    Args:
+        listed: Each entry of it, before and after.
+        missing: Entries that it no longer holds.
+    """
+    return Difference(
+        [after for before, after in listed if before is None],
+        [(before, after) for before, after in listed if before is not None and before != after],
+        [replace(entry, is_active=False) for entry in missing if entry.is_active],
+        sum(before == after for before, after in listed)
+        + sum(not entry.is_active for entry in missing),
+    )
 
 
 STAGES = Dictionary(Stage, "stage_dictionary", "stage", "stage_id")

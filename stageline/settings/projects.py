@@ -25,6 +25,20 @@ class Project:
     is_active: bool
 
 
+def require(source_system: str, project_id: str) -> None:
+    """Makes a project unless it is there; the loader may call it.
+
+    Raises:
+        StagelineError: the database cannot be reached.
+    """
+    with connect("loader") as session:
+        session.execute(
+            "insert into settings.projects (source_system, project_id) values (%s, %s)"
+            " on conflict do nothing",
+            [source_system, project_id],
+        )
+
+
 def add(
     source_system: str,
     project_id: str,

@@ -26,12 +26,14 @@ class Call:
     Attributes:
         at: When, by ``time.monotonic``.
         headers: By name in lower case.
+        body: What was posted: JSON, or the fields of a form.
     """
 
     at: float
     path: str
     query: Mapping[str, str]
     headers: Mapping[str, str]
+    body: Any = None
 
 
 @dataclass(frozen=True)
@@ -87,10 +89,13 @@ class CrmServer:
     """A fake CRM; a context manager. What it knows and how it answers is for its subclasses.
 
     Attributes:
+        port: Where it is to listen; 0 = anywhere.
         token: The token that opens it.
         limit: What it allows; None = everything.
         calls: All calls, in the order in which they came.
     """
+
+    port = 0
 
     def __init__(self, limit: Limit | None = None) -> None:
         self.token, self.limit = TOKEN, limit
@@ -99,7 +104,7 @@ class CrmServer:
         self._scripted: list[tuple[re.Pattern[str], Reply]] = []
         self._gates: list[Gate] = []
         self._lock = threading.Lock()
-        self._http = _Http(("127.0.0.1", 0), _handler_of(self))
+        self._http = _Http(("127.0.0.1", self.port), _handler_of(self))
 
     def __enter__(self) -> Self:
         threading.Thread(target=self._http.serve_forever, args=(0.01,), daemon=True).start()
@@ -201,12 +206,22 @@ class _Http(ThreadingHTTPServer):
 def _handler_of(server: CrmServer) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True  # or each body waits 40 ms for its header to be confirmed
 
         def do_GET(self) -> None:
+            self._answer(None)
+
+        def do_POST(self) -> None:
+            posted = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            is_form = "form" in (self.headers.get("Content-Type") or "")
+            self._answer(dict(parse_qsl(posted.decode())) if is_form else json.loads(posted))
+
+        def _answer(self, body: Any) -> None:
             at = time.monotonic()
             parts = urlsplit(self.path)
             headers = {name.lower(): value for name, value in self.headers.items()}
-            self._send(server.handle(Call(at, parts.path, dict(parse_qsl(parts.query)), headers)))
+            query = dict(parse_qsl(parts.query))
+            self._send(server.handle(Call(at, parts.path, query, headers, body)))
 
         def _send(self, reply: Reply) -> None:
             time.sleep(reply.wait)

@@ -1,15 +1,32 @@
-"""Pipedrive's API as contract pipedrive describes it: deals (v2) and their flow (v1)."""
+"""Pipedrive's API as contract pipedrive describes it: lists (v2), and the flow of deals (v1)."""
 
+import base64
 import random
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 from tests.fakes.crm_server import Call, CrmServer, Limit, Reply
 
 #: Stages by pipeline.
 STAGES = {1: [11, 12, 13, 14], 2: [21, 22, 23]}
+USERS = (71, 72, 73)
+#: The custom fields of deals: one with options, and one of free text.
+REGION, NOTE = "a" * 39 + "1", "b" * 39 + "2"
 _PAGE = 500
+#: Deleted deals are listed so long.
+_KEPT = timedelta(days=30)
+#: Tokens by path, the first that fits (contract 1.1).
+_COSTS = (
+    (r"^/v1/deals/\d+/flow", 40),
+    (r"^/v1/users", 20),
+    (r"^/api/v2/deals/archived", 20),
+    (r"^/api/v2/deals/\d+", 1),
+    (r"^/api/v2/(stages|pipelines)", 5),
+    (r"", 10),
+)
 
 
 @dataclass(frozen=True)
@@ -23,9 +40,14 @@ class ChangeTruth:
     at: datetime
 
 
-@dataclass
+@dataclass(eq=False)
 class DealTruth:
-    """A deal, as it is, with its history in the order of time."""
+    """A deal, as it is, with its history in the order of time.
+
+    Attributes:
+        updated_at: None for one that was never updated, where Pipedrive gives no time.
+        deleted_at: When it was deleted; 30 days later it is known no more.
+    """
 
     deal_id: int
     pipeline_id: int
@@ -35,6 +57,60 @@ class DealTruth:
     changes: list[ChangeTruth] = field(default_factory=list)
     status: str = "open"
     is_deleted: bool = False
+    title: str = "Kiosk order"
+    owner_id: int = 71
+    value: Any = 0
+    currency: str = "EUR"
+    probability: int | None = None
+    expected_close_date: date | None = None
+    updated_at: datetime | None = None
+    stage_changed_at: datetime | None = None
+    won_at: datetime | None = None
+    lost_at: datetime | None = None
+    archived_at: datetime | None = None
+    deleted_at: datetime | None = None
+    custom_fields: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def closed_at(self) -> datetime | None:
+        """When it was won or lost, if it is."""
+        return {"won": self.won_at, "lost": self.lost_at}.get(self.status)
+
+    @property
+    def is_purged(self) -> bool:
+        """Whether it was deleted so long ago that the account knows it no more."""
+        return self.deleted_at is not None and self.deleted_at < _now() - _KEPT
+
+    @property
+    def listed_status(self) -> str:
+        """What lists call its status."""
+        return "deleted" if self.is_deleted else self.status
+
+
+@dataclass
+class StageTruth:
+    """A stage; one that was deleted may be in the list, or not."""
+
+    stage_id: int
+    pipeline_id: int
+    name: str
+    order: int
+    probability: int
+    is_deleted: bool = False
+
+
+@dataclass
+class ActivityTruth:
+    """An activity, as it is."""
+
+    activity_id: int
+    kind: str
+    deal_id: int
+    owner_id: int
+    due: datetime
+    added_at: datetime
+    updated_at: datetime
+    done_at: datetime | None = None
 
 
 class FakePipedrive(CrmServer):
@@ -42,46 +118,166 @@ class FakePipedrive(CrmServer):
 
     Attributes:
         deals: The truth, by id.
+        stages, activities: The same.
+        fields: Custom fields: key -> name and options (id -> label).
+        page_size: Most records of a page of a list.
+        has_short_pages: Whether pages may hold fewer records than they could.
+        lists_deleted_stages: Whether the list of stages holds deleted ones.
         budget_is_used_up: Whether the tokens of the day are gone.
+        tokens_left: How many are left; None = as many as one likes.
+        tells_budget: Whether answers tell so in their headers.
+        refused: What paths the token has no right for.
     """
 
     def __init__(self, seed: int = 1, *, limit: Limit | None = None) -> None:
         super().__init__(limit)
         self.deals: dict[int, DealTruth] = {}
+        self.stages = {
+            stage_id: StageTruth(stage_id, pipeline_id, f"Stage {stage_id}", order, 20 * order)
+            for pipeline_id, stage_ids in STAGES.items()
+            for order, stage_id in enumerate(stage_ids, 1)
+        }
+        self.activities: dict[int, ActivityTruth] = {}
+        self.fields: dict[str, tuple[str, dict[int, str]]] = {
+            REGION: ("Region", {1: "North", 2: "South"}),
+            NOTE: ("Note", {}),
+        }
+        self.page_size = _PAGE
+        self.has_short_pages = False
+        self.lists_deleted_stages = True
         self.budget_is_used_up = False
+        self.tokens_left: int | None = None
+        self.tells_budget = True
+        self.refused: re.Pattern[str] | None = None
         self._random = random.Random(seed)  # noqa: S311 - no secret
         self._change_id = 1000
+        self._deal_id = 500
+
+    # What happens at the CRM
+
+    def populate(self, deals: int = 200, seed: int | None = None) -> None:
+        """Some months of an account: open, won and lost deals with their histories, activities."""
+        chance = self._random if seed is None else random.Random(seed)  # noqa: S311 - no secret
+        now = _now()
+        for _ in range(deals):
+            added_at = now - timedelta(seconds=chance.randrange(86_400, 200 * 86_400))
+            deal = self._new_deal(added_at, chance)
+            at = added_at
+            for _ in range(chance.choice((0, 0, 1, 2, 3, 5))):
+                at += timedelta(seconds=chance.randrange(1, 15 * 86_400))
+                if at >= now:
+                    break
+                if chance.random() < 0.7:
+                    self.update(deal, at, stage_id=self._other_stage(deal, chance))
+                else:
+                    self.update(deal, at, value=_value(chance), owner_id=chance.choice(USERS))
+            at = min(at + timedelta(seconds=chance.randrange(1, 20 * 86_400)), now)
+            what = chance.random()
+            if what < 0.45:
+                self.update(deal, at, status="won" if what < 0.25 else "lost")
+            elif what < 0.48:
+                self.delete(deal, at)
+            if chance.random() < 0.05:
+                self.archive(deal, at)
+            if chance.random() < 0.5:
+                self.add_activity(deal, min(added_at + timedelta(days=1), now), chance)
 
     def add_deal(self, moves: int = 2) -> DealTruth:
         """A deal that began some months ago and has moved so many times since."""
-        pipeline_id = self._random.choice(list(STAGES))
-        stage_id = self._random.choice(STAGES[pipeline_id])
         added_at = datetime(2026, 3, 1, tzinfo=UTC) + timedelta(
             seconds=self._random.randrange(5_000_000)
         )
-        deal = DealTruth(
-            deal_id=len(self.deals) + 501,
-            pipeline_id=pipeline_id,
-            first_stage_id=stage_id,
-            stage_id=stage_id,
-            added_at=added_at,
-        )
-        self.deals[deal.deal_id] = deal
-        self._change(deal, "add_time", None, _v1(added_at), added_at)
+        deal = self._new_deal(added_at, self._random)
         for _ in range(moves):
             self.move(deal)
         return deal
 
+    def create(self, *, is_timed: bool = True) -> DealTruth:
+        """A deal that began a minute ago; one that is not timed has no time of its last update."""
+        deal = self._new_deal(_now() - timedelta(minutes=1), self._random)
+        deal.updated_at = deal.added_at if is_timed else None
+        return deal
+
     def move(self, deal: DealTruth) -> None:
-        """The deal goes to another stage of its pipeline."""
-        other = self._random.choice([s for s in STAGES[deal.pipeline_id] if s != deal.stage_id])
-        self.change(deal, "stage_id", str(deal.stage_id), str(other))
-        deal.stage_id = other
+        """The deal goes to another stage of its pipeline, some time after its last change."""
+        self.update(deal, self._later(deal), stage_id=self._other_stage(deal, self._random))
 
     def change(self, deal: DealTruth, field_key: str, old: Any, new: Any) -> None:
-        """A field of the deal changes, some time after its last change."""
-        at = deal.changes[-1].at + timedelta(seconds=self._random.randrange(1, 90_000))
-        self._change(deal, field_key, old, new, at)
+        """A field of the deal is said to change, some time after its last change."""
+        self._change(deal, field_key, old, new, self._later(deal))
+
+    def update(self, deal: DealTruth, at: datetime | None = None, **values: Any) -> None:
+        """Fields of a deal change at an instant, now where none is given."""
+        at = at or _now()
+        for name, new in values.items():
+            old = getattr(deal, name)
+            if new == old:
+                continue
+            written = {"stage_id": str, "pipeline_id": str}.get(name, _plain)
+            key = "user_id" if name == "owner_id" else name
+            setattr(deal, name, new)
+            self._change(deal, key, written(old), written(new), at)
+            if name == "stage_id":
+                deal.stage_changed_at = at
+            if name == "status" and new in ("won", "lost"):
+                setattr(deal, f"{new}_at", at)
+        deal.updated_at = at
+
+    def reassign_pipeline(self, deal: DealTruth, at: datetime | None = None) -> None:
+        """The deal goes to the first stage of the other pipeline."""
+        other = 3 - deal.pipeline_id
+        self.update(deal, at, pipeline_id=other, stage_id=STAGES[other][0])
+
+    def set_custom(self, deal: DealTruth, key: str, value: Any) -> None:
+        """A custom field of the deal changes now."""
+        at = _now()
+        self._change(deal, key, deal.custom_fields.get(key), value, at)
+        deal.custom_fields = {**deal.custom_fields, key: value}
+        deal.updated_at = at
+
+    def archive(self, deal: DealTruth, at: datetime | None = None) -> None:
+        """The deal leaves the lists, but for that of archived ones."""
+        deal.archived_at = at or _now()
+        deal.updated_at = deal.archived_at
+
+    def delete(self, deal: DealTruth, at: datetime | None = None) -> None:
+        """The deal is deleted, and still known for 30 days."""
+        deal.is_deleted, deal.deleted_at = True, at or _now()
+        deal.updated_at = deal.deleted_at
+
+    def restore(self, deal: DealTruth) -> None:
+        """A deleted deal comes back."""
+        deal.is_deleted, deal.deleted_at, deal.updated_at = False, None, _now()
+
+    def merge(self, deal: DealTruth, into: DealTruth) -> None:
+        """A deal is deleted in favour of another one, which gets its value."""
+        self.update(into, value=into.value + deal.value)
+        self.delete(deal)
+
+    def purge(self, deal: DealTruth) -> None:
+        """The account knows the deal no more."""
+        del self.deals[deal.deal_id]
+
+    def add_activity(
+        self, deal: DealTruth, at: datetime | None = None, chance: random.Random | None = None
+    ) -> ActivityTruth:
+        """A call or meeting about a deal, done or planned."""
+        chance, at = chance or self._random, at or _now()
+        done_at = at + timedelta(hours=1) if chance.random() < 0.6 else None
+        activity = ActivityTruth(
+            len(self.activities) + 1,
+            chance.choice(("call", "meeting", "email", "task")),
+            deal.deal_id,
+            deal.owner_id,
+            at + timedelta(days=1),
+            at,
+            at,
+            done_at,
+        )
+        self.activities[activity.activity_id] = activity
+        return activity
+
+    # What it answers
 
     def is_authentic(self, call: Call) -> bool:
         return call.headers.get("x-api-token") == self.token
@@ -103,40 +299,123 @@ class FakePipedrive(CrmServer):
         )
 
     def answer(self, call: Call) -> Reply:
+        cost = next(cost for path, cost in _COSTS if re.search(path, call.path))
+        if self.tokens_left is not None and self.tokens_left < cost:
+            self.budget_is_used_up = True
         if self.budget_is_used_up:
+            told = {"x-daily-ratelimit-token-remaining": "0"} if self.tells_budget else {}
             return Reply(
                 429,
                 {"success": False, "error": "daily request limit reached"},
-                {"x-daily-ratelimit-token-remaining": "0", "x-ratelimit-reset": "2"},
+                {**told, "x-ratelimit-reset": "2"},
             )
+        if self.tokens_left is not None:
+            self.tokens_left -= cost
+        if self.refused is not None and self.refused.search(call.path):
+            return Reply(403, {"success": False, "error": "Scope and URL mismatch"})
         match call.path.strip("/").split("/"):
+            case ["api", "v2", "deals"]:
+                return self._deals(call, is_archived=False)
+            case ["api", "v2", "deals", "archived"]:
+                return self._deals(call, is_archived=True)
             case ["api", "v2", "deals", number] if number.isdecimal():
-                return self._deal(self.deals.get(int(number)))
+                deal = self._known(int(number))
+                return _not_found() if deal is None else _one(_deal(deal))
+            case ["api", "v2", "activities"]:
+                found = [
+                    a for a in self.activities.values() if _is_within(call.query, a.updated_at)
+                ]
+                return self._page(call.query, found, lambda a: a.activity_id, _activity)
+            case ["api", "v2", "pipelines"]:
+                return self._page(call.query, list(STAGES), lambda number: number, _pipeline)
+            case ["api", "v2", "stages"]:
+                stages = [
+                    stage
+                    for stage in self.stages.values()
+                    if self.lists_deleted_stages or not stage.is_deleted
+                ]
+                return self._page(call.query, stages, lambda stage: stage.stage_id, _stage)
+            case ["api", "v2", "dealFields"]:
+                return _one([_field(key, *what) for key, what in self.fields.items()])
+            case ["v1", "users"]:
+                return _one([_user(number) for number in USERS])
             case ["v1", "deals", number, "flow"] if number.isdecimal():
-                return self._flow(self.deals.get(int(number)), call)
+                return self._flow(self._known(int(number)), call)
         return _not_found()
 
-    def _deal(self, deal: DealTruth | None) -> Reply:
-        if deal is None:
-            return _not_found()
-        data = {
-            "id": deal.deal_id,
-            "title": "Kiosk order",
-            "pipeline_id": deal.pipeline_id,
-            "stage_id": deal.stage_id,
-            "status": deal.status,
-            "is_deleted": deal.is_deleted,
-            "owner_id": 71,
-            "add_time": deal.added_at.strftime("%Y-%m-%dT%H:%M:%SZ"),
-            "update_time": None,
-            "custom_fields": {},
-        }
-        return Reply(body={"success": True, "data": data})
+    def _known(self, deal_id: int) -> DealTruth | None:
+        deal = self.deals.get(deal_id)
+        return deal if deal is not None and not deal.is_purged else None
+
+    def _deals(self, call: Call, *, is_archived: bool) -> Reply:
+        query = call.query
+        for name in ("updated_since", "updated_until"):
+            if name in query and not re.fullmatch(r"[-\d]{10}T[:\d]{8}Z", query[name]):
+                return Reply(400, {"success": False, "error": f"{name} is not a valid datetime"})
+        statuses = set(query.get("status", "open,won,lost").split(","))
+        found = [
+            deal
+            for deal in list(self.deals.values())
+            if (deal.archived_at is not None) is is_archived
+            and deal.listed_status in statuses
+            and _is_within(query, deal.updated_at)
+            and not deal.is_purged
+        ]
+        if "ids" in query:
+            asked = {int(number) for number in query["ids"].split(",")}
+            if len(asked) > 100:
+                return Reply(400, {"success": False, "error": "too many ids"})
+            found = [deal for deal in found if deal.deal_id in asked]
+        return self._page(query, found, lambda deal: deal.deal_id, _deal)
+
+    def _page(
+        self,
+        query: Mapping[str, str],
+        found: list[Any],
+        number: Callable[[Any], int],
+        show: Callable[[Any], dict[str, Any]],
+    ) -> Reply:
+        """A page; a cursor keeps an id where ids give the order, and else a mere place."""
+        is_down = query.get("sort_direction") == "desc"
+        is_by_time = query.get("sort_by") == "update_time"
+        found.sort(key=lambda e: (e.updated_at, number(e)) if is_by_time else number(e))
+        if is_down:
+            found.reverse()
+        start = 0
+        if "cursor" in query:
+            try:
+                kind, place = base64.b64decode(query["cursor"]).decode().split(":")
+            except ValueError:
+                return Reply(400, {"success": False, "error": "cursor is not valid"})
+            if kind == "id":
+                passed = int(place)
+                found = [
+                    e for e in found if (number(e) < passed if is_down else number(e) > passed)
+                ]
+            else:
+                start = int(place)
+        size = min(int(query.get("limit", 100)), self.page_size)
+        if self.has_short_pages:
+            size = self._random.randrange(max(size // 2, 1), size + 1)
+        page = found[start : start + size]
+        more: dict[str, Any] = {}
+        if start + size < len(found):
+            place = f"n:{start + size}" if is_by_time else f"id:{number(page[-1])}"
+            more["next_cursor"] = base64.b64encode(place.encode()).decode()
+        elif self._random.random() < 0.5:
+            more["next_cursor"] = None  # or it is missing
+        data = [show(each) for each in page] or None  # null instead of an empty list
+        return Reply(body={"success": True, "data": data, "additional_data": more})
 
     def _flow(self, deal: DealTruth | None, call: Call) -> Reply:
         if deal is None:
             return _not_found()
-        entries = [_entry(deal, change) for change in reversed(deal.changes)]
+        changes = [
+            change
+            for change in list(deal.changes)
+            if call.query.get("all_changes") == "1" or change.field_key not in self.fields
+        ]
+        entries = [_entry(deal, change) for change in reversed(changes)]
         if call.query.get("items") != "dealChange":
             entries.insert(0, _future_activity())
         start = int(call.query.get("start", 0))
@@ -155,13 +434,175 @@ class FakePipedrive(CrmServer):
             }
         )
 
+    # How it grows
+
+    def _new_deal(self, added_at: datetime, chance: random.Random) -> DealTruth:
+        pipeline_id = chance.choice(list(STAGES))
+        stage_id = chance.choice(STAGES[pipeline_id])
+        self._deal_id += 1
+        deal = DealTruth(
+            deal_id=self._deal_id,
+            pipeline_id=pipeline_id,
+            first_stage_id=stage_id,
+            stage_id=stage_id,
+            added_at=added_at,
+            owner_id=chance.choice(USERS),
+            value=_value(chance),
+            currency=chance.choice(("EUR", "EUR", "UAH")),
+            probability=chance.choice((None, None, 40)),
+            expected_close_date=(added_at + timedelta(days=chance.randrange(5, 90))).date(),
+            custom_fields={REGION: chance.choice((1, 2, None)), NOTE: None},
+        )
+        self._change(deal, "add_time", None, _v1(added_at), added_at)
+        deal.updated_at = added_at if chance.random() < 0.7 else None
+        self.deals[deal.deal_id] = deal
+        return deal
+
+    def _other_stage(self, deal: DealTruth, chance: random.Random) -> int:
+        return chance.choice([s for s in STAGES[deal.pipeline_id] if s != deal.stage_id])
+
+    def _later(self, deal: DealTruth) -> datetime:
+        return deal.changes[-1].at + timedelta(seconds=self._random.randrange(1, 90_000))
+
     def _change(self, deal: DealTruth, field_key: str, old: Any, new: Any, at: datetime) -> None:
         self._change_id += 1
         deal.changes.append(ChangeTruth(self._change_id, field_key, old, new, at))
+        deal.updated_at = at
+
+
+def _now() -> datetime:
+    """The account's clock: it counts seconds, and is one of them behind."""
+    return datetime.now(UTC).replace(microsecond=0) - timedelta(seconds=1)
+
+
+def _value(chance: random.Random) -> Any:
+    amount = chance.randrange(100, 10_000_000)
+    return chance.choice((amount, amount / 100))
+
+
+def _plain(value: Any) -> Any:
+    return value.isoformat() if isinstance(value, date) else value
+
+
+def _is_within(query: Mapping[str, str], at: datetime | None) -> bool:
+    """Whether a list by time holds what was updated then; what never was is in none."""
+    if "updated_since" not in query and "updated_until" not in query:
+        return True
+    written = _v2(at)
+    since, until = query.get("updated_since", ""), query.get("updated_until", "~")
+    return written is not None and since <= written < until
 
 
 def _v1(at: datetime) -> str:
     return at.strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _v2(at: datetime | None) -> str | None:
+    return None if at is None else at.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _deal(deal: DealTruth) -> dict[str, Any]:
+    return {
+        "id": deal.deal_id,
+        "title": deal.title,
+        "creator_user_id": 71,
+        "owner_id": deal.owner_id,
+        "value": deal.value,
+        "currency": deal.currency,
+        "person_id": 8,
+        "org_id": None,
+        "pipeline_id": deal.pipeline_id,
+        "stage_id": deal.stage_id,
+        "status": deal.listed_status,
+        "probability": deal.probability,
+        "lost_reason": None,
+        "add_time": _v2(deal.added_at),
+        "update_time": _v2(deal.updated_at),
+        "stage_change_time": _v2(deal.stage_changed_at),
+        "close_time": _v2(deal.closed_at),
+        "won_time": _v2(deal.won_at),
+        "lost_time": _v2(deal.lost_at),
+        "archive_time": _v2(deal.archived_at),
+        "is_archived": deal.archived_at is not None,
+        "is_deleted": deal.is_deleted,
+        "expected_close_date": _plain(deal.expected_close_date),
+        "label_ids": [],
+        "origin": "ManuallyCreated",
+        "acv": None,
+        "arr": None,
+        "mrr": None,
+        "custom_fields": deal.custom_fields,
+    }
+
+
+def _activity(activity: ActivityTruth) -> dict[str, Any]:
+    return {
+        "id": activity.activity_id,
+        "subject": "About the kiosk",
+        "type": activity.kind,
+        "owner_id": activity.owner_id,
+        "deal_id": activity.deal_id,
+        "lead_id": None,
+        "due_date": activity.due.date().isoformat(),
+        "due_time": activity.due.strftime("%H:%M:%S"),
+        "done": activity.done_at is not None,
+        "marked_as_done_time": _v2(activity.done_at),
+        "is_deleted": False,
+        "add_time": _v2(activity.added_at),
+        "update_time": _v2(activity.updated_at),
+    }
+
+
+def _pipeline(number: int) -> dict[str, Any]:
+    return {
+        "id": number,
+        "name": f"Pipeline {number}",
+        "order_nr": number,
+        "is_deleted": False,
+        "is_deal_probability_enabled": True,
+        "add_time": "2025-01-01T00:00:00Z",
+        "update_time": None,
+    }
+
+
+def _stage(stage: StageTruth) -> dict[str, Any]:
+    return {
+        "id": stage.stage_id,
+        "name": stage.name,
+        "order_nr": stage.order,
+        "pipeline_id": stage.pipeline_id,
+        "deal_probability": stage.probability,
+        "is_deleted": stage.is_deleted,
+        "is_deal_rot_enabled": False,
+        "days_to_rotten": None,
+        "add_time": "2025-01-01T00:00:00Z",
+        "update_time": None,
+    }
+
+
+def _field(key: str, name: str, options: dict[int, str]) -> dict[str, Any]:
+    return {
+        "field_code": key,
+        "field_name": name,
+        "field_type": "enum" if options else "text",
+        "is_custom_field": True,
+        "options": [{"id": number, "label": label} for number, label in options.items()] or None,
+    }
+
+
+def _user(number: int) -> dict[str, Any]:
+    return {
+        "id": number,
+        "name": f"User {number}",
+        "email": f"user{number}@example.com",
+        "active_flag": number != USERS[-1],
+        "created": "2025-01-01 00:00:00",
+        "modified": None,
+    }
+
+
+def _one(data: Any) -> Reply:
+    return Reply(body={"success": True, "data": data})
 
 
 def _entry(deal: DealTruth, change: ChangeTruth) -> dict[str, Any]:

@@ -9,7 +9,9 @@ from pathlib import Path
 import psycopg
 import pytest
 from click.testing import CliRunner
+from psycopg import sql
 
+from loaders.registry import SOURCES
 from stageline import config, dbt_environment, migrate, server
 from stageline.cli import main
 from stageline.database import Connection, connect
@@ -111,8 +113,13 @@ def test_up_mends_what_is_missing() -> None:
         session.execute("drop schema ops cascade")
         session.execute("drop schema settings, raw cascade")
         session.execute(
-            "drop schema raw_files, raw_files_staging, raw_demo, raw_demo_staging, raw_pipedrive,"
-            " raw_keycrm cascade"
+            sql.SQL("drop schema {} cascade").format(
+                sql.SQL(", ").join(
+                    sql.Identifier(f"raw_{name}{suffix}")
+                    for name in ("files", "demo", *SOURCES)
+                    for suffix in ("", "_staging")
+                )
+            )
         )
         session.execute(
             "drop schema raw_sample, reference, staging, intermediate, kpis, snapshots cascade"

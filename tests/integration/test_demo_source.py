@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from loaders import demo
+from loaders import demo, pipeline_files
 from stageline import config
 from stageline.database import connect
 from stageline.errors import StagelineError
@@ -32,7 +32,7 @@ def read(path: Path) -> Any:
 
 def test_the_totals_are_those_of_the_spec() -> None:
     found = demo.load_demo()
-    assert found == demo.PipelineTotals(
+    assert found == pipeline_files.PipelineTotals(
         total_leads=5,
         total_value=Decimal(462_000),
         weighted_value=Decimal(254_500),
@@ -136,14 +136,14 @@ def test_a_write_that_fails_leaves_the_old_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "summary.json"
-    demo.write_whole(path, "old")
+    pipeline_files.write_whole(path, "old")
 
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
     with pytest.raises(StagelineError, match=r"summary\.json cannot be written: No space left"):
-        demo.write_whole(path, "new")
+        pipeline_files.write_whole(path, "new")
     assert path.read_text() == "old"
     assert list(tmp_path.glob(".summary*")) == []
 
@@ -151,24 +151,24 @@ def test_a_write_that_fails_leaves_the_old_file(
 @pytest.mark.parametrize("moment", ["fsync", "replace"])
 def test_a_crash_leaves_the_old_file(tmp_path: Path, moment: str) -> None:
     path = tmp_path / "summary.json"
-    demo.write_whole(path, "old")
+    pipeline_files.write_whole(path, "old")
     place = "os.fsync" if moment == "fsync" else "pathlib.Path.replace"
     code = (
-        "import os, pathlib, signal\nfrom loaders import demo\n"
+        "import os, pathlib, signal\nfrom loaders import pipeline_files\n"
         f"{place} = lambda *given: os.kill(os.getpid(), signal.SIGKILL)\n"
-        f"demo.write_whole(pathlib.Path({str(path)!r}), 'new')\n"
+        f"pipeline_files.write_whole(pathlib.Path({str(path)!r}), 'new')\n"
     )
     child = subprocess.run([sys.executable, "-c", code], timeout=60, check=False)
     assert child.returncode == -9
     assert path.read_text() == "old"
-    demo.write_whole(path, "newer")
+    pipeline_files.write_whole(path, "newer")
     assert path.read_text() == "newer"
 
 
 def test_a_folder_that_cannot_be_made_is_one_clear_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StagelineError, match=r"cannot be written: .*SALES_PIPELINE_CACHE"):
-        demo.write_whole(tmp_path / "file" / "below" / "x.json", "{}")
+        pipeline_files.write_whole(tmp_path / "file" / "below" / "x.json", "{}")
 
 
 def test_sample_and_demo_count_while_they_are_active() -> None:

@@ -96,7 +96,11 @@ class Flow:
 
 
 @pytest.fixture
-def flow(sample: Sample, sample_database: object, tmp_path: Path) -> Iterator[Flow]:  # noqa: ARG001
+def flow(
+    sample: Sample,
+    sample_database: object,  # noqa: ARG001 - the configured one
+    tmp_path: Path,
+) -> Iterator[Flow]:
     """Flow models on a database of the test's own."""
     dbt = WarmDbt(tmp_path / "dbt", sample.target_path)
     try:

@@ -14,6 +14,7 @@ from jobs.build import build
 from stageline import config
 from stageline.database import Connection
 from tests.conftest import TEMPLATE, TestServer, _clone
+from tests.flow_database import keep_odd_clock
 from tests.flow_oracle import GRAIN, Flow, Row, Table, World
 from tests.flow_worlds import AS_OF, PUBLISHED, random_world
 
@@ -157,6 +158,7 @@ def built(server: TestServer, short_folder: Path) -> Iterator[Built]:
         pytest.MonkeyPatch.context() as patch,
         _clone(server, TEMPLATE, folder, patch) as owner,
     ):
+        keep_odd_clock(owner)
         load(owner, world)
         build(
             select=" ".join(f"+{name}" for name in GRAIN),

@@ -247,7 +247,12 @@ def test_a_deal_is_asked_for_before_its_changes_and_with_the_token_in_a_header(
     here.work()
     first, second = here.pipedrive.calls
     assert (first.path, second.path) == ("/api/v2/deals/501", "/v1/deals/501/flow")
-    assert second.query == {"items": "dealChange", "limit": "500", "start": "0"}
+    assert second.query == {
+        "items": "dealChange",
+        "all_changes": "1",
+        "limit": "500",
+        "start": "0",
+    }
     for call in (first, second):
         assert call.headers["x-api-token"] == here.pipedrive.token
         assert here.pipedrive.token not in str(call.query)

@@ -33,7 +33,7 @@ from stageline.database import Connection, connect
 from stageline.errors import StagelineError
 from stageline.settings import report_versions, stage_maps
 from tests.conftest import TEMPLATE, TestServer, _clone
-from tests.flow_worlds import AS_OF, PROJECTS, STAGES, random_world
+from tests.flow_worlds import AS_OF, ENTITIES, PROJECTS, STAGES, random_world
 from tests.integration.test_flow_oracle import load
 
 SEED = 11
@@ -81,11 +81,12 @@ def built(server: TestServer, short_folder: Path) -> Iterator[Built]:
     folder.mkdir()
     target_path = folder / "target"
     world = random_world(SEED)
-    world = replace(
-        world,
-        events=tuple(event for event in world.events if int(event.entity_id) % EVERY == 0),
-        deletions=tuple(row for row in world.deletions if int(row[2]) % EVERY == 0),
-    )
+    events = tuple(event for event in world.events if int(event.entity_id) % EVERY == 0)
+    # One whose id no other has, so that nothing is left under it.
+    gone = next(event for event in events if int(event.entity_id) >= ENTITIES)
+    deletion = (gone.project, gone.entity_type, gone.entity_id, "deleted", AS_OF)
+    deletions = (*(row for row in world.deletions if int(row[2]) % EVERY == 0), deletion)
+    world = replace(world, events=events, deletions=deletions)
     with (
         pytest.MonkeyPatch.context() as patch,
         _clone(server, TEMPLATE, folder, patch) as owner,
@@ -271,9 +272,11 @@ def test_a_sample_is_the_same_each_time_and_a_larger_one_holds_it(built: Built) 
     assert first.known_entities == everything.known_entities > everything.compared_entities > 300
     assert len(everything.missing) == 14
 
-    some = list(first.entities)[:2]
-    chosen = simulate(versions, built.models, entity_ids=[entity.entity_id for entity in some])
-    assert dict(chosen.entities) == {entity: first.entities[entity] for entity in some}
+    some = [entity.entity_id for entity in first.entities][:2]
+    chosen = simulate(versions, built.models, entity_ids=some)
+    assert dict(chosen.entities) == {
+        entity: change for entity, change in everything.entities.items() if entity[3] in some
+    }
 
     project = PROJECTS[0].key
     of_project = simulate(versions, built.models, project=project, sample=None)

@@ -35,7 +35,7 @@ def with_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def shop(database: Connection) -> None:  # noqa: ARG001 - the configured one
     """A project of each CRM, all called shop-1."""
-    for source in ("keycrm", "pipedrive", "hubspot"):
+    for source in ("keycrm", "pipedrive", "hubspot", "salesforce"):
         projects.add(source, "shop-1")
 
 
@@ -402,7 +402,7 @@ def test_an_api_token_is_kept_encrypted_and_read_by_the_loader(
 
 NO_APIS: list[tuple[list[str], str, str]] = [
     (["keycrm", "shop-2", "--stdin"], MARKER, "stageline projects add keycrm shop-2"),
-    (["hubspot", "shop-1", "--stdin"], MARKER, "--base-url"),
+    (["salesforce", "shop-1", "--stdin"], MARKER, "--base-url"),
     (["keycrm", "shop-1", MARKER], "", "others"),
     (["keycrm", "shop-1", "--stdin"], "", "is empty"),
     (["keycrm", "shop-1", "--stdin"], f"{MARKER} {MARKER}", "signs that a token cannot have"),

@@ -4,6 +4,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from loaders.registry import SOURCES
 from stageline.database import ROLES, Role, connect
 
 pytestmark = pytest.mark.usefixtures("database")
@@ -31,8 +32,48 @@ MATRIX: dict[str, dict[Role, set[str]]] = {
     "raw_demo.opportunities": {"loader": ALL, "transformer": READ},
     "raw_pipedrive.deals": {"loader": ALL, "transformer": READ},
     "raw_pipedrive.deal_changes": {"loader": ALL, "transformer": READ},
+    "raw_pipedrive.pipelines": {"loader": ALL, "transformer": READ},
+    "raw_pipedrive.stages": {"loader": ALL, "transformer": READ},
+    "raw_pipedrive.users": {"loader": ALL, "transformer": READ},
+    "raw_pipedrive.deal_fields": {"loader": ALL, "transformer": READ},
+    "raw_pipedrive.deal_field_options": {"loader": ALL, "transformer": READ},
+    "raw_pipedrive.listed_deals": {"loader": ALL, "transformer": READ},
+    "raw_pipedrive.activities": {"loader": ALL, "transformer": READ},
+    "raw_pipedrive.deal_histories": {"loader": ALL, "transformer": READ},
+    "raw_pipedrive.rejects": {"loader": ALL},
     "raw_keycrm.orders": {"loader": ALL, "transformer": READ},
     "raw_keycrm.order_items": {"loader": ALL, "transformer": READ},
+    "raw_hubspot.deal_pipelines": {"loader": ALL, "transformer": READ},
+    "raw_hubspot.deal_stages": {"loader": ALL, "transformer": READ},
+    "raw_hubspot.owners": {"loader": ALL, "transformer": READ},
+    "raw_hubspot.deals": {"loader": ALL, "transformer": READ},
+    "raw_hubspot.deal_history": {"loader": ALL, "transformer": READ},
+    "raw_hubspot.merged_deals": {"loader": ALL, "transformer": READ},
+    "raw_hubspot.archived_deals": {"loader": ALL, "transformer": READ},
+    "raw_hubspot.ticket_pipelines": {"loader": ALL, "transformer": READ},
+    "raw_hubspot.ticket_stages": {"loader": ALL, "transformer": READ},
+    "raw_hubspot.tickets": {"loader": ALL, "transformer": READ},
+    "raw_hubspot.calls": {"loader": ALL, "transformer": READ},
+    "raw_hubspot.meetings": {"loader": ALL, "transformer": READ},
+    "raw_hubspot.feedback_submissions": {"loader": ALL, "transformer": READ},
+    "raw_hubspot.rejects": {"loader": ALL},
+    "raw_salesforce.opportunities": {"loader": ALL, "transformer": READ},
+    "raw_salesforce.opportunity_history": {"loader": ALL, "transformer": READ},
+    "raw_salesforce.opportunity_field_history": {"loader": ALL, "transformer": READ},
+    "raw_salesforce.stages": {"loader": ALL, "transformer": READ},
+    "raw_salesforce.users": {"loader": ALL, "transformer": READ},
+    "raw_salesforce.leads": {"loader": ALL, "transformer": READ},
+    "raw_salesforce.tasks": {"loader": ALL, "transformer": READ},
+    "raw_salesforce.events": {"loader": ALL, "transformer": READ},
+    "raw_salesforce.cases": {"loader": ALL, "transformer": READ},
+    "raw_salesforce.rejects": {"loader": ALL},
+    "raw_keycrm.order_changes": {"loader": ALL, "transformer": READ},
+    "raw_keycrm.order_statuses": {"loader": ALL, "transformer": READ},
+    "raw_keycrm.order_sources": {"loader": ALL, "transformer": READ},
+    "raw_keycrm.users": {"loader": ALL, "transformer": READ},
+    "raw_keycrm.rejects": {"loader": ALL},
+    "raw_sheet.opportunities": {"loader": ALL, "transformer": READ},
+    "raw_sheet.rejects": {"loader": ALL},
     "raw_sample.made_by_dbt": {"transformer": ALL},
     # Of the deliveries each role reads columns of its own: see the test of what was said.
     "raw.deliveries": {"receiver": {"select", "insert"}, "transformer": READ, "jobs": READ},
@@ -49,6 +90,7 @@ MATRIX: dict[str, dict[Role, set[str]]] = {
     },
     "settings.webhook_checks": {"receiver": READ},
     "settings.api_accounts": {"loader": READ, "jobs": READ},
+    "settings.field_map": {"transformer": READ, "jobs": READ},
     "settings.report_versions": {"transformer": READ, "jobs": READ},
     "settings.stage_map_scd": {"transformer": READ, "jobs": READ},
     "settings.stage_group_dictionary": {"transformer": READ, "jobs": READ},
@@ -64,6 +106,10 @@ MATRIX: dict[str, dict[Role, set[str]]] = {
     "settings.order_overrides": {"transformer": READ, "jobs": READ},
     "settings.flow_metrics": {"transformer": READ, "jobs": READ},
     "settings.audit_log": {"transformer": READ, "jobs": READ},
+    "ops.load_positions": {
+        "loader": {"select", "insert", "update", "delete"},
+        "jobs": {"select", "insert", "update", "delete"},
+    },
     "ops.loads": {
         "loader": {"select", "insert", "update"},
         "transformer": READ,
@@ -92,7 +138,15 @@ MAKERS: dict[str, set[Role]] = {
     "raw_demo": {"loader"},
     "raw_demo_staging": {"loader"},
     "raw_pipedrive": {"loader"},
+    "raw_pipedrive_staging": {"loader"},
     "raw_keycrm": {"loader"},
+    "raw_hubspot": {"loader"},
+    "raw_hubspot_staging": {"loader"},
+    "raw_salesforce": {"loader"},
+    "raw_salesforce_staging": {"loader"},
+    "raw_keycrm_staging": {"loader"},
+    "raw_sheet": {"loader"},
+    "raw_sheet_staging": {"loader"},
     "raw_sample": {"transformer"},
     "settings": set(),
     "reference": {"transformer"},
@@ -185,7 +239,7 @@ def test_no_table_of_the_migrations_is_missing_from_the_matrix() -> None:
                 "select c.oid::regclass::text from pg_class as c"
                 " where relkind = 'r'"
                 " and relnamespace::regnamespace::text = any(%s)",
-                [["settings", "ops", "raw", "raw_pipedrive", "raw_keycrm"]],
+                [["settings", "ops", "raw", *(f"raw_{name}" for name in SOURCES)]],
             )
         }
     assert tables <= set(MATRIX)

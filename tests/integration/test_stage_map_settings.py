@@ -225,6 +225,23 @@ def test_rows_are_found_by_version_project_time_and_text() -> None:
     assert "No row fits" in done("map", "list", "--version", "9")
 
 
+def test_a_long_list_is_shown_and_exported_to_its_end(tmp_path: Path) -> None:
+    version, size = report_versions.create(), 5_001
+    with connect("owner") as session:
+        session.execute(
+            "insert into settings.stage_map_scd"
+            " (report_version, source_system, project_id, stage_id, sub_key)"
+            " select %s, %s, %s, n, 'MFG.STARTED' from generate_series(1, %s) as n",
+            (version, *SHOP, size),
+        )
+    assert len(done("map", "list", "--version", str(version)).splitlines()) == 1 + size
+    file = tmp_path / "map.csv"
+    file.write_text(done("map", "export", str(version)))
+    assert len(file.read_text().splitlines()) == 1 + size
+    again = done("map", "import", str(version), str(file), "--dry-run")
+    assert again.startswith(f"0 added, 0 changed, 0 removed, {size} unchanged.")
+
+
 def test_a_status_id_means_in_each_project_what_that_one_says() -> None:
     version = report_versions.create()
     stage_maps.add(version, meaning("28", "MFG.STARTED"))

@@ -3,7 +3,7 @@
 import pytest
 
 from stageline.errors import StagelineError
-from stageline.settings.canonical import majors, require_sub_key, sub_stages
+from stageline.settings.canonical import majors, periods, require_sub_key, sub_stages
 
 
 def test_the_major_stages_stand_in_the_order_of_the_journey() -> None:
@@ -22,6 +22,10 @@ def test_every_boundary_is_a_sub_stage_of_its_major_stage() -> None:
     of = {stage.sub_key: stage.major_key for stage in sub_stages()}
     for major in majors():
         assert of[major.entry_sub_key] == of[major.exit_sub_key] == major.major_key
+
+
+def test_the_periods_of_reports_begin_with_the_shortest() -> None:
+    assert periods() == ("7d", "14d", "1m", "3m", "6m", "12m")
 
 
 def test_a_key_is_found_in_any_case() -> None:

@@ -21,6 +21,8 @@ def answer(*products: Any, **more: Any) -> dict[str, Any]:
         "ordered_at": "2026-02-10 19:00:00",
         "updated_at": None,
         "closed_at": "",
+        "payment_status": "part_paid",
+        "status_changed_at": "2026-02-11T08:30:05.000000Z",
         "products": list(products),
         **more,
     }
@@ -38,6 +40,8 @@ def test_an_order_is_read_in_both_forms_of_times_and_numbers() -> None:
         "ordered_at": datetime(2026, 2, 10, 19, tzinfo=UTC),
         "updated_at": None,
         "closed_at": None,
+        "payment_status": "part_paid",
+        "status_changed_at": datetime(2026, 2, 11, 8, 30, 5, tzinfo=UTC),
     }
 
 

@@ -1,48 +1,7 @@
 with
 
-lifecycle_events as (
-    select * from {{ ref('base_receiver__lifecycle_events') }}
-),
-
-deals as (
-    select * from {{ ref('base_pipedrive__deals') }}
-),
-
-orders as (
-    select * from {{ ref('base_keycrm__orders') }}
-),
-
 statements as (
-    select
-        source_system,
-        project_id,
-        entity_type,
-        entity_id,
-        event in ('deleted', 'merged') as is_deleted,
-        occurred_at as stated_at,
-        ingested_at
-    from lifecycle_events
-    where event != 'created'
-    union all
-    select
-        source_system,
-        project_id,
-        'deal' as entity_type,
-        deal_id as entity_id,
-        coalesce(is_deleted, false) or coalesce(is_gone, false) as is_deleted,
-        fetched_at as stated_at,
-        fetched_at as ingested_at
-    from deals
-    union all
-    select
-        source_system,
-        project_id,
-        'order' as entity_type,
-        order_id as entity_id,
-        coalesce(is_gone, false) as is_deleted,
-        fetched_at as stated_at,
-        fetched_at as ingested_at
-    from orders
+    select * from {{ ref('int_deletion_statements') }}
 ),
 
 ranked_statements as (

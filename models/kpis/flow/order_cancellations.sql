@@ -23,11 +23,24 @@ left_last as (
         orders.order_key,
         coalesce(
             max(case when visits.group_kind != 'cancelled' then visits.visit_number end), -1
-        ) as last_visit_number,
-        min(visits.visit_number) as first_visit_number
+        ) as last_visit_number
     from orders
     inner join visits on orders.order_key = visits.order_key
     group by orders.order_key
+),
+
+-- The next one that there is: numbers of visits that are not known yet are left out.
+cancelled_first as (
+    select
+        left_last.order_key,
+        left_last.last_visit_number,
+        min(visits.visit_number) as cancelled_visit_number
+    from left_last
+    inner join visits
+        on
+            left_last.order_key = visits.order_key
+            and left_last.last_visit_number < visits.visit_number
+    group by left_last.order_key, left_last.last_visit_number
 ),
 
 final as (
@@ -58,16 +71,15 @@ final as (
         ) }} as has_impossible_duration,
         {{ built_at() }} as updated_at
     from orders
-    inner join left_last on orders.order_key = left_last.order_key
+    inner join cancelled_first on orders.order_key = cancelled_first.order_key
     inner join visits as cancellations
         on
             orders.order_key = cancellations.order_key
-            and greatest(left_last.last_visit_number + 1, left_last.first_visit_number)
-            = cancellations.visit_number
+            and cancelled_first.cancelled_visit_number = cancellations.visit_number
     left join visits as sources
         on
             orders.order_key = sources.order_key
-            and left_last.last_visit_number = sources.visit_number
+            and cancelled_first.last_visit_number = sources.visit_number
 )
 
 select * from final

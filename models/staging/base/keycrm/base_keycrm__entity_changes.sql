@@ -4,7 +4,7 @@ source as (
     select * from {{ source('raw_keycrm', 'orders') }}
 ),
 
--- An order's items are written with it.
+-- An order is written whenever its items are.
 final as (
     select
         cast('keycrm' as {{ type_label() }}) as source_system,
@@ -12,7 +12,7 @@ final as (
         cast('order' as {{ type_label() }}) as entity_type,
         order_id as entity_id,
         fetched_xid as written_xid,
-        fetched_at as stated_at
+        coalesce(gone_seen_at, fetched_at) as stated_at
     from source
 )
 

@@ -23,7 +23,7 @@ moves as (
             order by changed_at, length(change_id), change_id
         ) as sequence
     from changes
-    where field_key = 'stage_id'
+    where field_key = 'stage_id' and changed_at is not null
 ),
 
 creations as (
@@ -42,6 +42,7 @@ dated_deals as (
         deals.deal_id,
         deals.pipeline_id,
         deals.stage_id,
+        deals.is_history_missing,
         deals.fetched_at,
         -- The deal says it best: for an imported one the change has the instant of the import.
         coalesce(deals.added_at, creations.created_at) as created_at
@@ -53,13 +54,14 @@ dated_deals as (
 ),
 
 -- No change tells of the stage in which a deal began: it is the one that the first move left, or,
--- before any move, the one where the deal is.
+-- before any move, the one where the deal is. Where moves may still be to come, it is not known.
 first_stages as (
     select
         dated_deals.project_id,
         dated_deals.deal_id,
         case
-            when moves.deal_id is null then dated_deals.stage_id else moves.previous_stage_id
+            when moves.deal_id is not null then moves.previous_stage_id
+            when not coalesce(dated_deals.is_history_missing, false) then dated_deals.stage_id
         end as stage_id,
         coalesce(moves.fetched_at, dated_deals.fetched_at) as fetched_at,
         -- Never after it was left, or the deal would seem to be back in it.

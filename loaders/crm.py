@@ -1,0 +1,454 @@
+"""Loads the account of a CRM: resource by resource, in parts that are on the disk before the next.
+
+Every part is merged by key, and rows that say nothing new are not touched. The position of a
+resource is kept only after its rows are committed, so that a load can be killed at any moment: the
+next one asks for some of it again, and loads none of it twice.
+"""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+from typing import Any
+
+import psycopg
+import pyarrow as pa
+from psycopg import sql
+
+from loaders import positions
+from loaders.api import ApiError, RefusedError
+from loaders.calls import Calls, LaterError, Turns
+from loaders.destination import FINGERPRINT, Target, clear_scratch, exclusive, land, touched
+from loaders.load_log import Entry, logged
+from loaders.pace import Account
+from loaders.records import Rows, Table, rejects_of
+from loaders.sources import Finding, Page, Position, Pull, Resource, Source, Sweep
+from stageline.database import connect
+from stageline.errors import StagelineError
+from stageline.progress import Step, log, step
+from stageline.settings.api_accounts import ApiAccount
+from stageline.settings.dictionaries import STAGES
+
+#: Rows, and seconds, after which what was fetched is loaded.
+PART_ROWS, PART_SECONDS = 40_000, 30.0
+
+#: Closed deals are brought back to so many days before the first load.
+BACKFILL = timedelta(days=90)
+
+#: So many rows of a table are compared with what is there before they are landed.
+_COMPARED = 5_000
+
+#: Ids that a sweep asks for at once.
+_ASKED_AT_ONCE = 500
+
+Session = psycopg.Connection[Any]
+
+
+@dataclass
+class TableLoad:
+    """What came of a table: rows read, new or changed ones, those that were equal already; values
+    that did not fit, by column; records that fit into no row; rows found gone.
+    """
+
+    read: int = 0
+    touched: int = 0
+    unreadable: dict[str, int] = field(default_factory=dict)
+    rejected: int = 0
+    gone: int = 0
+
+    @property
+    def unchanged(self) -> int:
+        """Rows that were there as they are."""
+        return self.read - self.touched
+
+
+@dataclass
+class CrmLoad:
+    """What came of a load.
+
+    Attributes:
+        tables: By name, in the order of the source.
+        left_out: Resource -> why the account gives none of it.
+        calls: Kind of call -> how many were made.
+        stopped: Why the rest is to follow, and when; None where all is loaded.
+        seconds: How long it took.
+    """
+
+    source: Source
+    project_id: str
+    tables: dict[str, TableLoad]
+    left_out: dict[str, str] = field(default_factory=dict)
+    calls: Mapping[str, int] = field(default_factory=dict)
+    stopped: LaterError | None = None
+    seconds: float = 0.0
+
+
+def load(
+    source: Source,
+    project_id: str,
+    account: ApiAccount,
+    *,
+    since: datetime | None = None,
+    is_full: bool = False,
+    dry_run: bool = False,
+) -> CrmLoad:
+    """Brings what is new in an account; with ``dry_run`` only asks for it, and says what it is.
+
+    Args:
+        source: The CRM.
+        project_id: Whose account it is, in ``settings.projects``.
+        account: How its API is reached.
+        since: How far back closed deals are brought, 90 days where not given and never loaded.
+        is_full: Everything is asked for again.
+        dry_run: Nothing is written.
+
+    Raises:
+        StagelineError: the CRM refuses the account, or does not answer; another process loads the
+            account; or the database cannot be reached. What was loaded before stays.
+    """
+    started = time.monotonic()
+    done = CrmLoad(source, project_id, {table.name: TableLoad() for table in source.tables})
+    with _alone(source, project_id) as session, _calls(source, project_id, account) as calls:
+        work = _Load(source, Account(source.name, project_id), session, calls, done, dry_run)
+        try:
+            if dry_run:
+                work.run(since, is_full)
+            else:
+                entry = Entry(source.name, None, project_id)
+                with logged(session, entry, of_project=True):
+                    try:
+                        work.run(since, is_full)
+                    finally:
+                        entry.read = sum(each.read for each in done.tables.values())
+                        entry.loaded = sum(each.touched for each in done.tables.values())
+                        entry.unchanged = entry.read - entry.loaded
+                        entry.rejected = sum(each.rejected for each in done.tables.values())
+        except LaterError as error:
+            done.stopped = error
+        except RefusedError as error:
+            raise StagelineError(
+                f"{source.title} refuses the account of project {project_id}: {error}."
+            ) from None
+        except ApiError as error:
+            raise StagelineError(
+                f"{source.title} does not answer for project {project_id}: {error}. What was"
+                " loaded until then stays; run it again to go on."
+            ) from None
+        done.calls = dict(calls.made)
+    done.seconds = round(time.monotonic() - started, 3)
+    return done
+
+
+def check(source: Source, project_id: str, account: ApiAccount) -> list[Finding]:
+    """Tries what is loaded of an account; changes nothing.
+
+    Raises:
+        StagelineError: the CRM refuses the account as a whole, or does not answer.
+    """
+    with _calls(source, project_id, account) as calls:
+        try:
+            return list(source.check(calls))
+        except (ApiError, LaterError) as error:
+            raise StagelineError(
+                f"{source.title} gives no access to {project_id}: {error}."
+            ) from None
+
+
+@contextmanager
+def _calls(source: Source, project_id: str, account: ApiAccount) -> Iterator[Calls]:
+    paces = {kind: pace.times(account.allowance) for kind, pace in source.paces.items()}
+    with connect("jobs", autocommit=True) as jobs:
+        calls = source.open(Turns(jobs, Account(source.name, project_id), paces), account)
+        with calls.api:
+            yield calls
+
+
+@contextmanager
+def _alone(source: Source, project_id: str) -> Iterator[Session]:
+    """A session of the loader's; no other process loads the account meanwhile."""
+    try:
+        with connect("loader", autocommit=True) as session:
+            name = f"stageline.load.{source.name}.{project_id}"
+            row = session.execute(
+                "select pg_try_advisory_lock(hashtextextended(%s, 0))", [name]
+            ).fetchone()
+            if not (row and row[0]):
+                raise StagelineError(
+                    f"Another process is loading {source.name} project {project_id}. Wait for it;"
+                    " `stageline status` shows loads."
+                )
+            yield session
+    except psycopg.OperationalError:
+        raise StagelineError(
+            "The database went away during the load. Run it again; what was loaded already is not"
+            " loaded twice."
+        ) from None
+
+
+class _Load:
+    """A load under way."""
+
+    def __init__(
+        self,
+        source: Source,
+        account: Account,
+        session: Session,
+        calls: Calls,
+        done: CrmLoad,
+        dry_run: bool,
+    ) -> None:
+        self._source, self._account, self._session = source, account, session
+        self._calls, self._done, self._dry_run = calls, done, dry_run
+        self._rejects = rejects_of(source.dataset)
+        self._rows = {table: Rows(table) for table in (*source.tables, self._rejects)}
+        self._positions: dict[str, Position] = {}
+        self._landed_at = time.monotonic()
+        self._began_at = datetime.now(UTC)
+
+    def run(self, since: datetime | None, is_full: bool) -> None:
+        """Loads every resource, then looks for what is gone."""
+        known = positions.all_of(self._session, self._account)
+        until = self._began_at.replace(microsecond=0)
+        earliest = self._since(known, since, until)
+        if "backfill" not in known or _instant(known["backfill"]["since"]) > earliest:
+            # Kept before the first page: the same command goes on with it, however often it stops.
+            known = {}
+            if not self._dry_run:
+                positions.begin(
+                    self._session, self._account, "backfill", {"since": earliest.isoformat()}
+                )
+        pull = Pull(self._account.project_id, self._calls, until, earliest, is_full)
+        try:
+            for resource in self._source.resources:
+                position = None if is_full else known.get(resource.name)
+                if resource.reads_loaded:
+                    self._land()
+                self._resource(resource, pull, position)
+        finally:  # what came before an error is loaded all the same
+            self._land()
+        for sweep in self._source.sweeps:
+            self._sweep(sweep, pull, known.get(_sweep_name(sweep)))
+
+    def _since(
+        self, known: Mapping[str, Position], since: datetime | None, until: datetime
+    ) -> datetime:
+        if since is not None:
+            return since
+        return _instant(known["backfill"]["since"]) if "backfill" in known else until - BACKFILL
+
+    def _resource(self, resource: Resource, pull: Pull, position: Position | None) -> None:
+        title = f"Load {resource.name} of {self._source.title} {self._account.project_id}"
+        with step(title, is_counted=True) as shown:
+            try:
+                self._pages(resource.name, resource.pull(pull, position), shown)
+            except RefusedError as error:
+                if error.concerns_account:
+                    raise
+                if not resource.is_optional:
+                    raise StagelineError(
+                        f"{self._source.title} refuses {resource.name} of project"
+                        f" {self._account.project_id}: {error}. It needs {resource.needs}."
+                    ) from None
+                self._done.left_out[resource.name] = f"{error}; it needs {resource.needs}"
+                log().warning("left out", resource=resource.name, reason=str(error))
+
+    def _pages(self, name: str, pages: Iterator[Page], shown: Step) -> None:
+        """Reads pages, and loads them as soon as they are many; the rest waits for others'."""
+        count = 0
+        for page in pages:
+            count += self._read(page)
+            shown.show(count, page.expected)
+            if page.position is not None:
+                self._positions[name] = page.position
+            if page.stages is not None:
+                self._take_stages(page.stages)
+            if self._is_part():
+                self._land()
+        shown.note(records=count)
+
+    def _read(self, page: Page) -> int:
+        fetched_at = datetime.now(UTC)
+        count = 0
+        for table, records in page.records.items():
+            rows = self._rows[table]
+            rows.read(records, fetched_at)
+            count += len(records)
+            if rows.rejects:
+                self._done.tables[table.name].rejected += len(rows.rejects)
+                self._rows[self._rejects].read(
+                    [
+                        {"table_name": table.name, "record": record, "reason": reason}
+                        for record, reason in rows.rejects
+                    ],
+                    fetched_at,
+                )
+                rows.rejects.clear()
+        return count
+
+    def _is_part(self) -> bool:
+        return (
+            sum(map(len, self._rows.values())) >= PART_ROWS
+            or time.monotonic() > self._landed_at + PART_SECONDS
+        )
+
+    def _land(self) -> None:
+        """Brings the rows that wait to the database, then keeps the positions after them."""
+        waiting = [rows for rows in self._rows.values() if len(rows)]
+        news = [] if self._dry_run else self._news(waiting)
+        for is_last in (False, True):
+            part = [(table, rows) for table, rows in news if table.lands_last is is_last]
+            if part:
+                self._merge(part)
+        for rows in waiting:
+            if rows.table.name in self._done.tables:
+                done = self._done.tables[rows.table.name]
+                done.read += len(rows)
+                done.unreadable = dict(rows.unreadable)
+            rows.clear()
+        self._landed_at = time.monotonic()
+        for name, position in self._positions.items():
+            self._keep(name, position)
+        self._positions.clear()
+
+    def _merge(self, part: Sequence[tuple[Table, pa.Table]]) -> None:
+        targets = [_target(table, rows) for table, rows in part]
+        with exclusive(self._source.dataset) as session:
+            load_id = land(session, self._source.dataset, targets)
+            for (table, _), target in zip(part, targets, strict=True):
+                if table.name in self._done.tables:
+                    self._done.tables[table.name].touched += touched(
+                        session, self._source.dataset, target, load_id
+                    )
+            clear_scratch(session, self._source.dataset, targets)
+
+    def _news(self, waiting: Sequence[Rows]) -> list[tuple[Table, pa.Table]]:
+        """The rows that wait; of few, those that differ from what is there. To land none at all is
+        what makes a load quick that finds nothing.
+        """
+        news = []
+        for rows in waiting:
+            read = rows.arrow(self._account.project_id)
+            if len(rows) <= _COMPARED:
+                there = self._session.execute(
+                    sql.SQL("select {}, {} from {} where project_id = %s and {} = any(%s)").format(
+                        sql.SQL(", ").join(map(sql.Identifier, rows.table.key)),
+                        sql.Identifier(FINGERPRINT),
+                        sql.Identifier(rows.table.dataset, rows.table.name),
+                        sql.Identifier(rows.table.key[0]),
+                    ),
+                    [self._account.project_id, list({key[0] for key in rows.keys})],
+                ).fetchall()
+                known = {tuple(key): mark for *key, mark in there}
+                marks = read[FINGERPRINT].to_pylist()
+                read = read.filter(
+                    [known.get(key) != mark for key, mark in zip(rows.keys, marks, strict=True)]
+                )
+            if read.num_rows:
+                news.append((rows.table, read))
+        return news
+
+    def _keep(self, resource: str, position: Position) -> None:
+        if not self._dry_run:
+            positions.save(self._session, self._account, resource, position)
+
+    def _take_stages(self, stages: Sequence[Mapping[str, Any]]) -> None:
+        if not self._dry_run:
+            STAGES.take_over(*self._account, stages, changed_by=f"load {self._source.name}")
+
+    def _sweep(self, sweep: Sweep, pull: Pull, last: Position | None) -> None:
+        if self._dry_run or not (
+            pull.is_full or last is None or _instant(last["at"]) <= pull.until - sweep.every
+        ):
+            return
+        name = sweep.table.name
+        # Of the account alone, which nobody else loads meanwhile.
+        mark = sha256(self._account.project_id.encode()).hexdigest()[:16]
+        alive = sql.Identifier(f"{self._source.dataset}_staging", f"alive_{mark}")
+        with step(f"Look for {name} that are gone") as shown:
+            try:
+                _keep_ids(self._session, alive, sweep.ids(pull))
+            except RefusedError as error:  # of what the account does not open, nothing is known
+                if error.concerns_account:
+                    raise
+                log().warning("not looked for", table=name, reason=str(error))
+                return
+            gone = self._session.execute(
+                _of(_MARK_GONE, sweep, alive),
+                {"project": self._account.project_id, "began_at": self._began_at},
+            ).rowcount
+            missed = [
+                str(row[0])
+                for row in self._session.execute(
+                    _of(_MISSED, sweep, alive), {"project": self._account.project_id}
+                )
+            ]
+            self._session.execute(sql.SQL("drop table {}").format(alive))
+            for start in range(0, len(missed), _ASKED_AT_ONCE):
+                part = missed[start : start + _ASKED_AT_ONCE]
+                self._pages(name, sweep.fetch(pull, part), shown)
+            self._land()
+            self._done.tables[name].gone += gone
+            shown.note(gone=gone, missed=len(missed))
+        self._keep(_sweep_name(sweep), {"at": pull.until.isoformat()})
+
+
+def _target(table: Table, rows: pa.Table) -> Target:
+    return Target(table.name, table.full_key, lambda: iter([rows]))
+
+
+def _keep_ids(
+    session: Session, alive: sql.Identifier, parts: Iterator[Sequence[tuple[str, bool]]]
+) -> None:
+    """Keeps ids in a scratch table; unlogged, as it is worth nothing after a crash."""
+    session.execute(sql.SQL("drop table if exists {}").format(alive))
+    session.execute(
+        sql.SQL("create unlogged table {} (id text primary key, is_wanted boolean)").format(alive)
+    )
+    insert = sql.SQL(
+        "insert into {} select * from unnest(%s::text[], %s::boolean[]) on conflict do nothing"
+    ).format(alive)
+    for part in parts:
+        session.execute(insert, [[each for each, _ in part], [is_wanted for _, is_wanted in part]])
+    session.execute(sql.SQL("analyze {}").format(alive))
+
+
+# A row that is found again differs from every fingerprint, so that the next load of it counts.
+_MARK_GONE = """
+update {table} as mine
+set is_gone = true, gone_seen_at = clock_timestamp(), _dlt_id = 'gone'
+where
+    project_id = %(project)s
+    and not is_gone
+    and fetched_at < %(began_at)s
+    and not exists (select from {alive} as alive where alive.id = mine.{id})
+"""
+
+_MISSED = """
+select alive.id
+from {alive} as alive
+where
+    is_wanted
+    and not exists (
+        select from {table} as mine
+        where mine.project_id = %(project)s and mine.{id} = alive.id and not mine.is_gone
+    )
+order by 1
+"""
+
+
+def _of(query: str, sweep: Sweep, alive: sql.Identifier) -> sql.Composed:
+    return sql.SQL(query).format(
+        alive=alive,
+        table=sql.Identifier(sweep.table.dataset, sweep.table.name),
+        id=sql.Identifier(sweep.table.key[0]),
+    )
+
+
+def _sweep_name(sweep: Sweep) -> str:
+    return f"sweep of {sweep.table.name}"
+
+
+def _instant(written: str) -> datetime:
+    return datetime.fromisoformat(written)

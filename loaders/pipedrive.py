@@ -1,0 +1,530 @@
+"""Pipedrive: deals with their history, and what explains them (contract pipedrive 1.1-1.9).
+
+The daily budget of tokens is what is scarce. A page of 500 deals costs 10 tokens, the history of
+one deal 40. So lists are read at every load, and histories of those deals alone whose tracked
+fields are not those that their history was last read for (`pipedrive_tables.history_mark`): a
+changed deal costs 40 tokens and a 500th of a page, one that was only created or touched the latter
+alone. A load without any change costs 60 tokens, and once a day 50 more and 30 for 500 deals.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from loaders.api import DAILY_PROBE, Api, ApiError, FailedError, RefusedError, ThrottledError
+from loaders.calls import DEADLINE, Calls, Turns
+from loaders.pace import CALLS
+from loaders.pipedrive_deals import PACE, WAIT_UNSAID, flow, token_header
+from loaders.pipedrive_tables import (
+    ACTIVITIES,
+    DATASET,
+    DEAL_CHANGES,
+    DEAL_FIELD_OPTIONS,
+    DEAL_FIELDS,
+    DEAL_HISTORIES,
+    LISTED_DEALS,
+    PIPELINES,
+    STAGES,
+    TABLES,
+    USERS,
+)
+from loaders.records import Record, Table
+from loaders.sources import Finding, Page, Position, Pull, Resource, Source, Sweep
+from stageline.crm_values import identifier, instant
+from stageline.database import connect
+from stageline.settings.api_accounts import ApiAccount
+
+#: A load begins so long before the end of the last one: clocks differ, and answers come late.
+OVERLAP = timedelta(minutes=15)
+
+DEALS, ARCHIVED = "/api/v2/deals", "/api/v2/deals/archived"
+_ALL = "open,won,lost,deleted"
+_CLOSED = "won,lost,deleted"
+
+_PAGE = 500  # the most that lists of v2 give
+_IDS_AT_ONCE = 100  # the most that a question may name
+#: New deals are asked for in shorter pages: there are few of them from one load to the next.
+_NEW_AT_ONCE = 100
+#: People and fields seldom change, and cost more than a page of deals.
+_DICTIONARY_EVERY = timedelta(days=1)
+#: So many deals in a row whose history is refused mean that all are.
+_REFUSED_IN_A_ROW = 3
+#: So many answers of 429 in a row are no short limit, which lasts 2 seconds.
+_THROTTLED_IN_A_ROW = 10
+
+_ASK_FOR_DEALS = "the scope deals:read"
+_ASK_FOR_HISTORY = "the scope recents:read"
+
+Params = Mapping[str, str | int]
+
+
+class _Api(Api):
+    """The API of an account, with what its answers mean that are no success.
+
+    The header that tells a spent daily budget from the short limit is in no document and may be
+    missing (contract 1.9): then 429 again and again, without an answer between, means the same.
+    """
+
+    def __init__(self, account: ApiAccount) -> None:
+        self._throttled_in_a_row = 0
+        super().__init__(
+            account.base_url,
+            token_header(account.token),
+            wait_unsaid=WAIT_UNSAID,
+            judge=self._meaning,
+            deadline=DEADLINE,
+        )
+
+    def get(
+        self,
+        path: str,
+        params: Params | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> dict[str, Any] | None:
+        answer = super().get(path, params, headers)
+        self._throttled_in_a_row = 0
+        return answer
+
+    def _meaning(self, status: int, _headers: Mapping[str, str], _body: bytes) -> ApiError | None:
+        if status == 429:
+            self._throttled_in_a_row += 1
+            if self._throttled_in_a_row >= _THROTTLED_IN_A_ROW:
+                return ThrottledError(
+                    "HTTP 429 again and again: the daily budget of the CRM account is used up",
+                    DAILY_PROBE,
+                )
+        if status in (400, 410, 422):
+            return RefusedError(f"HTTP {status}: the CRM refuses the call", concerns_account=False)
+        return None
+
+
+def _open(turns: Turns, account: ApiAccount) -> Calls:
+    return Calls(_Api(account), turns)
+
+
+# Lists
+
+
+def _ask(calls: Calls, path: str, params: Params | None = None) -> dict[str, Any]:
+    answer = calls.get(path, params)
+    if answer is None:
+        raise RefusedError(f"HTTP 404 for {path}: is the base URL of the API right?")
+    return answer
+
+
+def _records(answer: Mapping[str, Any]) -> list[Record]:
+    data = answer.get("data")
+    if data is None:  # in place of an empty list (contract 1.3)
+        return []
+    if not isinstance(data, list) or not all(isinstance(each, dict) for each in data):
+        raise FailedError("an answer without a list of records")
+    return data
+
+
+def _next_cursor(answer: Mapping[str, Any]) -> str | None:
+    more = answer.get("additional_data")
+    cursor = more.get("next_cursor") if isinstance(more, dict) else None
+    return cursor if isinstance(cursor, str) and cursor else None
+
+
+def _pages(
+    calls: Calls, path: str, params: Params, cursor: str | None = None
+) -> Iterator[tuple[list[Record], str | None]]:
+    """Pages of a list, each with the cursor of the next one; pages may be short, or empty."""
+    while True:
+        answer = _ask(calls, path, params if cursor is None else {**params, "cursor": cursor})
+        following = _next_cursor(answer)
+        yield _records(answer), following
+        if following is None:
+            return
+        if following == cursor:
+            raise FailedError("pages of a list that go in circles")
+        cursor = following
+
+
+def _by_id(
+    calls: Calls, path: str, params: Params, cursor: str | None = None
+) -> Iterator[tuple[list[Record], str | None]]:
+    """Pages in the order of ids, which no change of a record moves."""
+    whole = {**params, "sort_by": "id", "sort_direction": "asc", "limit": _PAGE}
+    return _pages(calls, path, whole, cursor)
+
+
+def _by_time(
+    calls: Calls, path: str, params: Params, since: datetime, until: datetime
+) -> Iterator[tuple[list[Record], datetime]]:
+    """What changed from one instant until before another; with each page, how far that is read.
+
+    A cursor would miss records while others move to the end of the list (contract 1.11), so each
+    page is asked for by the time of the last record of the one before. Of a second that fills more
+    than a page, records are asked for by id.
+    """
+    window = {**params, "updated_until": _written(until), "limit": _PAGE}
+    seen = since.replace(microsecond=0)
+    while seen < until:
+        answer = _ask(
+            calls,
+            path,
+            {
+                **window,
+                "sort_by": "update_time",
+                "sort_direction": "asc",
+                "updated_since": _written(seen),
+            },
+        )
+        records = _records(answer)
+        if _next_cursor(answer) is None:
+            yield records, until
+            return
+        last = max((at for each in records if (at := _updated_at(each)) is not None), default=seen)
+        if last > seen:
+            seen = last
+            yield records, seen
+            continue
+        after = seen + timedelta(seconds=1)
+        second = {**params, "updated_since": _written(seen), "updated_until": _written(after)}
+        for records, _ in _by_id(calls, path, second):
+            yield records, seen
+        seen = after
+
+
+def _updated_at(record: Record) -> datetime | None:
+    try:
+        read = instant(record.get("update_time"))
+    except ValueError:
+        return None
+    return None if read is None else read.replace(microsecond=0)
+
+
+def _written(at: datetime) -> str:
+    """An instant as the API takes it: fractions of a second are an error to it (contract 1.6)."""
+    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _number(record: Record) -> int:
+    """The id of a record, to be compared; 0 where it has none."""
+    written = str(record.get("id"))
+    return int(written) if written.isdecimal() else 0
+
+
+# Pipelines, stages, users, fields
+
+
+def _stages(pull: Pull, _: Position | None) -> Iterator[Page]:
+    pipelines = _all(pull.calls, "/api/v2/pipelines")
+    stages = _all(pull.calls, "/api/v2/stages")
+    order = {identifier(each.get("id")): each.get("order_nr") or 0 for each in pipelines}
+    named = [each for each in stages if _number(each)]
+    named.sort(key=lambda s: (order.get(identifier(s.get("pipeline_id")), 0), s.get("order_nr")))
+    yield Page(
+        {PIPELINES: pipelines, STAGES: stages},
+        stages=[
+            {
+                "stage_id": str(_number(each)),
+                "pipeline_id": identifier(each.get("pipeline_id")),
+                "name": str(each.get("name") or "").strip() or str(_number(each)),
+                "position": place,
+                "is_active": not each.get("is_deleted"),
+            }
+            for place, each in enumerate(named, 1)
+        ],
+    )
+
+
+def _users(pull: Pull, position: Position | None) -> Iterator[Page]:
+    if _is_due(pull, position):
+        yield Page({USERS: _records(_ask(pull.calls, "/v1/users"))}, {"at": _written(pull.until)})
+
+
+def _fields(pull: Pull, position: Position | None) -> Iterator[Page]:
+    if not _is_due(pull, position):
+        return
+    fields = _all(pull.calls, "/api/v2/dealFields")
+    options = [
+        {**option, "field_key": each.get("field_code")}
+        for each in fields
+        if each.get("is_custom_field")
+        for option in each.get("options") or ()
+    ]
+    yield Page({DEAL_FIELDS: fields, DEAL_FIELD_OPTIONS: options}, {"at": _written(pull.until)})
+
+
+def _is_due(pull: Pull, position: Position | None) -> bool:
+    return position is None or _instant(position["at"]) <= pull.until - _DICTIONARY_EVERY
+
+
+def _all(calls: Calls, path: str) -> list[Record]:
+    return [each for records, _ in _pages(calls, path, {"limit": _PAGE}) for each in records]
+
+
+# Deals
+
+
+def _deals_of(path: str) -> Callable[[Pull, Position | None], Iterator[Page]]:
+    """The resource of the deals in use, or of archived ones, which lists of the others leave out.
+
+    The first load brings all open ones by id, so that those which were never updated, and have no
+    time of that, are among them; and by time those that were closed. Its position is a window of
+    time and how far that is read; after the window, only where the next one begins.
+    """
+
+    def deals(pull: Pull, position: Position | None) -> Iterator[Page]:
+        place = dict(position or {})
+        if "to" not in place:
+            place = _window(place, pull)
+        statuses = _CLOSED if place["is_first"] else _ALL
+
+        def page(records: Sequence[Record], **moved: Any) -> Page:
+            place.update(moved, newest=max([place["newest"], *map(_number, records)]))
+            return Page({LISTED_DEALS: records}, dict(place))
+
+        if place["part"] == "open":
+            for records, cursor in _all_open(pull.calls, path, place["cursor"]):
+                yield page(records, cursor=cursor, part="open" if cursor else "changed")
+        window = _instant(place["from"]), _instant(place["to"])
+        for records, seen in _by_time(pull.calls, path, {"status": statuses}, *window):
+            yield page(records, **{"from": _written(seen)})
+        if path == DEALS and not place["is_first"]:
+            for records in _newer(pull.calls, place["known"]):
+                yield page(records)
+        yield Page(position={"until": place["to"], "newest": place["newest"]})
+
+    return deals
+
+
+def _window(ended: Position, pull: Pull) -> dict[str, Any]:
+    is_first = "until" not in ended
+    since = pull.since if is_first else _instant(ended["until"]) - OVERLAP
+    newest = ended["newest"] if "newest" in ended else _newest(pull.calls)
+    return {
+        "is_first": is_first,
+        "part": "open" if is_first else "changed",
+        "cursor": None,
+        "from": _written(since),
+        "to": _written(pull.until),
+        "known": newest,
+        "newest": newest,
+    }
+
+
+def _all_open(
+    calls: Calls, path: str, cursor: str | None
+) -> Iterator[tuple[list[Record], str | None]]:
+    """All open deals, from a cursor on; from the beginning where that is no longer taken."""
+    pages = _by_id(calls, path, {"status": "open"}, cursor)
+    if cursor is not None:
+        try:
+            yield next(pages)
+        except RefusedError:
+            pages = _by_id(calls, path, {"status": "open"})
+    yield from pages
+
+
+def _newest(calls: Calls) -> int:
+    """The highest id of a deal."""
+    answer = _ask(calls, DEALS, {"sort_by": "id", "sort_direction": "desc", "limit": 1})
+    return max(map(_number, _records(answer)), default=0)
+
+
+def _newer(calls: Calls, known: int) -> Iterator[list[Record]]:
+    """Deals with a higher id than any before: whether lists by time hold those that were never
+    updated is not known (contract 1.6).
+    """
+    newest_first: Params = {"sort_by": "id", "sort_direction": "desc", "limit": _NEW_AT_ONCE}
+    for records, _ in _pages(calls, DEALS, newest_first):
+        yield [each for each in records if _number(each) > known]
+        if any(_number(each) <= known for each in records):
+            return
+
+
+# Histories
+
+
+def _histories(pull: Pull, position: Position | None) -> Iterator[Page]:
+    """Changes of the deals whose history is not that of what they are now.
+
+    What is left to do stands in the database, and not in the position: it is looked up by what is
+    listed, so that a budget that runs out, or a kill, leaves the rest for the next load. In the
+    position stands since when all histories are to be read anew, which is what a full load asks.
+    """
+    asked_since = (position or {}).get("asked_since")
+    if pull.is_full:
+        asked_since = _written(pull.until)
+        yield Page(position={"asked_since": asked_since})
+    due = _due(pull.project_id, asked_since)
+    refused = 0
+    for deal_id, mark, is_deleted in due:
+        try:
+            entries = flow(pull.calls.get, deal_id)
+        except RefusedError as error:
+            refused += 1
+            if error.concerns_account or refused == min(_REFUSED_IN_A_ROW, len(due)):
+                raise
+            continue
+        refused = 0
+        if entries is None and not is_deleted:
+            continue  # purged since it was listed: the sweep sees to it
+        histories = [{"deal_id": deal_id, "history_mark": mark, "asked_at": _written(pull.until)}]
+        yield Page(
+            {DEAL_CHANGES: _changes(deal_id, entries or ()), DEAL_HISTORIES: histories},
+            expected=2 * len(due),
+        )
+
+
+def _changes(deal_id: str, entries: Sequence[Any]) -> list[Record]:
+    return [
+        {**entry, "deal_id": deal_id}
+        for entry in entries
+        if isinstance(entry, dict)
+        and entry.get("object") == "dealChange"
+        and isinstance(entry.get("data"), dict)
+    ]
+
+
+def _due(project_id: str, asked_since: str | None) -> list[tuple[str, str, bool]]:
+    """Deals whose history is to be read, each with its mark and whether it is deleted."""
+    with connect("loader", autocommit=True) as session:
+        return session.execute(_DUE, [project_id, asked_since]).fetchall()
+
+
+#: What is open counts most, should the budget run out.
+_DUE = """
+select
+    listed.deal_id,
+    listed.history_mark,
+    coalesce(listed.is_deleted, false)
+from raw_pipedrive.listed_deals as listed
+left join raw_pipedrive.deal_histories as known using (project_id, deal_id)
+where
+    listed.project_id = %s
+    and not listed.is_gone
+    and listed.history_mark is not null
+    and (
+        known.history_mark is distinct from listed.history_mark
+        or known.asked_at < %s::timestamptz
+    )
+order by
+    coalesce(listed.status = 'open', false) desc,
+    listed.updated_at desc,
+    listed.deal_id
+"""
+
+
+# Activities
+
+
+def _activities(pull: Pull, position: Position | None) -> Iterator[Page]:
+    """Calls, meetings and the like that changed; deleted ones as far as the list tells of them."""
+    place = dict(position or {})
+    if "to" not in place:
+        ended = place.get("until")
+        since = pull.since if ended is None else _instant(ended) - OVERLAP
+        place = {"from": _written(since), "to": _written(pull.until)}
+    window = _instant(place["from"]), _instant(place["to"])
+    for records, seen in _by_time(pull.calls, "/api/v2/activities", {}, *window):
+        yield Page({ACTIVITIES: records}, {**place, "from": _written(seen)})
+    yield Page(position={"until": place["to"]})
+
+
+# What is gone
+
+
+def _deal_ids(pull: Pull) -> Iterator[list[tuple[str, bool]]]:
+    for path in (DEALS, ARCHIVED):
+        for records, _ in _by_id(pull.calls, path, {"status": _ALL}):
+            listed = [each for each in records if _number(each)]
+            yield [(str(_number(each)), _is_wanted(each, pull.since)) for each in listed]
+
+
+def _is_wanted(deal: Record, since: datetime) -> bool:
+    """Whether a load brings the deal: it is open, or was closed lately."""
+    changed_at = _updated_at(deal)
+    return deal.get("status") == "open" or (changed_at is not None and changed_at >= since)
+
+
+def _deals_by_id(pull: Pull, ids: Sequence[str]) -> Iterator[Page]:
+    for start in range(0, len(ids), _IDS_AT_ONCE):
+        part = ",".join(ids[start : start + _IDS_AT_ONCE])
+        for path in (DEALS, ARCHIVED):
+            answer = _ask(pull.calls, path, {"ids": part, "status": _ALL, "limit": _PAGE})
+            yield Page({LISTED_DEALS: _records(answer)})
+
+
+def _ids_of(path: str) -> Callable[[Pull], Iterator[list[tuple[str, bool]]]]:
+    def ids(pull: Pull) -> Iterator[list[tuple[str, bool]]]:
+        yield [(str(_number(each)), True) for each in _all(pull.calls, path) if _number(each)]
+
+    return ids
+
+
+def _all_of(table: Table, path: str) -> Callable[[Pull, Sequence[str]], Iterator[Page]]:
+    def fetch(pull: Pull, _: Sequence[str]) -> Iterator[Page]:
+        yield Page({table: _all(pull.calls, path)})
+
+    return fetch
+
+
+# Check
+
+
+def _check(calls: Calls) -> Iterator[Finding]:
+    """Costs some 125 tokens."""
+    deals: list[Record] = []
+
+    def answer(path: str, params: Params) -> str | None:
+        try:
+            found = _records(_ask(calls, path, params))
+        except RefusedError as error:
+            if error.concerns_account:
+                raise
+            return str(error)
+        if path == DEALS:
+            deals.extend(found)
+        return None
+
+    for name, path, needs in (
+        ("deals", DEALS, _ASK_FOR_DEALS),
+        ("archived deals", ARCHIVED, _ASK_FOR_DEALS),
+        ("stages", "/api/v2/stages", _ASK_FOR_DEALS),
+        ("users", "/v1/users", "the scope users:read"),
+        ("fields", "/api/v2/dealFields", "the scope deal-fields:full"),
+        ("activities", "/api/v2/activities", "the scope activities:read"),
+    ):
+        problem = answer(path, {} if path.startswith("/v1") else {"limit": 1})
+        yield Finding(name, problem and f"{problem}; it needs {needs}")
+    if deals:
+        path = f"/v1/deals/{_number(deals[0])}/flow"
+        problem = answer(path, {"items": "dealChange", "limit": 1})
+        yield Finding("histories", problem and f"{problem}; it needs {_ASK_FOR_HISTORY}")
+    else:
+        yield Finding("histories", "there is no deal yet to try it with")
+
+
+def _instant(written: str) -> datetime:
+    return datetime.fromisoformat(written)
+
+
+SOURCE = Source(
+    name="pipedrive",
+    title="Pipedrive",
+    dataset=DATASET,
+    tables=TABLES,
+    resources=(
+        Resource("stages", _stages, _ASK_FOR_DEALS),
+        Resource("users", _users, "the scope users:read", is_optional=True),
+        Resource("fields", _fields, "the scope deal-fields:full", is_optional=True),
+        Resource("deals", _deals_of(DEALS), _ASK_FOR_DEALS),
+        Resource("archived deals", _deals_of(ARCHIVED), _ASK_FOR_DEALS),
+        Resource("activities", _activities, "the scope activities:read", is_optional=True),
+        Resource("histories", _histories, _ASK_FOR_HISTORY, is_optional=True, reads_loaded=True),
+    ),
+    open=_open,
+    check=_check,
+    paces={CALLS: PACE},
+    api_path="/api/v2",
+    sweeps=(
+        Sweep(PIPELINES, _ids_of("/api/v2/pipelines"), _all_of(PIPELINES, "/api/v2/pipelines")),
+        Sweep(STAGES, _ids_of("/api/v2/stages"), _all_of(STAGES, "/api/v2/stages")),
+        Sweep(LISTED_DEALS, _deal_ids, _deals_by_id),
+    ),
+)

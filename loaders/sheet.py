@@ -1,0 +1,122 @@
+"""Loads a sheet: opportunities out of a CSV behind an address, the whole of it at each load.
+
+The address is the account's base URL, and its token goes along as that of a bearer. Columns are
+named like the fields of entity `opportunities` (loaders.entities); others are kept as custom
+fields. A row that no longer stands in the sheet is gone.
+"""
+
+import csv
+import io
+from collections.abc import Callable, Iterator, Sequence
+from datetime import timedelta
+
+from loaders.api import Api, FailedError, RefusedError
+from loaders.calls import DEADLINE, Calls, Turns
+from loaders.entities import ENTITIES, Field
+from loaders.pace import CALLS, Pace
+from loaders.records import Column, Record, Table
+from loaders.sources import Finding, Page, Position, Pull, Resource, Source, Sweep
+from stageline.settings.api_accounts import ApiAccount
+
+DATASET = "raw_sheet"
+KEY = "opportunity_id"
+
+_FIELDS = ENTITIES["opportunities"].fields
+_NAMES = {field.name for field in _FIELDS}
+
+
+def _value_of(field: Field) -> Callable[[Record], object]:
+    """Finds the value of a field; one that it may not have is a list, which no column takes."""
+
+    def find(record: Record) -> object:
+        value = str(record.get(field.name) or "").strip()
+        if field.choices:
+            value = value.lower()
+        return value if _fits(field, value) else [value]
+
+    return find
+
+
+def _fits(field: Field, value: str) -> bool:
+    if not value:
+        return not field.required
+    if field.choices:
+        return value in field.choices
+    if field.least is not None and field.most is not None:
+        try:
+            return field.least <= float(value) <= field.most
+        except ValueError:
+            return False
+    return True
+
+
+def _custom_fields(record: Record) -> object:
+    return {name: value for name, value in record.items() if name and name not in _NAMES and value}
+
+
+OPPORTUNITIES = Table(
+    DATASET,
+    "opportunities",
+    (KEY,),
+    (
+        Column(KEY, "id"),
+        *(
+            Column(field.name, field.type, _value_of(field))
+            for field in _FIELDS
+            if field.name != KEY
+        ),
+        Column("custom_fields", "json", _custom_fields),
+    ),
+    is_swept=True,
+)
+
+
+def _records(calls: Calls) -> list[Record]:
+    """The rows of the sheet, by the names of its columns."""
+    body = calls.ask(lambda: calls.api.download(""))
+    try:
+        rows = csv.DictReader(io.StringIO(body.decode("utf-8-sig"), newline=""))
+        records: list[Record] = list(rows)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise FailedError(f"an answer that is no CSV ({type(error).__name__})") from None
+    missing = {field.name for field in _FIELDS if field.required} - set(rows.fieldnames or ())
+    if missing:
+        raise RefusedError(f"the sheet has no column {', '.join(sorted(missing))}")
+    return records
+
+
+def _opportunities(pull: Pull, _position: Position | None) -> Iterator[Page]:
+    """One call a load, however much has changed: a CSV tells of no changes."""
+    yield Page({OPPORTUNITIES: _records(pull.calls)})
+
+
+def _ids(pull: Pull) -> Iterator[Sequence[tuple[str, bool]]]:
+    yield [(each[KEY].strip(), False) for each in _records(pull.calls) if each.get(KEY)]
+
+
+def _none_is_missed(_pull: Pull, _ids: Sequence[str]) -> Iterator[Page]:
+    """All rows are loaded each time."""
+    return iter(())
+
+
+def _open(turns: Turns, account: ApiAccount) -> Calls:
+    header = ("Authorization", f"Bearer {account.token}")
+    return Calls(Api(account.base_url, header, wait_unsaid=60.0, deadline=DEADLINE), turns)
+
+
+def _check(calls: Calls) -> Iterator[Finding]:
+    _records(calls)
+    yield Finding("opportunities", None)
+
+
+SOURCE = Source(
+    name="sheet",
+    title="Sheet",
+    dataset=DATASET,
+    tables=(OPPORTUNITIES,),
+    resources=(Resource("opportunities", _opportunities, "an address that gives a CSV"),),
+    sweeps=(Sweep(OPPORTUNITIES, _ids, _none_is_missed, every=timedelta(0)),),
+    open=_open,
+    check=_check,
+    paces={CALLS: Pace(calls=30, seconds=60.0)},
+)

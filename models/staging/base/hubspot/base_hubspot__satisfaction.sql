@@ -1,0 +1,32 @@
+with
+
+feedback as (
+    select * from {{ ref('base_hubspot__feedback') }}
+    where left_out_reason is null
+),
+
+field_map as (
+    select * from {{ ref('base_settings__field_map') }}
+    where entity = 'surveys'
+),
+
+final as (
+    select
+        feedback.source_system,
+        feedback.project_id,
+        feedback.submission_id as response_id,
+        {{ text_at('feedback.custom_fields', 'field_map.facility_id') }} as facility_id,
+        feedback.ticket_id,
+        feedback.survey_type,
+        cast(feedback.score as bigint) as score,
+        feedback.responded_at,
+        feedback.is_gone as is_deleted,
+        {{ dbt.concat(["'feedback submission '", 'feedback.submission_id']) }} as record_origin
+    from feedback
+    left join field_map
+        on
+            feedback.source_system = field_map.source_system
+            and feedback.project_id = field_map.project_id
+)
+
+select * from final

@@ -1,0 +1,90 @@
+"""``stageline settings fields``: which field of a CRM feeds which of ours."""
+
+from typing import cast
+
+import click
+
+from stageline.cli.build import require_migrations
+from stageline.cli.project_rules import of_project
+from stageline.cli.settings_tables import show_or_say
+from stageline.cli.tables import Column
+from stageline.errors import StagelineError
+from stageline.settings.field_map import FIELD_MAP, Entity, Field, MappedField
+from stageline.settings.rule_tables import ProjectKey, changing_project, listed
+
+
+@click.group()
+def fields() -> None:
+    """Say which field of the CRM holds the facility, the rep, the lead or the company.
+
+    \b
+    Example:
+        stageline settings fields set hubspot main deals facility_id branch
+        stageline settings fields list hubspot main
+    """
+
+
+@fields.command("set")
+@of_project
+@click.argument("entity")
+@click.argument("field")
+@click.argument("crm_field")
+def set_field(project: ProjectKey, entity: str, field: str, crm_field: str) -> None:
+    """Have a field of the CRM feed one of ours, from the next build on, for all records.
+
+    ENTITY is deals, tickets, surveys, activities, orders or leads; FIELD is facility_id, rep_id,
+    lead_id or company; CRM_FIELD is what the CRM's API calls its field.
+
+    \b
+    Example:
+        stageline settings fields set hubspot main deals facility_id branch
+        stageline settings fields set salesforce main deals facility_id Branch__c
+    """
+    require_migrations()
+    row = MappedField(
+        entity=cast(Entity, entity), field=cast(Field, field), crm_field=crm_field.strip()
+    )
+    with changing_project(project) as session:
+        is_there = FIELD_MAP.rows(session, project, {"entity": entity, "field": field})
+        (FIELD_MAP.update if is_there else FIELD_MAP.insert)(session, project, row)
+    click.echo(f"{field} of {entity} of {project} comes from {row.crm_field}.")
+
+
+@fields.command("remove")
+@of_project
+@click.argument("entity")
+@click.argument("field")
+def remove_field(project: ProjectKey, entity: str, field: str) -> None:
+    """Have no field of the CRM feed one of ours any more.
+
+    \b
+    Example:
+        stageline settings fields remove hubspot main deals facility_id
+    """
+    require_migrations()
+    with changing_project(project) as session:
+        rows = FIELD_MAP.rows(session, project, {"entity": entity, "field": field})
+        if not rows:
+            raise StagelineError(
+                f"No field feeds {field} of {entity} of {project}."
+                f" `stageline settings fields list {project}` lists them."
+            )
+        FIELD_MAP.delete(session, project, rows[0])
+    click.echo(f"{field} of {entity} of {project} comes from no field of its own.")
+
+
+@fields.command("list")
+@of_project
+def list_fields(project: ProjectKey) -> None:
+    """List which fields feed which.
+
+    \b
+    Example:
+        stageline settings fields list hubspot main
+    """
+    require_migrations()
+    show_or_say(
+        [Column(title) for title in ("records", "field of ours", "field of the CRM")],
+        [(row.entity, row.field, row.crm_field) for row in listed(FIELD_MAP, project)],
+        f"{project} has no fields of its own.",
+    )
