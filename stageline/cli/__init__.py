@@ -106,6 +106,20 @@ class _Lazy(click.Group):
                 err=True,
             )
             sys.exit(1)
+        except Exception as error:
+            if not _is_of_a_lost_session(error):
+                raise
+            click.echo(
+                "error: The database went away. Run it again; `stageline status` says how it is.",
+                err=True,
+            )
+            sys.exit(1)
+
+
+def _is_of_a_lost_session(error: Exception) -> bool:
+    """Whether a database session ended under a command; who has one has imported its driver."""
+    driver = sys.modules.get("psycopg")
+    return driver is not None and isinstance(error, driver.OperationalError)
 
 
 @click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
