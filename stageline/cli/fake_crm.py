@@ -24,7 +24,7 @@ from stageline.errors import StagelineError
 )
 @click.option(
     "--deals",
-    type=click.IntRange(1, 100_000),
+    type=click.IntRange(0, 100_000),
     default=300,
     show_default=True,
     help="How many deals or orders it has.",
