@@ -104,7 +104,6 @@ class Api:
         connect_timeout: float = 5.0,
         read_timeout: float = 20.0,
     ) -> None:
-        self._base_url = base_url
         self._before_call = before_call
         self._wait_unsaid, self._judge = wait_unsaid, judge
         self.headers: Mapping[str, str] = {}
@@ -114,6 +113,7 @@ class Api:
         self._session = requests.Session()
         self._session.headers["Accept"] = "application/json"
         self._session.auth = _Token(*token_header)
+        self._go_to(base_url)
 
     def __enter__(self) -> Self:
         return self
@@ -167,11 +167,20 @@ class Api:
     def open_with(self, token_header: tuple[str, str], base_url: str | None = None) -> None:
         """Goes on with another token, and at another address where one is given."""
         self._session.auth = _Token(*token_header)
-        self._base_url = base_url or self._base_url
+        if base_url is not None:
+            self._go_to(base_url)
 
     def begin(self) -> None:
         """The deadline counts from now on."""
         self._ends_at = time.monotonic() + self._deadline
+
+    def _go_to(self, base_url: str) -> None:
+        """Takes proxies and certificates from the environment, once instead of at each call."""
+        self._base_url = base_url
+        self._session.trust_env = True
+        given = self._session.merge_environment_settings(base_url, {}, None, None, None)
+        self._session.proxies, self._session.verify = given["proxies"], given["verify"]
+        self._session.trust_env = False
 
     def _ask(self, method: str, path: str, *, is_json: bool = True, **question: Any) -> Any:
         _require_safe(self._base_url)

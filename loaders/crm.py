@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
+from itertools import chain, islice
 from typing import Any
 
 import psycopg
@@ -18,6 +19,7 @@ import pyarrow as pa
 from psycopg import sql
 
 from loaders import positions
+from loaders.ahead import ahead
 from loaders.api import ApiError, RefusedError
 from loaders.calls import Calls, LaterError, Turns
 from loaders.destination import FINGERPRINT, Target, clear_scratch, exclusive, land, touched
@@ -31,8 +33,11 @@ from stageline.progress import Step, log, step
 from stageline.settings.api_accounts import ApiAccount
 from stageline.settings.dictionaries import STAGES
 
-#: Rows, and seconds, after which what was fetched is loaded.
-PART_ROWS, PART_SECONDS = 40_000, 30.0
+#: Rows, bytes, and seconds, after which what was fetched is loaded.
+PART_ROWS, PART_BYTES, PART_SECONDS = 250_000, 128 * 1024 * 1024, 30.0
+
+#: Records that are fetched while those before them are loaded.
+RECORDS_AHEAD = 20_000
 
 #: Closed deals are brought back to so many days before the first load.
 BACKFILL = timedelta(days=90)
@@ -40,8 +45,8 @@ BACKFILL = timedelta(days=90)
 #: So many rows of a table are compared with what is there before they are landed.
 _COMPARED = 5_000
 
-#: Ids that a sweep asks for at once.
-_ASKED_AT_ONCE = 500
+#: Ids that a sweep asks for at once, and that it notes at once.
+_ASKED_AT_ONCE, _KEPT_AT_ONCE = 500, 10_000
 
 Session = psycopg.Connection[Any]
 
@@ -160,6 +165,8 @@ def check(source: Source, project_id: str, account: ApiAccount) -> list[Finding]
 def _calls(source: Source, project_id: str, account: ApiAccount) -> Iterator[Calls]:
     paces = {kind: pace.times(account.allowance) for kind, pace in source.paces.items()}
     with connect("jobs", autocommit=True) as jobs:
+        # To lose the last turns with a crash does no harm; to wait for the disk at each call does.
+        jobs.execute("set synchronous_commit = off")
         calls = source.open(Turns(jobs, Account(source.name, project_id), paces), account)
         with calls.api:
             yield calls
@@ -210,6 +217,7 @@ class _Load:
     def run(self, since: datetime | None, is_full: bool) -> None:
         """Loads every resource, then looks for what is gone."""
         known = positions.all_of(self._session, self._account)
+        is_first = not known
         until = self._began_at.replace(microsecond=0)
         earliest = self._since(known, since, until)
         if "backfill" not in known or _instant(known["backfill"]["since"]) > earliest:
@@ -229,7 +237,10 @@ class _Load:
         finally:  # what came before an error is loaded all the same
             self._land()
         for sweep in self._source.sweeps:
-            self._sweep(sweep, pull, known.get(_sweep_name(sweep)))
+            if is_first and sweep.every:  # all that there is has just been listed
+                self._keep(_sweep_name(sweep), {"at": pull.until.isoformat()})
+            else:
+                self._sweep(sweep, pull, known.get(_sweep_name(sweep)))
 
     def _since(
         self, known: Mapping[str, Position], since: datetime | None, until: datetime
@@ -257,7 +268,7 @@ class _Load:
     def _pages(self, name: str, pages: Iterator[Page], shown: Step) -> None:
         """Reads pages, and loads them as soon as they are many; the rest waits for others'."""
         count = 0
-        for page in pages:
+        for page in ahead(pages, _size, RECORDS_AHEAD):
             count += self._read(page)
             shown.show(count, page.expected)
             if page.position is not None:
@@ -270,49 +281,58 @@ class _Load:
 
     def _read(self, page: Page) -> int:
         fetched_at = datetime.now(UTC)
-        count = 0
         for table, records in page.records.items():
-            rows = self._rows[table]
-            rows.read(records, fetched_at)
-            count += len(records)
-            if rows.rejects:
-                self._done.tables[table.name].rejected += len(rows.rejects)
-                self._rows[self._rejects].read(
-                    [
-                        {"table_name": table.name, "record": record, "reason": reason}
-                        for record, reason in rows.rejects
-                    ],
-                    fetched_at,
-                )
-                rows.rejects.clear()
-        return count
+            self._rows[table].read(records, fetched_at)
+        return _size(page)
 
     def _is_part(self) -> bool:
         return (
             sum(map(len, self._rows.values())) >= PART_ROWS
+            or sum(rows.size for rows in self._rows.values()) >= PART_BYTES
             or time.monotonic() > self._landed_at + PART_SECONDS
         )
 
     def _land(self) -> None:
         """Brings the rows that wait to the database, then keeps the positions after them."""
-        waiting = [rows for rows in self._rows.values() if len(rows)]
-        news = [] if self._dry_run else self._news(waiting)
-        for is_last in (False, True):
-            part = [(table, rows) for table, rows in news if table.lands_last is is_last]
-            if part:
-                self._merge(part)
-        for rows in waiting:
-            if rows.table.name in self._done.tables:
-                done = self._done.tables[rows.table.name]
-                done.read += len(rows)
-                done.unreadable = dict(rows.unreadable)
-            rows.clear()
+        # Taken out first: a position is never kept after rows that an error kept from landing.
+        passed, self._positions = self._positions, {}
+        self._set_rejects_aside()
+        part = []
+        for table, rows in self._rows.items():
+            if (read := rows.take(self._account.project_id)) is not None:
+                if table.name in self._done.tables:
+                    done = self._done.tables[table.name]
+                    done.read += read.num_rows
+                    done.unreadable = dict(rows.unreadable)
+                part.append((table, read))
+        if not self._dry_run:
+            news = [(table, new) for table, read in part if len(new := self._new(table, read))]
+            for is_last in (False, True):
+                self._merge([(table, new) for table, new in news if table.lands_last is is_last])
         self._landed_at = time.monotonic()
-        for name, position in self._positions.items():
+        for name, position in passed.items():
             self._keep(name, position)
-        self._positions.clear()
+
+    def _set_rejects_aside(self) -> None:
+        """Makes rows of the records that fit into none, too."""
+        found_at = datetime.now(UTC)
+        for rows in list(self._rows.values()):
+            rows.finish()
+            if rows.rejects:
+                name = rows.table.name
+                self._done.tables[name].rejected += len(rows.rejects)
+                self._rows[self._rejects].read(
+                    [
+                        {"table_name": name, "record": record, "reason": reason}
+                        for record, reason in rows.rejects
+                    ],
+                    found_at,
+                )
+                rows.rejects.clear()
 
     def _merge(self, part: Sequence[tuple[Table, pa.Table]]) -> None:
+        if not part:
+            return
         targets = [_target(table, rows) for table, rows in part]
         with exclusive(self._source.dataset) as session:
             load_id = land(session, self._source.dataset, targets)
@@ -323,31 +343,27 @@ class _Load:
                     )
             clear_scratch(session, self._source.dataset, targets)
 
-    def _news(self, waiting: Sequence[Rows]) -> list[tuple[Table, pa.Table]]:
-        """The rows that wait; of few, those that differ from what is there. To land none at all is
-        what makes a load quick that finds nothing.
+    def _new(self, table: Table, read: pa.Table) -> pa.Table:
+        """The rows that were read; of few, those that differ from what is there. To land none at
+        all is what makes a load quick that finds nothing.
         """
-        news = []
-        for rows in waiting:
-            read = rows.arrow(self._account.project_id)
-            if len(rows) <= _COMPARED:
-                there = self._session.execute(
-                    sql.SQL("select {}, {} from {} where project_id = %s and {} = any(%s)").format(
-                        sql.SQL(", ").join(map(sql.Identifier, rows.table.key)),
-                        sql.Identifier(FINGERPRINT),
-                        sql.Identifier(rows.table.dataset, rows.table.name),
-                        sql.Identifier(rows.table.key[0]),
-                    ),
-                    [self._account.project_id, list({key[0] for key in rows.keys})],
-                ).fetchall()
-                known = {tuple(key): mark for *key, mark in there}
-                marks = read[FINGERPRINT].to_pylist()
-                read = read.filter(
-                    [known.get(key) != mark for key, mark in zip(rows.keys, marks, strict=True)]
-                )
-            if read.num_rows:
-                news.append((rows.table, read))
-        return news
+        if read.num_rows > _COMPARED:
+            return read
+        keys = list(zip(*(read[name].to_pylist() for name in table.key), strict=True))
+        there = self._session.execute(
+            sql.SQL("select {}, {} from {} where project_id = %s and {} = any(%s)").format(
+                sql.SQL(", ").join(map(sql.Identifier, table.key)),
+                sql.Identifier(FINGERPRINT),
+                sql.Identifier(table.dataset, table.name),
+                sql.Identifier(table.key[0]),
+            ),
+            [self._account.project_id, list({key[0] for key in keys})],
+        ).fetchall()
+        known = {tuple(key): mark for *key, mark in there}
+        marks = read[FINGERPRINT].to_pylist()
+        return read.filter(
+            pa.array([known.get(key) != mark for key, mark in zip(keys, marks, strict=True)])
+        )
 
     def _keep(self, resource: str, position: Position) -> None:
         if not self._dry_run:
@@ -394,6 +410,10 @@ class _Load:
         self._keep(_sweep_name(sweep), {"at": pull.until.isoformat()})
 
 
+def _size(page: Page) -> int:
+    return sum(map(len, page.records.values()))
+
+
 def _target(table: Table, rows: pa.Table) -> Target:
     return Target(table.name, table.full_key, lambda: iter([rows]))
 
@@ -409,7 +429,9 @@ def _keep_ids(
     insert = sql.SQL(
         "insert into {} select * from unnest(%s::text[], %s::boolean[]) on conflict do nothing"
     ).format(alive)
-    for part in parts:
+    fetched: Iterator[Sequence[tuple[str, bool]]] = ahead(parts, len, RECORDS_AHEAD)
+    ids = chain.from_iterable(fetched)
+    while part := list(islice(ids, _KEPT_AT_ONCE)):
         session.execute(insert, [[each for each, _ in part], [is_wanted for _, is_wanted in part]])
     session.execute(sql.SQL("analyze {}").format(alive))
 

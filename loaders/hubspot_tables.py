@@ -9,7 +9,8 @@ from datetime import UTC, datetime
 from hashlib import blake2b
 from typing import Any
 
-from loaders.records import Column, Record, Table, Type
+from loaders.record_values import Type
+from loaders.records import Column, Record, Table
 from stageline.crm_values import instant
 
 DATASET = "raw_hubspot"

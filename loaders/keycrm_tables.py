@@ -1,6 +1,7 @@
 """The tables that loads of KeyCRM fill (contract keycrm 2.2 and 2.3)."""
 
 import json
+from collections.abc import Sequence
 from hashlib import sha256
 from typing import Any
 
@@ -55,7 +56,10 @@ def _sku(line: Record) -> object:
 
 def _items_mark(order: Record) -> str:
     """Differs where the items differ, in what is kept of them."""
-    kept = [[str(column.find(line)) for column in ORDER_ITEMS.columns] for line in lines_of(order)]
+    lines, known = lines_of(order), dict[str, Sequence[Record]]()
+    kept = list(
+        zip(*(map(str, each.found(lines, known)) for each in ORDER_ITEMS.columns), strict=True)
+    )
     return sha256(json.dumps(kept).encode()).hexdigest()[:32]
 
 

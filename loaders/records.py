@@ -5,42 +5,25 @@ record without a key is kept as a reject. So what a CRM changes in its types is 
 it is lost.
 """
 
-import json
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime
-from decimal import ROUND_HALF_EVEN, Context, Decimal
-from functools import cached_property
+from datetime import datetime
 from hashlib import sha256
-from typing import Any, Literal
+from itertools import chain
+from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from loaders.columns import TYPES, content, fingerprints
 from loaders.destination import FINGERPRINT
-from loaders.values import DECIMALS, WHOLE_DIGITS
-from stageline.crm_values import FIRST_YEAR, LAST_YEAR, identifier, instant, text
-
-#: How a value is read: ``id`` is the same id whether written as number or text, ``text`` any text,
-#: ``numeric`` an exact number with 9 decimals, ``timestamp`` an instant (UTC where it says no
-#: offset), ``date`` a calendar day, ``json`` any value, as the text of JSON.
-#: ``int32`` is an integer for columns that are no wider.
-Type = Literal["id", "text", "numeric", "integer", "int32", "boolean", "date", "timestamp", "json"]
+from loaders.record_values import Type, as_json, read_values
 
 #: What a CRM answered: an object of JSON, numbers exact.
 Record = Mapping[str, Any]
 
-#: Most characters of a text; a longer one is unreadable.
-LONGEST = 100_000
-
-_ARROW = {"id": TYPES["text"], "json": TYPES["text"], "int32": pa.int32(), **TYPES}
-_UNKEEPABLE = re.compile("[\0\ud800-\udfff]")
-_EXACT = Context(prec=WHOLE_DIGITS + DECIMALS, rounding=ROUND_HALF_EVEN)
-_LAST_DIGIT = Decimal(1).scaleb(-DECIMALS)
-#: Numbers are found here as well: to Python 1 is True.
-_TRUTHS = {True: True, False: False, "true": True, "false": False, "1": True, "0": False}
-_TRUTHS |= {"True": True, "False": False}
+#: Records that are read together: Arrow has its price for each column, not for each value.
+READ_TOGETHER = 1_000
 
 
 @dataclass(frozen=True)
@@ -58,22 +41,32 @@ class Column:
     type: Type
     of: str | Callable[[Record], object] = ""
 
-    @cached_property
-    def find(self) -> Callable[[Record], object]:
-        """Gives the value of a record as it came; None where there is none."""
+    def found(self, records: Sequence[Record], known: dict[str, Sequence[Record]]) -> list[object]:
+        """The values of all records as they came; None where there is none.
+
+        Args:
+            records: The records.
+            known: Objects within the records by their path, for the next column's use.
+        """
         if callable(self.of):
-            return self.of
-        *steps, last = (self.of or self.name).split(".")
+            return list(map(self.of, records))
+        path, _, name = (self.of or self.name).rpartition(".")
+        return [each.get(name) for each in _objects(records, path, known)]
 
-        def find(record: Record) -> object:
-            inner: Any = record
-            for step in steps:
-                inner = inner.get(step)
-                if not isinstance(inner, dict):
-                    return None
-            return inner.get(last)
 
-        return find
+def _objects(
+    records: Sequence[Record], path: str, known: dict[str, Sequence[Record]]
+) -> Sequence[Record]:
+    """The object at a path of each record; an empty one where there is none."""
+    if not path:
+        return records
+    if path not in known:
+        outer, _, name = path.rpartition(".")
+        known[path] = [
+            found if isinstance(found := each.get(name), dict) else {}
+            for each in _objects(records, outer, known)
+        ]
+    return known[path]
 
 
 @dataclass(frozen=True)
@@ -106,82 +99,122 @@ class Table:
         """The columns that identify a row."""
         return ("project_id", *self.key)
 
-    @cached_property
-    def readers(self) -> tuple[tuple[str, Callable[[Record], object], Callable[[Any], Any]], ...]:
-        """Name, place and way of reading of each column."""
-        return tuple((c.name, c.find, _READ[c.type]) for c in self.columns)
-
 
 @dataclass
 class Rows:
-    """Rows of one table that have been read and wait to be loaded; of equal keys the last stays.
+    """Rows of one table that have been read and wait to be loaded.
 
     Attributes:
         table: Their table.
         unreadable: Column -> how many of its values did not fit.
         rejects: Records without a key, each with the reason.
+        size: Bytes that the rows take.
     """
 
     table: Table
     unreadable: dict[str, int] = field(default_factory=dict)
     rejects: list[tuple[str, str]] = field(default_factory=list)
-    _rows: dict[tuple[Any, ...], dict[str, Any]] = field(default_factory=dict, repr=False)
+    size: int = 0
+    _count: int = 0
+    _raw: list[Record] = field(default_factory=list, repr=False)
+    _fetched_at: list[datetime] = field(default_factory=list, repr=False)
+    _parts: list[pa.Table] = field(default_factory=list, repr=False)
 
     def __len__(self) -> int:
-        return len(self._rows)
-
-    @property
-    def keys(self) -> list[tuple[Any, ...]]:
-        """The keys of the rows within their project, in the order of `arrow`."""
-        return list(self._rows)
+        return self._count + len(self._raw)
 
     def read(self, records: Sequence[Record], fetched_at: datetime) -> None:
-        """Reads what was fetched at an instant."""
-        for record in records:
-            row: dict[str, Any] = {"fetched_at": fetched_at}
-            unfit: dict[str, object] = {}
-            for name, find, read in self.table.readers:
-                value = find(record)
-                if value is None:
-                    row[name] = None
-                    continue
-                try:
-                    row[name] = read(value)
-                except ValueError:
-                    row[name], unfit[name] = None, value
-            key = tuple(row[name] for name in self.table.key)
-            if None in key:
-                missing = self.table.key[key.index(None)]
-                self.rejects.append((_json(record), f"without a readable {missing}"))
-                continue
-            for name in unfit:
-                self.unreadable[name] = self.unreadable.get(name, 0) + 1
-            row["unreadable"] = _json(unfit) if unfit else None
-            self._rows[key] = row
+        """Reads what was fetched at an instant; at once, or when more of it has come."""
+        self._raw += records
+        self._fetched_at += [fetched_at] * len(records)
+        if len(self._raw) >= READ_TOGETHER:
+            self.finish()
 
-    def arrow(self, project_id: str) -> pa.Table:
-        """The rows as they go into the database."""
-        rows = list(self._rows.values())
-        types = {column.name: _ARROW[column.type] for column in self.table.columns}
-        types["unreadable"] = TYPES["text"]
-        arrays = {name: pa.array([row[name] for row in rows], kind) for name, kind in types.items()}
+    def finish(self) -> None:
+        """Reads what waits to be read: rejects, sizes and counts are whole then."""
+        if not self._raw:
+            return
+        records, fetched_at = self._raw, self._fetched_at
+        self._raw, self._fetched_at = [], []
+        arrays: dict[str, pa.Array] = {}
+        unfit: dict[int, dict[str, object]] = {}
+        known: dict[str, Sequence[Record]] = {}
+        for column in self.table.columns:
+            values = column.found(records, known)
+            arrays[column.name], odd = read_values(values, column.type)
+            for place, value in odd.items():
+                unfit.setdefault(place, {})[column.name] = value
+        rejected = self._reject(records, arrays)
+        for place in rejected:
+            unfit.pop(place, None)
+        for name in chain.from_iterable(unfit.values()):
+            self.unreadable[name] = self.unreadable.get(name, 0) + 1
+        arrays["unreadable"] = _texts_at(unfit, len(records))
+        arrays["fetched_at"] = pa.array(fetched_at, TYPES["timestamp"])
+        part = pa.table(arrays)
+        if rejected:
+            part = part.filter(pa.array([place not in rejected for place in range(len(records))]))
+        if part.num_rows:
+            self._parts.append(part)
+            self._count += part.num_rows
+            self.size += part.nbytes
+
+    def _reject(self, records: Sequence[Record], arrays: Mapping[str, pa.Array]) -> set[int]:
+        """Sets records aside that lack a part of the key; gives their places."""
+        rejected: set[int] = set()
+        for name in self.table.key:
+            if arrays[name].null_count:
+                for place in pc.indices_nonzero(arrays[name].is_null()).to_pylist():
+                    if place not in rejected:
+                        rejected.add(place)
+                        self.rejects.append((as_json(records[place]), f"without a readable {name}"))
+        return rejected
+
+    def take(self, project_id: str) -> pa.Table | None:
+        """The rows as they go into the database, of equal keys the last; they are then no longer
+        here. None where there is none.
+        """
+        self.finish()
+        if not self._parts:
+            return None
+        read = _last_of_equal(pa.concat_tables(self._parts).combine_chunks(), self.table.key)
+        self._parts.clear()
+        self._count = self.size = 0
+        told = [*(column.name for column in self.table.columns), "unreadable"]
+        arrays = {name: read[name] for name in told}
         marks = fingerprints(content(list(arrays.values())))
         if self.table.is_swept:  # whatever is fetched is there
-            arrays["is_gone"] = pa.repeat(False, len(rows))
-            arrays["gone_seen_at"] = pa.nulls(len(rows), TYPES["timestamp"])
+            arrays["is_gone"] = pa.repeat(False, read.num_rows)
+            arrays["gone_seen_at"] = pa.nulls(read.num_rows, TYPES["timestamp"])
         return pa.table(
             {
-                "project_id": pa.repeat(project_id, len(rows)),
+                "project_id": pa.repeat(project_id, read.num_rows),
                 **arrays,
-                "fetched_at": pa.array([row["fetched_at"] for row in rows], TYPES["timestamp"]),
+                "fetched_at": read["fetched_at"],
                 FINGERPRINT: marks,
             }
         )
 
-    def clear(self) -> None:
-        """Forgets the rows and the rejects, not the counts."""
-        self._rows.clear()
-        self.rejects.clear()
+
+def _texts_at(values: Mapping[int, Mapping[str, object]], count: int) -> pa.Array:
+    """The values as JSON at their places, null at all others."""
+    if not values:
+        return pa.nulls(count, TYPES["text"])
+    return pa.array(
+        [as_json(values[place]) if place in values else None for place in range(count)],
+        TYPES["text"],
+    )
+
+
+def _last_of_equal(rows: pa.Table, key: tuple[str, ...]) -> pa.Table:
+    places = pa.array(range(rows.num_rows), pa.int64())
+    last = (
+        rows.select(key)
+        .append_column("place", places)
+        .group_by(key, use_threads=False)
+        .aggregate([("place", "max")])["place_max"]
+    )
+    return rows if len(last) == rows.num_rows else rows.take(last.combine_chunks().sort())
 
 
 def rejects_of(dataset: str) -> Table:
@@ -197,108 +230,3 @@ def rejects_of(dataset: str) -> Table:
             Column("reason", "text"),
         ),
     )
-
-
-def _text(value: object) -> str | None:
-    written = value if isinstance(value, str) else text(value)
-    if written is None or not written.strip():
-        return None
-    if len(written) > LONGEST or (not written.isascii() and _UNKEEPABLE.search(written)):
-        raise ValueError("is too long, or holds what no database can keep")
-    if "\0" in written:
-        raise ValueError("holds a NUL character")
-    return written
-
-
-def _numeric(value: object) -> Decimal | None:
-    match value:
-        case bool() | list() | dict():
-            raise ValueError("is no number")
-        case str() if not value.strip():
-            return None
-        case Decimal():
-            number = value
-        case _:
-            try:
-                number = Decimal(str(value).strip())
-            except ArithmeticError:
-                raise ValueError("is no number") from None
-    if not number.is_finite() or number.adjusted() >= WHOLE_DIGITS:
-        raise ValueError("is no number that can be kept")
-    exponent = number.as_tuple().exponent
-    if isinstance(exponent, int) and exponent < -DECIMALS:
-        return number.quantize(_LAST_DIGIT, context=_EXACT)
-    return number
-
-
-def _integer(value: object) -> int | None:
-    number = _numeric(value)
-    if number is None:
-        return None
-    if number != number.to_integral_value() or abs(number) >= 2**63:
-        raise ValueError("is no whole number")
-    return int(number)
-
-
-def _int32(value: object) -> int | None:
-    number = _integer(value)
-    if number is not None and abs(number) >= 2**31:
-        raise ValueError("is too large")
-    return number
-
-
-def _boolean(value: object) -> bool | None:
-    if value == "":
-        return None
-    try:
-        return _TRUTHS[value]
-    except (KeyError, TypeError):
-        raise ValueError("is neither true nor false") from None
-
-
-def _date(value: object) -> date | None:
-    written = _text(value)
-    if written is None:
-        return None
-    read = date.fromisoformat(written.strip()[:10])
-    if not FIRST_YEAR <= read.year <= LAST_YEAR:
-        raise ValueError("lies outside the years that are believed")
-    return read
-
-
-def _timestamp(value: object) -> datetime | None:
-    # The form that all CRMs use most is read at once.
-    if isinstance(value, str) and len(value) in (20, 24) and value[-1] == "Z" and value[10] == "T":
-        read = datetime.fromisoformat(value)
-        if FIRST_YEAR <= read.year <= LAST_YEAR:
-            return read
-    return instant(value)
-
-
-def _json(value: object) -> str:
-    written = json.dumps(value, ensure_ascii=False, sort_keys=True, default=_plain)
-    if "\\u0000" in written or not written.isascii():
-        # A NUL, and halves of characters, are nothing that jsonb can hold.
-        written = _UNKEEPABLE.sub("�", written.replace("\\u0000", "�"))
-    return written
-
-
-def _plain(value: object) -> object:
-    if isinstance(value, Decimal):
-        return f"{value:f}"
-    if isinstance(value, datetime):
-        return value.astimezone(UTC).isoformat()
-    return str(value)
-
-
-_READ: dict[Type, Callable[[Any], Any]] = {
-    "id": identifier,
-    "text": _text,
-    "numeric": _numeric,
-    "integer": _integer,
-    "int32": _int32,
-    "boolean": _boolean,
-    "date": _date,
-    "timestamp": _timestamp,
-    "json": _json,
-}

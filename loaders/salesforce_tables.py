@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from loaders.records import Column, Record, Table, Type
+from loaders.record_values import Type
+from loaders.records import Column, Record, Table
 from stageline.crm_values import instant
 
 DATASET = "raw_salesforce"

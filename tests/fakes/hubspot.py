@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 from tests.fakes.crm_server import Call, CrmServer, Limit, Reply
@@ -501,13 +502,13 @@ def instant(at: int) -> datetime:
     return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=at)
 
 
+@lru_cache(maxsize=2**16)
 def _iso(at: int) -> str:
     """With or without a fraction, and at times with an offset (contract 1.2)."""
-    written = instant(at)
+    written = instant(at).isoformat(timespec="milliseconds")
     if at % 1000 == 0:
-        return written.strftime("%Y-%m-%dT%H:%M:%SZ")
-    end = "+00:00" if at % 10 == 3 else "Z"
-    return written.strftime("%Y-%m-%dT%H:%M:%S.") + f"{at % 1000:03}{end}"
+        return written.replace(".000+00:00", "Z")
+    return written if at % 10 == 3 else written.replace("+00:00", "Z")
 
 
 def _read_moment(value: str) -> int:

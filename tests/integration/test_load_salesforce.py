@@ -104,7 +104,7 @@ def told(table: Table, records: list[Record]) -> dict[tuple[Any, ...], dict[str,
     read = Rows(table)
     read.read(records, datetime.now(UTC))
     assert not read.rejects
-    arrow = read.arrow(PROJECT).select([column.name for column in table.columns])
+    arrow = read.take(PROJECT).select([column.name for column in table.columns])
     return {tuple(row[name] for name in table.key): row for row in arrow.to_pylist()}
 
 

@@ -47,7 +47,7 @@ def test_errors_mean_what_the_contract_says(
 def read(table: Any, *records: dict[str, Any]) -> list[dict[str, Any]]:
     rows = Rows(table)
     rows.read(records, AT)
-    found: list[dict[str, Any]] = rows.arrow("p").to_pylist()
+    found: list[dict[str, Any]] = rows.take("p").to_pylist()
     return found
 
 

@@ -1,0 +1,255 @@
+"""Reads the values in a CRM's records: one by one, and whole columns at Arrow's speed.
+
+Values in plain form are converted by Arrow, all at once. Whatever is not in plain form goes through
+the reader of its type, so there is one set of rules; a property test holds the two ways against
+each other.
+"""
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from datetime import UTC, date, datetime
+from decimal import ROUND_HALF_EVEN, Context, Decimal
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from loaders.columns import TYPES
+from loaders.values import DECIMALS, WHOLE_DIGITS
+from stageline.crm_values import FIRST_YEAR, LAST_YEAR, identifier, instant, text
+
+#: How a value is read: ``id`` is the same id whether written as number or text, ``text`` any text,
+#: ``numeric`` an exact number with 9 decimals, ``timestamp`` an instant (UTC where it says no
+#: offset), ``date`` a calendar day, ``json`` any value, as the text of JSON.
+#: ``int32`` is an integer for columns that are no wider.
+Type = Literal["id", "text", "numeric", "integer", "int32", "boolean", "date", "timestamp", "json"]
+
+#: Most characters of a text; a longer one is unreadable.
+LONGEST = 100_000
+
+#: How the values of each type are kept.
+ARROW: dict[Type, pa.DataType] = {
+    "id": TYPES["text"],
+    "text": TYPES["text"],
+    "numeric": TYPES["numeric"],
+    "integer": TYPES["integer"],
+    "int32": pa.int32(),
+    "boolean": TYPES["boolean"],
+    "date": TYPES["date"],
+    "timestamp": TYPES["timestamp"],
+    "json": TYPES["text"],
+}
+
+_UNKEEPABLE = re.compile("[\0\ud800-\udfff]")
+_EXACT = Context(prec=WHOLE_DIGITS + DECIMALS, rounding=ROUND_HALF_EVEN)
+_LAST_DIGIT = Decimal(1).scaleb(-DECIMALS)
+#: Numbers are found here as well: to Python 1 is True.
+_TRUTHS = {True: True, False: False, "true": True, "false": False, "1": True, "0": False}
+_TRUTHS |= {"True": True, "False": False}
+
+# Years that lie within those that are believed, whatever the offset from UTC.
+_DAY = "20(?:0[1-9]|[1-9][0-9])-[0-9]{2}-[0-9]{2}"
+_CLOCK = r"[T ][0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,6})?"
+_OFFSET = "(?:Z|[+-](?:0[0-9]|1[0-5]):?[0-5][0-9])"
+_NAIVE = f"^{_DAY}{_CLOCK}$"
+#: The texts of each type that Arrow reads as its reader does.
+_PLAIN: dict[Type, str] = {
+    "id": "^[0-9A-Za-z_-]{1,200}$",
+    "text": r"^[!-~][^\x00]*$",
+    "numeric": rf"^-?[0-9]{{1,{WHOLE_DIGITS}}}(?:\.[0-9]{{1,{DECIMALS}}})?$",
+    "integer": "^-?[0-9]{1,18}$",
+    "int32": "^-?[0-9]{1,9}$",
+    "date": f"^{_DAY}(?:{_CLOCK}{_OFFSET}?)?$",
+    "timestamp": f"^{_DAY}{_CLOCK}{_OFFSET}$",
+}
+#: Types of Python's values, other than text, that Arrow reads as the reader of each type does.
+_NATURAL: dict[Type, set[type]] = {
+    "id": {int},
+    "text": {int},
+    "numeric": {int, Decimal},
+    "integer": {int},
+    "int32": {int},
+    "boolean": {bool},
+}
+#: Numbers up to this are read by Arrow; the largest that a column can hold are not.
+_FAR_FROM_LIMIT: dict[Type, int] = {"id": 2**62, "text": 2**62, "integer": 2**62, "int32": 2**30}
+
+
+def read_values(values: Sequence[object], kind: Type) -> tuple[pa.Array, dict[int, object]]:
+    """What JSON values mean: an array of ``ARROW[kind]``, and by place those that do not fit.
+
+    What does not fit, and what means no value, is null in the array.
+    """
+    types = set(map(type, values)) - {type(None)}
+    if not types:
+        return pa.nulls(len(values), ARROW[kind]), {}
+    if types <= _NATURAL.get(kind, set()):
+        natural = _natural(values, kind)
+        if natural is not None:
+            return natural, {}
+    elif types == {str} and kind in _PLAIN:
+        return _texts(values, kind)
+    return _by_value(values, kind)
+
+
+def _natural(values: Sequence[object], kind: Type) -> pa.Array | None:
+    """Numbers and truths; None where one of them is for its reader."""
+    try:
+        if kind in {"numeric", "boolean"}:
+            return pa.array(values, ARROW[kind])
+        numbers = pa.array(values, pa.int64())
+    except (pa.ArrowInvalid, OverflowError):
+        return None
+    bounds = pc.min_max(numbers).as_py()
+    if max(abs(bounds["min"]), abs(bounds["max"])) > _FAR_FROM_LIMIT[kind]:
+        return None
+    return numbers.cast(ARROW[kind])
+
+
+def _texts(values: Sequence[object], kind: Type) -> tuple[pa.Array, dict[int, object]]:
+    try:
+        texts = pa.array(values, pa.string())
+    except UnicodeEncodeError:  # half of a character
+        return _by_value(values, kind)
+    length = pc.binary_length(texts)
+    texts = pc.if_else(pc.equal(length, 0), pa.scalar(None, pa.string()), texts)
+    if kind == "timestamp":  # one without an offset is meant in UTC
+        is_naive = pc.match_substring_regex(texts, _NAIVE)
+        if pc.any(is_naive).as_py():
+            texts = pc.if_else(is_naive, pc.binary_join_element_wise(texts, "Z", ""), texts)
+    is_plain = pc.match_substring_regex(texts, _PLAIN[kind])
+    if kind == "text":
+        is_plain = pc.and_(is_plain, pc.less_equal(length, LONGEST))
+    is_odd = pc.fill_null(pc.invert(is_plain), False)
+    has_odd = pc.any(is_odd).as_py()
+    plain = pc.if_else(is_odd, pa.scalar(None, pa.string()), texts) if has_odd else texts
+    try:
+        read = (pc.utf8_slice_codeunits(plain, 0, 10) if kind == "date" else plain).cast(
+            ARROW[kind]
+        )
+    except pa.ArrowInvalid:  # the 30th of February, 25 o'clock
+        return _by_value(values, kind)
+    if not has_odd:
+        return read, {}
+    places = pc.indices_nonzero(is_odd).to_pylist()
+    odd, unfit = _by_value([values[place] for place in places], kind)
+    read = pc.replace_with_mask(read, is_odd, odd)
+    return read, {places[place]: value for place, value in unfit.items()}
+
+
+def _by_value(values: Sequence[object], kind: Type) -> tuple[pa.Array, dict[int, object]]:
+    read, unfit, answers = READERS[kind], {}, []
+    for place, value in enumerate(values):
+        try:
+            answers.append(None if value is None else read(value))
+        except ValueError:
+            answers.append(None)
+            unfit[place] = value
+    return pa.array(answers, ARROW[kind]), unfit
+
+
+def _text(value: object) -> str | None:
+    written = value if isinstance(value, str) else text(value)
+    if written is None or not written.strip():
+        return None
+    if len(written) > LONGEST or (not written.isascii() and _UNKEEPABLE.search(written)):
+        raise ValueError("is too long, or holds what no database can keep")
+    if "\0" in written:
+        raise ValueError("holds a NUL character")
+    return written
+
+
+def _numeric(value: object) -> Decimal | None:
+    match value:
+        case bool() | list() | dict():
+            raise ValueError("is no number")
+        case str() if not value.strip():
+            return None
+        case Decimal():
+            number = value
+        case _:
+            try:
+                number = Decimal(str(value).strip())
+            except ArithmeticError:
+                raise ValueError("is no number") from None
+    if not number.is_finite() or number.adjusted() >= WHOLE_DIGITS:
+        raise ValueError("is no number that can be kept")
+    exponent = number.as_tuple().exponent
+    if isinstance(exponent, int) and exponent < -DECIMALS:
+        return number.quantize(_LAST_DIGIT, context=_EXACT)
+    return number
+
+
+def _integer(value: object) -> int | None:
+    number = _numeric(value)
+    if number is None:
+        return None
+    if number != number.to_integral_value() or abs(number) >= 2**63:
+        raise ValueError("is no whole number")
+    return int(number)
+
+
+def _int32(value: object) -> int | None:
+    number = _integer(value)
+    if number is not None and abs(number) >= 2**31:
+        raise ValueError("is too large")
+    return number
+
+
+def _boolean(value: object) -> bool | None:
+    if value == "":
+        return None
+    try:
+        return _TRUTHS[value]
+    except (KeyError, TypeError):
+        raise ValueError("is neither true nor false") from None
+
+
+def _date(value: object) -> date | None:
+    written = _text(value)
+    if written is None:
+        return None
+    read = date.fromisoformat(written.strip()[:10])
+    if not FIRST_YEAR <= read.year <= LAST_YEAR:
+        raise ValueError("lies outside the years that are believed")
+    return read
+
+
+def _timestamp(value: object) -> datetime | None:
+    # The form that all CRMs use most is read at once.
+    if isinstance(value, str) and len(value) in (20, 24) and value[-1] == "Z" and value[10] == "T":
+        read = datetime.fromisoformat(value)
+        if FIRST_YEAR <= read.year <= LAST_YEAR:
+            return read
+    return instant(value)
+
+
+def as_json(value: object) -> str:
+    written = json.dumps(value, ensure_ascii=False, sort_keys=True, default=_plain)
+    if "\\u0000" in written or not written.isascii():
+        # A NUL, and halves of characters, are nothing that jsonb can hold.
+        written = _UNKEEPABLE.sub("�", written.replace("\\u0000", "�"))
+    return written
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Decimal):
+        return f"{value:f}"
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat()
+    return str(value)
+
+
+#: The reader of each type: the value, None for none; ValueError where it does not fit.
+READERS: dict[Type, Callable[[Any], Any]] = {
+    "id": identifier,
+    "text": _text,
+    "numeric": _numeric,
+    "integer": _integer,
+    "int32": _int32,
+    "boolean": _boolean,
+    "date": _date,
+    "timestamp": _timestamp,
+    "json": as_json,
+}
