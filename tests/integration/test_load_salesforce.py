@@ -104,8 +104,10 @@ def told(table: Table, records: list[Record]) -> dict[tuple[Any, ...], dict[str,
     read = Rows(table)
     read.read(records, datetime.now(UTC))
     assert not read.rejects
-    arrow = read.take(PROJECT).select([column.name for column in table.columns])
-    return {tuple(row[name] for name in table.key): row for row in arrow.to_pylist()}
+    taken = read.take(PROJECT)
+    names = [column.name for column in table.columns]
+    found = taken.select(names).to_pylist() if taken is not None else []
+    return {tuple(row[name] for name in table.key): row for row in found}
 
 
 def shown(record: Record) -> Record:
