@@ -274,6 +274,8 @@ def content(arrays: list[pa.Array]) -> pa.Array:
     """One text per row that differs exactly where the row's values differ."""
     parts: list[Any] = []
     for array in arrays:
+        if pa.types.is_timestamp(array.type):  # as numbers they are written ten times as fast
+            array = array.cast(pa.int64())
         # a length before each value: no value can pass for two, and none for an absent one
         text = array.cast(pa.string())
         size = pc.fill_null(pc.binary_length(text).cast(pa.string()), "-")

@@ -6,6 +6,7 @@ their own; all others of a record go to its ``custom_fields``.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Any
 
@@ -38,6 +39,11 @@ def moment(value: object) -> object:
 def properties_of(record: Record) -> Mapping[str, Any]:
     """The properties of a record, none where it has none."""
     return record.get("properties") or {}
+
+
+@lru_cache(maxsize=10_000)
+def _mark(value: str) -> str:
+    return blake2b(value.encode("utf-8", "replace"), digest_size=8).hexdigest()
 
 
 def _property(column: str, name: str, kind: Type) -> Column:
@@ -179,7 +185,7 @@ DEAL_HISTORY = Table(
         Column("property", "text"),
         Column("changed_at", "timestamp", "timestamp"),
         # Two entries may have one instant; and an empty value is one, too.
-        Column("value_mark", "id", lambda entry: _mark(entry.get("value"))),
+        Column("value_mark", "id", lambda entry: _mark(str(entry.get("value") or ""))),
         Column("value", "text"),
         Column(
             "number",
@@ -351,7 +357,3 @@ def _instant_of(entry: Record) -> datetime:
         return instant(entry.get("timestamp")) or _NEVER
     except ValueError:
         return _NEVER
-
-
-def _mark(value: object) -> str:
-    return blake2b(str(value or "").encode("utf-8", "replace"), digest_size=8).hexdigest()

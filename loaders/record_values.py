@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from loaders.columns import TYPES
 from loaders.values import DECIMALS, WHOLE_DIGITS
-from stageline.crm_values import FIRST_YEAR, LAST_YEAR, identifier, instant, text
+from stageline.crm_values import FIRST_YEAR, LAST_YEAR, LONGEST_ID, identifier, instant, text
 
 #: How a value is read: ``id`` is the same id whether written as number or text, ``text`` any text,
 #: ``numeric`` an exact number with 9 decimals, ``timestamp`` an instant (UTC where it says no
@@ -55,7 +55,7 @@ _OFFSET = "(?:Z|[+-](?:0[0-9]|1[0-5]):?[0-5][0-9])"
 _NAIVE = f"^{_DAY}{_CLOCK}$"
 #: The texts of each type that Arrow reads as its reader does.
 _PLAIN: dict[Type, str] = {
-    "id": "^[0-9A-Za-z_-]{1,200}$",
+    "id": "^[0-9A-Za-z_-]+$",
     "text": r"^[!-~][^\x00]*$",
     "numeric": rf"^-?[0-9]{{1,{WHOLE_DIGITS}}}(?:\.[0-9]{{1,{DECIMALS}}})?$",
     "integer": "^-?[0-9]{1,18}$",
@@ -112,30 +112,41 @@ def _texts(values: Sequence[object], kind: Type) -> tuple[pa.Array, dict[int, ob
         texts = pa.array(values, pa.string())
     except UnicodeEncodeError:  # half of a character
         return _by_value(values, kind)
-    length = pc.binary_length(texts)
-    texts = pc.if_else(pc.equal(length, 0), pa.scalar(None, pa.string()), texts)
-    if kind == "timestamp":  # one without an offset is meant in UTC
+    odd: list[int] = []
+    if not pc.all(_in_plain_form(texts, kind)).as_py():
+        texts = _without_blanks(texts, kind)
+        is_odd = pc.fill_null(pc.invert(_in_plain_form(texts, kind)), False)
+        odd = pc.indices_nonzero(is_odd).to_pylist()
+    plain = pc.if_else(is_odd, pa.scalar(None, pa.string()), texts) if odd else texts
+    if kind == "date":
+        plain = pc.utf8_slice_codeunits(plain, 0, 10)
+    try:
+        read = plain.cast(ARROW[kind])
+    except pa.ArrowInvalid:  # the 30th of February, 25 o'clock
+        return _by_value(values, kind)
+    if not odd:
+        return read, {}
+    answers, unfit = _by_value([values[place] for place in odd], kind)
+    read = pc.replace_with_mask(read, is_odd, answers)
+    return read, {odd[place]: value for place, value in unfit.items()}
+
+
+def _in_plain_form(texts: pa.Array, kind: Type) -> pa.Array:
+    """Which texts Arrow reads as the reader does."""
+    is_plain = pc.match_substring_regex(texts, _PLAIN[kind])
+    longest = {"id": LONGEST_ID, "text": LONGEST}.get(kind)
+    if longest is not None and texts.nbytes > longest:
+        is_plain = pc.and_(is_plain, pc.less_equal(pc.binary_length(texts), longest))
+    return is_plain
+
+
+def _without_blanks(texts: pa.Array, kind: Type) -> pa.Array:
+    """Null for an empty text; and a time without an offset is meant in UTC."""
+    if kind == "timestamp":
         is_naive = pc.match_substring_regex(texts, _NAIVE)
         if pc.any(is_naive).as_py():
             texts = pc.if_else(is_naive, pc.binary_join_element_wise(texts, "Z", ""), texts)
-    is_plain = pc.match_substring_regex(texts, _PLAIN[kind])
-    if kind == "text":
-        is_plain = pc.and_(is_plain, pc.less_equal(length, LONGEST))
-    is_odd = pc.fill_null(pc.invert(is_plain), False)
-    has_odd = pc.any(is_odd).as_py()
-    plain = pc.if_else(is_odd, pa.scalar(None, pa.string()), texts) if has_odd else texts
-    try:
-        read = (pc.utf8_slice_codeunits(plain, 0, 10) if kind == "date" else plain).cast(
-            ARROW[kind]
-        )
-    except pa.ArrowInvalid:  # the 30th of February, 25 o'clock
-        return _by_value(values, kind)
-    if not has_odd:
-        return read, {}
-    places = pc.indices_nonzero(is_odd).to_pylist()
-    odd, unfit = _by_value([values[place] for place in places], kind)
-    read = pc.replace_with_mask(read, is_odd, odd)
-    return read, {places[place]: value for place, value in unfit.items()}
+    return pc.if_else(pc.equal(pc.binary_length(texts), 0), pa.scalar(None, pa.string()), texts)
 
 
 def _by_value(values: Sequence[object], kind: Type) -> tuple[pa.Array, dict[int, object]]:
