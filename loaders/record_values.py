@@ -114,7 +114,7 @@ def _texts(values: Sequence[object], kind: Type) -> tuple[pa.Array, dict[int, ob
         return _by_value(values, kind)
     odd: list[int] = []
     if not pc.all(_in_plain_form(texts, kind)).as_py():
-        texts = _without_blanks(texts, kind)
+        texts = _tidied(texts, kind)
         is_odd = pc.fill_null(pc.invert(_in_plain_form(texts, kind)), False)
         odd = pc.indices_nonzero(is_odd).to_pylist()
     plain = pc.if_else(is_odd, pa.scalar(None, pa.string()), texts) if odd else texts
@@ -140,7 +140,7 @@ def _in_plain_form(texts: pa.Array, kind: Type) -> pa.Array:
     return is_plain
 
 
-def _without_blanks(texts: pa.Array, kind: Type) -> pa.Array:
+def _tidied(texts: pa.Array, kind: Type) -> pa.Array:
     """Null for an empty text; and a time without an offset is meant in UTC."""
     if kind == "timestamp":
         is_naive = pc.match_substring_regex(texts, _NAIVE)
