@@ -34,7 +34,7 @@ from stageline.settings.api_accounts import ApiAccount
 from stageline.settings.dictionaries import STAGES
 
 #: Rows, bytes, and seconds, after which what was fetched is loaded.
-PART_ROWS, PART_BYTES, PART_SECONDS = 250_000, 128 * 1024 * 1024, 30.0
+PART_ROWS, PART_BYTES, PART_SECONDS = 250_000, 64 * 1024 * 1024, 30.0
 
 #: Records that are fetched while those before them are loaded.
 RECORDS_AHEAD = 20_000
