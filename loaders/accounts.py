@@ -38,8 +38,8 @@ def chosen(source_name: str, project_id: str | None) -> list[Chosen]:
             Chosen(source_name, each, api_accounts.get(session, source_name, each))
             for each in wanted
         ]
-    if OF_VARIABLES not in stored and project_id in (None, OF_VARIABLES):
-        found += _of_variables(source_name)
+    if not found and project_id in (None, OF_VARIABLES):
+        found = _of_variables(source_name)
     if found:
         return found
     if project_id is not None and stored:
@@ -73,9 +73,10 @@ def _of_variables(source_name: str) -> list[Chosen]:
             f"SALES_PIPELINE_SOURCE is {source_name}, but SALES_PIPELINE_API_KEY is not set."
             " Set it to the token of the API."
         )
+    token = api_accounts.require_token(key.get_secret_value().strip(), "SALES_PIPELINE_API_KEY")
     base_url = _base_url(source_name, given.sales_pipeline_endpoint)
     projects.require(source_name, OF_VARIABLES)
-    return [Chosen(source_name, OF_VARIABLES, ApiAccount(base_url, key.get_secret_value().strip()))]
+    return [Chosen(source_name, OF_VARIABLES, ApiAccount(base_url, token))]
 
 
 def _base_url(source_name: str, endpoint: str | None) -> str:

@@ -201,6 +201,8 @@ class Api:
             raise FailedError("no answer in time") from None
         except (requests.RequestException, transport.HTTPError) as error:  # its text holds the URL
             raise FailedError(f"the connection failed ({type(error).__name__})") from None
+        except ValueError:  # its text holds the token
+            raise RefusedError("the token has signs that a token cannot have") from None
         self.headers = response.headers
         status, headers = response.status_code, response.headers
         if response.ok and not is_json:
@@ -312,8 +314,8 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
     seconds = _seconds(written)
     if seconds is not None or not written:
         return seconds
-    now = _http_date(headers.get("Date")) or datetime.now(UTC)
-    until = _http_date(written)
+    now = http_date(headers.get("Date")) or datetime.now(UTC)
+    until = http_date(written)
     return None if until is None else max((until - now).total_seconds(), 0.0)
 
 
@@ -325,7 +327,8 @@ def _seconds(written: str | None) -> float | None:
     return seconds if 0 <= seconds < float("inf") else None
 
 
-def _http_date(written: str | None) -> datetime | None:
+def http_date(written: str | None) -> datetime | None:
+    """The instant that a header of HTTP tells; None where it tells none."""
     try:
         read = parsedate_to_datetime(written or "")
     except ValueError:

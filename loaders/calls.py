@@ -14,14 +14,20 @@ from typing import Any, TypeVar, cast
 import psycopg
 import tenacity
 
-from loaders.api import Api, ApiError, FailedError, ThrottledError
+from loaders.api import DAILY_PROBE, Api, ApiError, FailedError, ThrottledError, http_date
 from loaders.pace import CALLS, Account, BusyError, Pace, block, reserve
+from stageline.errors import StagelineError
 from stageline.progress import log
 
 #: Seconds that a load waits for an account to be open again; it ends where that takes longer.
 PATIENCE = 120.0
 #: Times that a question is asked that fails, and seconds of the longest pause in between.
 ATTEMPTS, LONGEST_PAUSE = 7, 30.0
+#: Times that a question is asked that is answered with a short limit. Not every CRM says that the
+#: budget of the day is used up: to be told so again and again means it.
+THROTTLED = 20
+#: Seconds by which this machine's clock may be ahead of the CRM's.
+FAST_CLOCK = 300.0
 #: Seconds that a single answer may take.
 DEADLINE = 90.0
 
@@ -146,7 +152,12 @@ class Calls:
                     raise LaterError(str(error), error.seconds) from None
                 raise
 
-        return attempts(once)
+        try:
+            answer = attempts(once)
+        except ThrottledError as error:
+            raise LaterError(f"{error}, again and again", DAILY_PROBE) from None
+        _require_clock(self.api.headers.get("Date"))
+        return answer
 
 
 def _may_pass(error: BaseException) -> bool:
@@ -170,8 +181,21 @@ def _pause(state: tenacity.RetryCallState) -> float:
 
 
 def _is_hopeless(state: tenacity.RetryCallState) -> bool:
-    """A limit is met as often as it takes; what fails, fails some times."""
-    return isinstance(_error_of(state), FailedError) and state.attempt_number >= ATTEMPTS
+    most = ATTEMPTS if isinstance(_error_of(state), FailedError) else THROTTLED
+    return state.attempt_number >= most
+
+
+def _require_clock(date: str | None) -> None:
+    """What changed is asked for up to now by this machine's clock: were it ahead of the CRM's, the
+    next load would begin after changes that this one could not see.
+    """
+    at = http_date(date)
+    ahead = (datetime.now(UTC) - at).total_seconds() if at else 0.0
+    if ahead > FAST_CLOCK:
+        raise StagelineError(
+            f"The clock of this machine is {ahead / 60:,.0f} minutes ahead of the CRM's, so changes"
+            " could be missed. Set it right and run it again; what was loaded stays."
+        )
 
 
 def _tell(state: tenacity.RetryCallState) -> None:

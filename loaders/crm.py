@@ -45,6 +45,9 @@ BACKFILL = timedelta(days=90)
 #: So many rows of a table are compared with what is there before they are landed.
 _COMPARED = 5_000
 
+#: A sweep may come so much early, or a load at the same time each day would skip every other one.
+_EARLY = timedelta(hours=1)
+
 #: Ids that a sweep asks for at once, and that it notes at once.
 _ASKED_AT_ONCE, _KEPT_AT_ONCE = 500, 10_000
 
@@ -117,33 +120,42 @@ def load(
     done = CrmLoad(source, project_id, {table.name: TableLoad() for table in source.tables})
     with _alone(source, project_id) as session, _calls(source, project_id, account) as calls:
         work = _Load(source, Account(source.name, project_id), session, calls, done, dry_run)
-        try:
-            if dry_run:
-                work.run(since, is_full)
-            else:
-                entry = Entry(source.name, None, project_id)
-                with logged(session, entry, of_project=True):
-                    try:
-                        work.run(since, is_full)
-                    finally:
-                        entry.read = sum(each.read for each in done.tables.values())
-                        entry.loaded = sum(each.touched for each in done.tables.values())
-                        entry.unchanged = entry.read - entry.loaded
-                        entry.rejected = sum(each.rejected for each in done.tables.values())
-        except LaterError as error:
-            done.stopped = error
-        except RefusedError as error:
-            raise StagelineError(
-                f"{source.title} refuses the account of project {project_id}: {error}."
-            ) from None
-        except ApiError as error:
-            raise StagelineError(
-                f"{source.title} does not answer for project {project_id}: {error}. What was"
-                " loaded until then stays; run it again to go on."
-            ) from None
+        if dry_run:
+            _run(work, done, account, since, is_full)
+        else:
+            entry = Entry(source.name, None, project_id)
+            with logged(session, entry, of_project=True):
+                try:
+                    _run(work, done, account, since, is_full)
+                finally:
+                    entry.stopped = str(done.stopped) if done.stopped else None
+                    entry.read = sum(each.read for each in done.tables.values())
+                    entry.loaded = sum(each.touched for each in done.tables.values())
+                    entry.unchanged = entry.read - entry.loaded
+                    entry.rejected = sum(each.rejected for each in done.tables.values())
         done.calls = dict(calls.made)
     done.seconds = round(time.monotonic() - started, 3)
     return done
+
+
+def _run(
+    work: "_Load", done: CrmLoad, account: ApiAccount, since: datetime | None, is_full: bool
+) -> None:
+    """Runs a load; what ends it is noted, or said in a line."""
+    title, project = done.source.title, done.project_id
+    try:
+        work.run(account.base_url, since, is_full)
+    except LaterError as error:
+        done.stopped = error
+    except RefusedError as error:
+        raise StagelineError(
+            f"{title} refuses the account of project {project}: {error}."
+        ) from None
+    except ApiError as error:
+        raise StagelineError(
+            f"{title} does not answer for project {project}: {error}. What was loaded until then"
+            " stays; run it again to go on."
+        ) from None
 
 
 def check(source: Source, project_id: str, account: ApiAccount) -> list[Finding]:
@@ -214,19 +226,23 @@ class _Load:
         self._landed_at = time.monotonic()
         self._began_at = datetime.now(UTC)
 
-    def run(self, since: datetime | None, is_full: bool) -> None:
+    def run(self, base_url: str, since: datetime | None, is_full: bool) -> None:
         """Loads every resource, then looks for what is gone."""
         known = positions.all_of(self._session, self._account)
         is_first = not known
+        if not is_full and "backfill" in known:
+            self._require_same(known["backfill"].get("base_url", base_url), base_url)
         until = self._began_at.replace(microsecond=0)
         earliest = self._since(known, since, until)
-        if "backfill" not in known or _instant(known["backfill"]["since"]) > earliest:
-            # Kept before the first page: the same command goes on with it, however often it stops.
+        backfill = {"since": earliest.isoformat(), "base_url": base_url}
+        # Kept before the first page: the same command goes on with it, however often it stops.
+        if "backfill" in known and _instant(known["backfill"]["since"]) <= earliest:
+            backfill["since"] = known["backfill"]["since"]
+            self._keep("backfill", backfill)
+        else:
             known = {}
             if not self._dry_run:
-                positions.begin(
-                    self._session, self._account, "backfill", {"since": earliest.isoformat()}
-                )
+                positions.begin(self._session, self._account, "backfill", backfill)
         pull = Pull(self._account.project_id, self._calls, until, earliest, is_full)
         try:
             for resource in self._source.resources:
@@ -241,6 +257,16 @@ class _Load:
                 self._keep(_sweep_name(sweep), {"at": pull.until.isoformat()})
             else:
                 self._sweep(sweep, pull, known.get(_sweep_name(sweep)))
+
+    def _require_same(self, before: str, now: str) -> None:
+        """Positions of one account say nothing of another, and deals of two must not mix."""
+        if before != now:
+            raise StagelineError(
+                f"Project {self._account.project_id} of {self._account.source_system} was loaded"
+                f" from {before}, and its account is now at {now}. Give another account a project"
+                f" of its own (`stageline projects add {self._account.source_system} NAME`); if it"
+                " is the same one at a new address, run it once with --full."
+            )
 
     def _since(
         self, known: Mapping[str, Position], since: datetime | None, until: datetime
@@ -375,7 +401,9 @@ class _Load:
 
     def _sweep(self, sweep: Sweep, pull: Pull, last: Position | None) -> None:
         if self._dry_run or not (
-            pull.is_full or last is None or _instant(last["at"]) <= pull.until - sweep.every
+            pull.is_full
+            or last is None
+            or _instant(last["at"]) <= pull.until - sweep.every + min(sweep.every, _EARLY)
         ):
             return
         name = sweep.table.name

@@ -39,11 +39,14 @@ def results(answer: Mapping[str, Any] | None) -> list[Any]:
     """The records of an answer.
 
     Raises:
+        FailedError: it has no place for them.
         RefusedError: the account has no such thing.
     """
     if answer is None:
         raise RefusedError("HTTP 404: the account has no such thing", concerns_account=False)
-    return answer.get("results") or []
+    if "results" not in answer:  # to take it for an empty list would mark all that is there gone
+        raise FailedError("an answer without its list of results")
+    return answer["results"] or []
 
 
 def _next(answer: Mapping[str, Any]) -> str | None:
@@ -77,7 +80,7 @@ def judge(status: int, headers: Mapping[str, str], body: bytes) -> ApiError | No
         case 423:
             return FailedError("HTTP 423: the record is locked", max(wait or 0.0, 2.0))
         case 429:
-            return _over_limit(body, wait)
+            return _over_limit(headers, body, wait)
         case 477:
             return ThrottledError(
                 "HTTP 477: HubSpot moves the account to another data centre",
@@ -88,13 +91,15 @@ def judge(status: int, headers: Mapping[str, str], body: bytes) -> ApiError | No
     return None
 
 
-def _over_limit(body: bytes, wait: float | None) -> ThrottledError:
+def _over_limit(headers: Mapping[str, str], body: bytes, wait: float | None) -> ThrottledError:
     try:
         answer = json.loads(body)
     except ValueError:
         answer = None
     policy = str(answer.get("policyName") if isinstance(answer, dict) else None).upper()
-    if policy == "DAILY":  # renewed at midnight in a zone that is not known
+    if (
+        policy == "DAILY" or headers.get("X-HubSpot-RateLimit-Daily-Remaining") == "0"
+    ):  # renewed at midnight in a zone that is not known
         return ThrottledError(
             "HTTP 429: the daily budget of the HubSpot account is used up",
             DAILY_PROBE if wait is None else max(wait, DAILY_PROBE),

@@ -18,6 +18,7 @@ class Entry:
         source: ``file``, ``demo``, or the name of a CRM.
         entity: Table that is loaded; None = all of a CRM's.
         project_id, file_name, file_sha256: Where the rows come from, as far as it applies.
+        stopped: Why the rest is to follow with the next load; None where all is loaded.
         read, loaded, unchanged, duplicate, rejected: Counts of rows; ``loaded`` = new or changed.
     """
 
@@ -26,6 +27,7 @@ class Entry:
     project_id: str
     file_name: str | None = None
     file_sha256: str | None = None
+    stopped: str | None = None
     read: int = 0
     loaded: int = 0
     unchanged: int = 0
@@ -66,7 +68,7 @@ def logged(
         reason = str(error) if isinstance(error, StagelineError) else type(error).__name__
         _close(session, load_id, entry, "failed", reason)
         raise
-    _close(session, load_id, entry, "success", None)
+    _close(session, load_id, entry, "success", entry.stopped)
 
 
 def _close(

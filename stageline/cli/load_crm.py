@@ -101,7 +101,7 @@ def _run(
             if len(accounts) > 1:
                 click.echo(f"error: {error}", err=True)
             continue
-        _show(console, done, dry_run=dry_run)
+        _show(console, done, is_full=full, dry_run=dry_run)
         is_stopped = is_stopped or done.stopped is not None
     if problems:
         raise StagelineError(
@@ -124,14 +124,18 @@ def _check(console: Console, chosen: "Chosen") -> bool:
         Text(f"{found.title}, project {chosen.project_id}, at {chosen.account.base_url}"),
         style="bold",
     )
-    findings = check(found, chosen.project_id, chosen.account)
+    try:
+        findings = check(found, chosen.project_id, chosen.account)
+    except StagelineError as error:
+        click.echo(f"error: {error}", err=True)
+        return False
     for finding in findings:
         said = "can be loaded" if finding.problem is None else finding.problem
         console.print(Text(f"  {finding.resource:<16} {said}"), soft_wrap=True)
     return all(finding.problem is None for finding in findings)
 
 
-def _show(console: Console, done: "CrmLoad", *, dry_run: bool) -> None:
+def _show(console: Console, done: "CrmLoad", *, is_full: bool, dry_run: bool) -> None:
     console.print(
         Text(f"{done.source.title}, project {done.project_id}: {done.seconds:.1f} s", style="bold")
     )
@@ -170,11 +174,11 @@ def _show(console: Console, done: "CrmLoad", *, dry_run: bool) -> None:
     for resource, reason in done.left_out.items():
         console.print(Text(f"left out: {resource}: {reason}."), soft_wrap=True)
     if done.stopped is not None:
+        command = "the same command without --full" if is_full else "the same command"
         console.print(
             Text(
                 f"Stopped: {done.stopped}. What was loaded stays; from"
-                f" {done.stopped.at.astimezone(UTC):%Y-%m-%d %H:%M} UTC on, the same command goes"
-                " on here."
+                f" {done.stopped.at.astimezone(UTC):%Y-%m-%d %H:%M} UTC on, {command} goes on here."
             ),
             soft_wrap=True,
         )

@@ -68,8 +68,7 @@ def store(
         StagelineError: one of them is not as it has to be, the project is not known, or there is no
             key to encrypt with. No message holds the token.
     """
-    if not re.fullmatch(r"[!-~]{1,2000}", token):
-        raise StagelineError("The token is empty, or has signs that a token cannot have.")
+    require_token(token, "The token")
     if base_url is not None:
         base_url = require_url(base_url)
     encrypted = encrypt(token)
@@ -193,6 +192,17 @@ def accounts() -> list[ListedAccount]:
             " order by source_system, project_id"
         )
         return cursor.fetchall()
+
+
+def require_token(token: str, name: str) -> str:
+    """A token as it can stand in a header of a request.
+
+    Raises:
+        StagelineError: it cannot; the message says so of ``name`` and does not hold the token.
+    """
+    if not re.fullmatch(r"[!-~]{1,2000}", token):
+        raise StagelineError(f"{name} is empty, or has signs that a token cannot have.")
+    return token
 
 
 def require_url(text: str) -> str:

@@ -73,6 +73,8 @@ def test_the_variables_describe_an_account_of_their_own(monkeypatch: pytest.Monk
     [
         ({"source": "hubspot"}, "SALES_PIPELINE_API_KEY is not set"),
         ({"source": "hubspot", "api_key": "  "}, "SALES_PIPELINE_API_KEY is not set"),
+        ({"source": "hubspot", "api_key": "pat\n1"}, "SALES_PIPELINE_API_KEY .* cannot have"),
+        ({"source": "hubspot", "api_key": "päт"}, "SALES_PIPELINE_API_KEY .* cannot have"),
         ({"source": "sugar", "api_key": "x"}, "'sugar', which is no source. There are: .*hubspot"),
         ({"source": "demo", "api_key": "x"}, "'demo', which is no source"),
         (
@@ -89,6 +91,19 @@ def test_variables_that_do_not_fit_are_one_line(
         chosen("hubspot", None)
     with connect("owner") as session:
         assert session.execute("select count(*) from settings.projects").fetchone() == (0,)
+
+
+def test_the_variables_count_only_without_a_stored_account(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    use_key(monkeypatch)
+    set_variables(monkeypatch, source="hubspot", api_key="pat-1")
+    projects.add("hubspot", "main")
+    api_accounts.store("hubspot", "main", "pat-1")
+    assert [each.project_id for each in chosen("hubspot", None)] == ["main"]
+    assert [each.project_id for each in chosen("hubspot", "default")] == ["default"]
+    set_variables(monkeypatch, source="demo")
+    assert [each.project_id for each in chosen("hubspot", None)] == ["main"]
 
 
 def run(*words: str) -> str:

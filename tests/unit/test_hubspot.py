@@ -19,6 +19,7 @@ AT = datetime(2026, 1, 1, tzinfo=UTC)
         (429, {}, b'{"policyName": "DAILY"}', ThrottledError, 3600.0),
         (429, {}, b'{"policyName": "TEN_SECONDLY_ROLLING"}', ThrottledError, 10.0),
         (429, {}, b'{"policyName": "SECONDLY"}', ThrottledError, 1.0),
+        (429, {"X-HubSpot-RateLimit-Daily-Remaining": "0"}, b"{}", ThrottledError, 3600.0),
         (429, {"Retry-After": "4"}, b"[]", ThrottledError, 4.0),
         (429, {"Retry-After": "4000"}, b"<html>", ThrottledError, 4.0),
         (477, {"Retry-After": "7200"}, b"", ThrottledError, 7200.0),

@@ -1,0 +1,79 @@
+"""What holds for loads of every CRM: shown on the smallest source."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from loaders import calls
+from loaders.sheet import OPPORTUNITIES
+from stageline.database import connect
+from stageline.errors import StagelineError
+from stageline.settings import api_accounts
+from tests.crm_loads import PROJECT, load_now, rows, set_up
+from tests.fakes.crm_server import TOKEN, Reply
+from tests.fakes.sheet import FakeSheet
+
+pytestmark = pytest.mark.usefixtures("database")
+
+
+@pytest.fixture
+def sheet(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeSheet]:
+    with FakeSheet() as fake:
+        fake.populate()
+        set_up(monkeypatch, "sheet", fake)
+        yield fake
+
+
+def last_load() -> tuple[str, str | None, int]:
+    """What the book of loads says of the last one."""
+    with connect("owner") as session:
+        row = session.execute(
+            "select status, error, rows_read from ops.loads order by started_at desc limit 1"
+        ).fetchone()
+    assert row is not None
+    return row[0], row[1], row[2]
+
+
+def test_another_account_is_not_loaded_into_the_project_of_one(sheet: FakeSheet) -> None:
+    load_now("sheet")
+    before = rows(OPPORTUNITIES)
+    with FakeSheet() as other:
+        other.rows = {"x1": {**sheet.rows["1"], "opportunity_id": "x1"}}
+        api_accounts.store("sheet", PROJECT, TOKEN, other.base_url)
+        with pytest.raises(StagelineError, match=f"was loaded from {sheet.base_url}.*--full"):
+            load_now("sheet")
+        assert other.calls == []
+        assert rows(OPPORTUNITIES) == before
+        load_now("sheet", is_full=True)
+        load_now("sheet")
+    assert {row["opportunity_id"] for row in rows(OPPORTUNITIES) if not row["is_gone"]} == {"x1"}
+
+
+def test_a_crm_that_throttles_without_end_ends_the_load_cleanly(
+    sheet: FakeSheet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(calls, "THROTTLED", 2)
+    sheet.next(*[Reply(429, b"{}", {"Retry-After": "1"})] * 5)
+    done = load_now("sheet")
+    assert done.stopped is not None
+    assert last_load() == ("success", "HTTP 429: too many calls, again and again", 0)
+    assert len(sheet.calls) == 2
+
+
+def test_a_clock_that_is_ahead_is_said_before_it_costs_a_change(
+    sheet: FakeSheet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(calls, "FAST_CLOCK", -3600.0)
+    with pytest.raises(StagelineError, match=r"minutes ahead of the CRM's.*Set it right"):
+        load_now("sheet")
+    assert len(sheet.calls) == 1
+    status, error, _ = last_load()
+    assert status == "failed"
+    assert "clock" in str(error)
+
+
+def test_what_ends_a_load_stands_in_the_book_of_loads(sheet: FakeSheet) -> None:
+    sheet.next(Reply(401, b"no"))
+    with pytest.raises(StagelineError) as caught:
+        load_now("sheet")
+    assert last_load() == ("failed", str(caught.value), 0)
