@@ -87,8 +87,19 @@ def new_key() -> None:
 @click.option("--name", help="What people call it.")
 @click.option("--timezone", metavar="ZONE", help="IANA name, as Europe/Kyiv; UTC at first.")
 @click.option("--currency", metavar="CODE", help="ISO 4217 code of amounts that come without one.")
+@click.option(
+    "--active/--inactive",
+    "is_active",
+    default=None,
+    help="Whether what it brought counts in the tables; from the next build on.",
+)
 def add(
-    source: str, project: str, name: str | None, timezone: str | None, currency: str | None
+    source: str,
+    project: str,
+    name: str | None,
+    timezone: str | None,
+    currency: str | None,
+    is_active: bool | None,
 ) -> None:
     """Make a project of a source (keycrm, pipedrive, hubspot ...), or change one.
 
@@ -98,12 +109,16 @@ def add(
     Example:
         stageline projects add keycrm shop-1 --name "Shop in Kyiv" --timezone Europe/Kyiv
         stageline projects add keycrm shop-1 --currency UAH
+        stageline projects add hubspot trial --inactive
     """
     require_migrations()
-    made = known_projects.add(source, project, name=name, timezone=timezone, currency=currency)
+    made = known_projects.add(
+        source, project, name=name, timezone=timezone, currency=currency, is_active=is_active
+    )
+    counts = "" if made.is_active else "; what it brought does not count"
     click.echo(
         f"Project {made.project_id} of {made.source_system}: time zone {made.timezone},"
-        f" currency {made.currency}."
+        f" currency {made.currency}{counts}."
     )
 
 

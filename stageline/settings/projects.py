@@ -46,6 +46,7 @@ def add(
     name: str | None = None,
     timezone: str | None = None,
     currency: str | None = None,
+    is_active: bool | None = None,
 ) -> Project:
     """Makes a project, or changes what is given of one that is there.
 
@@ -56,6 +57,7 @@ def add(
         timezone: IANA name; UTC where a new project is given none.
         currency: ISO 4217 code of amounts that come without one; XXX (none) where a new project is
             given none.
+        is_active: Whether what it brought counts in the tables; a new one's does.
 
     Raises:
         StagelineError: one of them is not as it has to be.
@@ -80,15 +82,17 @@ def add(
             cursor.execute(
                 """
                 insert into settings.projects as mine
-                    (source_system, project_id, name, timezone, currency)
+                    (source_system, project_id, name, timezone, currency, is_active)
                 values (
                     %(source_system)s, %(project_id)s, %(name)s,
-                    coalesce(%(timezone)s, 'UTC'), coalesce(%(currency)s, 'XXX')
+                    coalesce(%(timezone)s, 'UTC'), coalesce(%(currency)s, 'XXX'),
+                    coalesce(%(is_active)s, true)
                 )
                 on conflict (source_system, project_id) do update set
                     name = coalesce(%(name)s, mine.name),
                     timezone = coalesce(%(timezone)s, mine.timezone),
-                    currency = coalesce(%(currency)s, mine.currency)
+                    currency = coalesce(%(currency)s, mine.currency),
+                    is_active = coalesce(%(is_active)s, mine.is_active)
                 returning source_system, project_id, name, timezone, currency, is_active
                 """,
                 {
@@ -97,6 +101,7 @@ def add(
                     "name": name,
                     "timezone": timezone,
                     "currency": currency,
+                    "is_active": is_active,
                 },
             )
         except psycopg.errors.CheckViolation as error:

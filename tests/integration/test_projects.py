@@ -83,6 +83,10 @@ def test_a_project_is_made_and_changed_by_the_same_command() -> None:
     done("add", "keycrm", "shop-1")
     listed = done("list")
     assert re.search(r"keycrm +shop-1 +Крамниця +Europe/Kyiv +UAH +yes", listed)
+    assert "does not count" in done("add", "keycrm", "shop-1", "--inactive")
+    done("add", "keycrm", "shop-1", "--name", "Shop")
+    assert re.search(r"keycrm +shop-1 +Shop +Europe/Kyiv +UAH +no", done("list"))
+    assert "count" not in done("add", "keycrm", "shop-1", "--active")
     assert rows("select count(*) from settings.projects") == [(1,)]
 
 
