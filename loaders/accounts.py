@@ -6,7 +6,7 @@ from loaders.registry import SOURCES, source
 from stageline.config import settings
 from stageline.database import connect
 from stageline.errors import StagelineError
-from stageline.settings import api_accounts, projects
+from stageline.settings import api_accounts
 from stageline.settings.api_accounts import BASE_URLS, ApiAccount
 
 #: Project of the account that the variables describe.
@@ -56,7 +56,7 @@ def chosen(source_name: str, project_id: str | None) -> list[Chosen]:
 
 
 def _of_variables(source_name: str) -> list[Chosen]:
-    """The account that the variables describe, if it is one of the source; makes its project."""
+    """The account that the variables describe, if it is one of the source."""
     given = settings()
     if given.sales_pipeline_source is None:
         return []
@@ -75,7 +75,6 @@ def _of_variables(source_name: str) -> list[Chosen]:
         )
     token = api_accounts.require_token(key.get_secret_value().strip(), "SALES_PIPELINE_API_KEY")
     base_url = _base_url(source_name, given.sales_pipeline_endpoint)
-    projects.require(source_name, OF_VARIABLES)
     return [Chosen(source_name, OF_VARIABLES, ApiAccount(base_url, token))]
 
 

@@ -30,6 +30,7 @@ from loaders.sources import Finding, Page, Position, Pull, Resource, Source, Swe
 from stageline.database import connect
 from stageline.errors import StagelineError
 from stageline.progress import Step, log, step
+from stageline.settings import projects
 from stageline.settings.api_accounts import ApiAccount
 from stageline.settings.dictionaries import STAGES
 
@@ -123,6 +124,7 @@ def load(
         if dry_run:
             _run(work, done, account, since, is_full)
         else:
+            projects.require(source.name, project_id)
             entry = Entry(source.name, None, project_id)
             with logged(session, entry, of_project=True):
                 try:

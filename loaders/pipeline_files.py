@@ -113,9 +113,10 @@ def _remove_old(cache: Path, before: datetime) -> int:
     removed = 0
     for path in cache.iterdir():
         name = _COPY.fullmatch(path.name)
-        if name and datetime.strptime(name[1], _STAMP).replace(tzinfo=UTC) < before:
-            path.unlink(missing_ok=True)
-            removed += 1
+        with contextlib.suppress(ValueError):  # digits that are no date
+            if name and datetime.strptime(name[1], _STAMP).replace(tzinfo=UTC) < before:
+                path.unlink(missing_ok=True)
+                removed += 1
     return removed
 
 

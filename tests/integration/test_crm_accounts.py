@@ -60,10 +60,6 @@ def test_the_variables_describe_an_account_of_their_own(monkeypatch: pytest.Monk
     assert (found.project_id, found.account.base_url) == ("default", "https://api.hubspot.com")
     assert found.account.token == "pat-1"
     assert "pat-1" not in repr(found)
-    with connect("owner") as session:
-        assert session.execute(
-            "select source_system, project_id from settings.projects"
-        ).fetchall() == [("hubspot", "default")]
     with pytest.raises(StagelineError, match="No account of keycrm"):
         chosen("keycrm", None)
 

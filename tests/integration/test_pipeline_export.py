@@ -64,6 +64,7 @@ def test_copies_are_kept_for_30_days_and_nothing_else_is_removed() -> None:
         "sales_pipeline_20260208_202144.json": False,
         "sales_pipeline_20260208_202145.json": True,
         "sales_pipeline_20260309_000000.json": True,
+        "sales_pipeline_20260230_120000.json": True,
         "sales_pipeline_last.json": True,
         "notes.txt": True,
     }
