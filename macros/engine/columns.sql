@@ -1,6 +1,14 @@
 {#- In place of dbt's, which looks into information_schema: that works out the reader's rights to each
     column, and takes ten times as long. An incremental model looks four times. -#}
-{% macro postgres__get_columns_in_relation(relation) -%}
+{% macro get_columns_in_relation(relation) -%}
+    {{ return(columns_of(relation)) }}
+{%- endmacro %}
+
+{% macro columns_of(relation) -%}
+    {{ return(adapter.dispatch('columns_of')(relation)) }}
+{%- endmacro %}
+
+{% macro default__columns_of(relation) -%}
     {%- call statement('columns', fetch_result=True) -%}
         select
             attname as column_name,
@@ -16,4 +24,8 @@
         order by attnum
     {%- endcall -%}
     {{ return(sql_convert_columns_in_relation(load_result('columns').table)) }}
+{%- endmacro %}
+
+{% macro spark__columns_of(relation) -%}
+    {{ return(dbt_spark.spark__get_columns_in_relation(relation)) }}
 {%- endmacro %}

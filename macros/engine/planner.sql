@@ -19,3 +19,13 @@
 {%- endmacro %}
 
 {% macro spark__plan_joins() -%} {%- endmacro %}
+
+{#- At the end of a CTE: PostgreSQL would put its expressions in the place of their names, and compute
+    them again at each use. -#}
+{% macro computed_once() -%}
+    {{ return(adapter.dispatch('computed_once')()) }}
+{%- endmacro %}
+
+{% macro default__computed_once() -%} offset 0 {%- endmacro %}
+
+{% macro spark__computed_once() -%} {%- endmacro %}

@@ -2,10 +2,6 @@
 
 with
 
-intervals as (
-    select * from {{ ref('int_stage_intervals') }}
-),
-
 map_rows as (
     select * from {{ ref('base_settings__stage_map') }}
 ),
@@ -23,12 +19,7 @@ boundaries as (
 ),
 
 seen as (
-    select distinct
-        source_system,
-        project_id,
-        pipeline_id,
-        stage_id
-    from intervals
+    {{ visited_stages(ref('int_stage_intervals')) }}
 ),
 
 candidates as (

@@ -69,6 +69,7 @@ days as (
         on
             first_days.first_day <= numbers.day
             and first_days.last_day >= numbers.day
+    {{ computed_once() }}
 ),
 
 filled as (
