@@ -126,8 +126,8 @@ class BuildError(StagelineError):
 
 def dbt_environment() -> dict[str, str]:
     """The variables that dbt needs to reach the database as the transformer, and to call nobody."""
-    # No node waits for the disk. What is built lies before the end of the build in the server's log,
-    # and that is waited for when it is noted: a build that is said to be good survives a crash.
+    # No node waits for the disk. In the server's log, all that is built comes before the end of the
+    # build, which is waited for when it is noted: a build that is said to be good survives a crash.
     session = connection("transformer").session | {"synchronous_commit": "off"}
     return {
         **variables(),

@@ -1,4 +1,8 @@
-{{ config(materialized='table', post_hook='{{ gather_statistics(this) }}') }}
+{{ config(
+    materialized='table',
+    indexes=[{'columns': ['source_system', 'project_id', 'stage_id']}],
+    post_hook='{{ gather_statistics(this) }}',
+) }}
 
 with
 

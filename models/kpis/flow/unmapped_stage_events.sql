@@ -1,10 +1,22 @@
+{{ config(
+    materialized=flow_materialized(),
+    incremental_strategy='by_project',
+    on_schema_change='append_new_columns',
+    post_hook='{{ forget_touched() }}',
+) }}
+
 {#- How many deals or orders are named as samples. -#}
 {%- set samples = 5 -%}
 
 with
 
+-- One for each use: PostgreSQL would read what is used twice in a single process.
 entities as (
-    select * from {{ ref('int_unmapped_entities') }}
+    select * from {{ those_touched(ref('int_unmapped_entities')) }}
+),
+
+entities_of_stages as (
+    select * from {{ those_touched(ref('int_unmapped_entities')) }}
 ),
 
 stages as (
@@ -17,7 +29,7 @@ stages as (
         cast(sum(visits) as bigint) as event_count,
         min(first_entered_at) as first_seen_at,
         max(last_entered_at) as last_seen_at
-    from entities
+    from entities_of_stages
     group by
         report_version,
         source_system,
