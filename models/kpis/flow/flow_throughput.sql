@@ -67,6 +67,7 @@ first_seconds as (
         on
             first_days.first_day <= numbers.day
             and first_days.last_day >= numbers.day
+    {{ computed_once() }}
 ),
 
 -- The last day ends with the instant that the figures are made for.
