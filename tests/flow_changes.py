@@ -246,6 +246,14 @@ class World:
             (3600 * self.random.randrange(12), project, self.random.randrange(1, 6)),
         )
 
+    def set_no_hours(self, session: Session, project: str) -> None:
+        """Nobody works any more, at any time."""
+        session.execute(
+            "delete from settings.calendar_windows using settings.calendars"
+            " where calendars.calendar_id = calendar_windows.calendar_id and project_id = %s",
+            (project,),
+        )
+
     def set_hours_end(self, session: Session, project: str) -> None:
         """A calendar ends, or is gone."""
         if self.random.random() < 0.5:
@@ -474,7 +482,7 @@ class World:
             start_stage_id="1",
             end_stage_id="5",
         )
-        if project in ("hours", "windows", "hours_end", "days", "zone"):
+        if project in ("hours", "windows", "no_hours", "hours_end", "days", "zone"):
             self._calendar(session, project, None, None, None)
         if project in ("hours", "hours_end"):
             self._calendar(session, project, "work", None, None)

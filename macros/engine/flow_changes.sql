@@ -156,7 +156,10 @@
 {% macro get_incremental_by_entity_sql(arguments) -%}
     {%- set columns = get_quoted_csv(arguments.dest_columns | map(attribute='name')) -%}
     {%- set is_of_orders = 'order_id' in arguments.dest_columns | map(attribute='name') -%}
+    {#- What is few here, and what is not, PostgreSQL knows: no join has to be kept from it. #}
+    set local enable_nestloop to default;
     {{- note_touched(arguments.target_relation, arguments.temp_relation) }}
+    {{- recount_stages(arguments.target_relation, arguments.temp_relation) }}
     delete from {{ arguments.target_relation }} as built
     using {{ ref('int_flow_changes') }} as changed
     where
@@ -169,12 +172,40 @@
     from {{ arguments.temp_relation }};
 {%- endmacro %}
 
+{#- Calendar scopes; where a run builds what changed, those whose days a change of a setting touches. -#}
+{% macro calendar_scopes_to_build() -%}
+    {%- set changes = ref('base_settings__changes') -%}
+    {%- set calendars = ref('base_settings__calendars') -%}
+    select * from {{ ref('int_calendar_scopes') }} as scopes
+    {%- if builds_changes() %}
+    where exists (
+        select 1
+        from {{ changes }} as settings_changes
+        left join {{ calendars }} as calendars on settings_changes.calendar_id = calendars.calendar_id
+        where
+            {{ is_written_since(
+                'settings_changes.written_xid', "coalesce(" ~ flow_position_of(this) ~ ", '0')"
+            ) }}
+            and settings_changes.table_name in (
+                'projects', 'calendars', 'calendar_windows', 'day_exceptions'
+            )
+            and scopes.source_system = coalesce(settings_changes.source_system, calendars.source_system)
+            and scopes.project_id = coalesce(settings_changes.project_id, calendars.project_id)
+    )
+    {%- endif %}
+{%- endmacro %}
+
+{#- A scope without any working day has no rows in a table of working days. -#}
 {% macro get_incremental_by_calendar_scope_sql(arguments) -%}
     {%- set columns = get_quoted_csv(arguments.dest_columns | map(attribute='name')) -%}
+    {%- set is_of_working_days = 'position_day' in arguments.dest_columns | map(attribute='name') -%}
     delete from {{ arguments.target_relation }}
     where
         calendar_scope_id in (select calendar_scope_id from {{ arguments.temp_relation }})
-        or calendar_scope_id not in (select calendar_scope_id from {{ ref('int_calendar_scopes') }});
+        or calendar_scope_id not in (
+            select calendar_scope_id
+            from {{ ref('int_working_calendar') ~ ' where seconds > 0' if is_of_working_days else ref('int_calendar_scopes') }}
+        );
     insert into {{ arguments.target_relation }} ({{ columns }})
     select {{ columns }}
     from {{ arguments.temp_relation }};

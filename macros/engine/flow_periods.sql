@@ -1,9 +1,10 @@
 {#-
-    Figures of periods and days are built anew from the first one on that has changed. A model that
-    they group states in `meta.touches` at which instants its rows count in them, and by what else of
-    a row their figures depend on it. Where a run replaces rows of the model, `flow_touched` keeps the
-    earliest instant at which old and new ones differ, until the figures are built; where it is null,
-    and where no project is named, everything has changed.
+    Figures of periods and days are built anew from the first one on that has changed, and others for
+    the projects in which anything has. A model that they group states in `meta.touches` at which
+    instants its rows count in them, and by what else of a row their figures depend on it. Where a run
+    replaces rows of the model, `flow_touched` keeps the earliest instant at which old and new ones
+    differ, until the figures are built; where it is null, and where no project is named, everything
+    has changed.
 -#}
 
 {% macro flow_touched(beside) -%}
@@ -67,6 +68,43 @@
         {%- do names.append("'" ~ graph.nodes[parent].alias ~ "'") -%}
     {%- endfor -%}
     {{ names | join(', ') }}
+{%- endmacro %}
+
+{#- Condition that a model that is grouped has other rows in the project of a relation's row. -#}
+{% macro is_in_touched_project(relation) -%}
+    exists (
+        select 1
+        from {{ flow_touched(ref('int_flow_changes')) }} as touched
+        where
+            touched.model in ({{ names_of_touching_models() }})
+            and (
+                touched.source_system is null
+                or (touched.source_system, touched.project_id)
+                = ({{ relation }}.source_system, {{ relation }}.project_id)
+            )
+    )
+{%- endmacro %}
+
+{#- A model that is grouped; where a run builds what changed, the rows of projects with other ones. -#}
+{% macro those_touched(relation) -%}
+    {%- if not execute -%}
+        {%- do ref('int_flow_changes') -%}
+    {%- endif -%}
+    {%- if builds_changes() -%}
+    (select grouped.* from {{ relation }} as grouped where {{ is_in_touched_project('grouped') }}) as touched_rows
+    {%- else -%}
+    {{ relation }}
+    {%- endif -%}
+{%- endmacro %}
+
+{#- dbt's incremental materialization asks for this by the name of the strategy. -#}
+{% macro get_incremental_by_project_sql(arguments) -%}
+    {%- set columns = get_quoted_csv(arguments.dest_columns | map(attribute='name')) -%}
+    delete from {{ arguments.target_relation }} as built
+    where {{ is_in_touched_project('built') }};
+    insert into {{ arguments.target_relation }} ({{ columns }})
+    select {{ columns }}
+    from {{ arguments.temp_relation }};
 {%- endmacro %}
 
 {#- An instant before all that may be in the log. -#}

@@ -2,7 +2,7 @@
     In the transaction that builds a flow model. The log comes sorted by project, entity and time, and a
     project's stages look few: PostgreSQL is drawn to merge by the project alone, and holds each event
     against every stage of its project. Of the entities that changed it expects a row, and loops over
-    many: only where these are few that is the fastest.
+    all of them for each: only where these are a handful that is the fastest.
 -#}
 {% macro plan_joins() -%}
     {{ return(adapter.dispatch('plan_joins')()) }}
@@ -12,10 +12,20 @@
     {%- if builds_changes() and config.get('incremental_strategy') == 'by_entity' -%}
         select set_config('enable_nestloop', 'off', true)
         from {{ ref('int_flow_changes') }}
-        having count(*) > 1000
+        having count(*) > 20
     {%- else -%}
         set local enable_mergejoin = off
     {%- endif -%}
 {%- endmacro %}
 
 {% macro spark__plan_joins() -%} {%- endmacro %}
+
+{#- At the end of a CTE: PostgreSQL would put its expressions in the place of their names, and compute
+    them again at each use. -#}
+{% macro computed_once() -%}
+    {{ return(adapter.dispatch('computed_once')()) }}
+{%- endmacro %}
+
+{% macro default__computed_once() -%} offset 0 {%- endmacro %}
+
+{% macro spark__computed_once() -%} {%- endmacro %}

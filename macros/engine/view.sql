@@ -1,12 +1,12 @@
 {#-
     dbt drops the old view with `cascade`, and with it each view that stands on it: after a build of
-    some models, views that were not among them would be gone. So a view whose columns stay is
-    replaced in its place. PostgreSQL refuses that where a column goes or changes its type; then the
-    views on it have to be made anew, and dbt's own way is taken.
+    some models, views that were not among them would be gone. So a view is replaced in its place.
+    PostgreSQL refuses that where a column goes or changes its type; then the views on it have to be
+    made anew, and dbt's own way is taken.
 -#}
 {%- materialization view, adapter='postgres' -%}
     {%- set existing = load_cached_relation(this) -%}
-    {%- if existing is none or not existing.is_view or not view_keeps_its_columns(existing, sql) -%}
+    {%- if existing is none or not existing.is_view -%}
         {{ return(dbt.materialization_view_default()) }}
     {%- endif -%}
     {%- set target = this.incorporate(type='view') -%}
@@ -14,9 +14,12 @@
     {{ run_hooks(pre_hooks, inside_transaction=False) }}
     {{ run_hooks(pre_hooks, inside_transaction=True) }}
 
-    {% call statement('main') -%}
-        {{ get_replace_view_sql(target, sql) }}
-    {%- endcall %}
+    {%- set query = replace_view_if_columns_stay(target, sql) -%}
+    {% call statement('replaced', fetch_result=True) -%} {{ query }} {%- endcall %}
+    {%- if load_result('replaced')['data'][0][0] != 'yes' -%}
+        {{ return(dbt.materialization_view_default()) }}
+    {%- endif -%}
+    {% call noop_statement('main', 'CREATE VIEW') -%} {{ query }} {%- endcall %}
 
     {% do apply_grants(target, config.get('grants'), should_revoke(existing, full_refresh_mode=False)) %}
     {% do persist_docs(target, model) %}
@@ -28,30 +31,14 @@
     {{ return({'relations': [target]}) }}
 {%- endmaterialization -%}
 
-{% macro view_keeps_its_columns(existing, sql) -%}
-    {%- set probe = make_intermediate_relation(existing) -%}
-    {% do drop_relation_if_exists(load_cached_relation(probe)) %}
-    {% call statement('probe') -%}
-        {{ get_create_view_as_sql(probe, sql) }}
-    {%- endcall %}
-    {% call statement('lost', fetch_result=True) -%}
-        select count(*) as columns
-        from pg_attribute as old
-        left join pg_attribute as new
-            on
-                new.attrelid = to_regclass('{{ probe.include(database=False) }}')
-                and old.attnum = new.attnum
-                and old.attname = new.attname
-                and old.atttypid = new.atttypid
-                and old.atttypmod = new.atttypmod
-                and old.attcollation = new.attcollation
-        where
-            old.attrelid = to_regclass('{{ existing.include(database=False) }}')
-            and old.attnum > 0
-            and new.attnum is null
-    {%- endcall %}
-    {% call statement('probed') -%}
-        drop view {{ probe }}
-    {%- endcall %}
-    {{ return(load_result('lost')['data'][0][0] == 0) }}
+{% macro replace_view_if_columns_stay(relation, sql) -%}
+    do $replace$
+    begin
+        perform set_config('stageline.view_was_replaced', 'yes', true);
+        {{ get_replace_view_sql(relation, sql) }}
+    exception when invalid_table_definition then
+        perform set_config('stageline.view_was_replaced', 'no', true);
+    end
+    $replace$;
+    select current_setting('stageline.view_was_replaced')
 {%- endmacro %}

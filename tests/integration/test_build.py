@@ -104,6 +104,15 @@ def test_good_build_is_counted_and_recorded(tiny: Tiny) -> None:
     assert rows("select invocation_id from ops.builds") == [(report.invocation_id,)]
 
 
+def test_only_the_end_of_a_build_waits_for_the_disk(tiny: Tiny) -> None:
+    query = "select current_setting('synchronous_commit') as waits"
+    build(project=tiny({"one": "{{ config(materialized='table') }} " + query}))
+
+    with connect("transformer") as session:
+        assert session.execute("select waits from kpis.one").fetchall() == [("off",)]
+    assert rows("show synchronous_commit") == [("on",)]
+
+
 def test_failed_nodes_are_named_with_their_sql(tiny: Tiny) -> None:
     project = tiny(
         {

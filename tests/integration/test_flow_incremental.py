@@ -78,6 +78,21 @@ def unseen_events() -> int:
         return int(rows)
 
 
+def miscounted_stages() -> int:
+    """Stages with another number of visits than is kept, or a later one than is known of."""
+    with connect("transformer") as session:
+        ((rows,),) = session.execute(
+            "select count(*) from (select source_system, project_id,"
+            " pipeline_id, stage_id, sum(visits) as visits, max(latest_entered_at) as known,"
+            " max(entered_at) as latest from (select source_system, project_id, pipeline_id,"
+            " stage_id, visits, latest_entered_at, null as entered_at from intermediate.flow_stages"
+            " union all select source_system, project_id, pipeline_id, stage_id, -1, null,"
+            " entered_at from intermediate.int_stage_intervals) as counts group by 1, 2, 3, 4)"
+            " as stages where visits != 0 or known is null or latest > known"
+        )
+        return int(rows)
+
+
 @dataclass
 class Flow:
     """The models under test, and what they are made for."""
@@ -92,6 +107,7 @@ class Flow:
             variables={"as_of": self.as_of.isoformat()},
             full_refresh=full_refresh,
         )
+        assert miscounted_stages() == 0
         return contents()
 
 

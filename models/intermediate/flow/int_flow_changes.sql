@@ -9,6 +9,8 @@
 
 {%- set since = over_flow_positions('min(position)') %}
 {%- set visits = built_visits() %}
+{%- set earlier = over_flow_positions('least(min(as_of), ' ~ as_of() ~ ')') %}
+{%- set later = over_flow_positions('greatest(max(as_of), ' ~ as_of() ~ ')') %}
 
 with
 
@@ -150,8 +152,9 @@ changed as (
         entity_id
     from {{ visits }}
     where
-        entered_at > {{ over_flow_positions('least(min(as_of), ' ~ as_of() ~ ')') }}
-        and entered_at <= {{ over_flow_positions('greatest(max(as_of), ' ~ as_of() ~ ')') }}
+        {{ is_any_visit_after(earlier) }}
+        and entered_at > {{ earlier }}
+        and entered_at <= {{ later }}
     union all
     select
         source_system,
@@ -160,8 +163,8 @@ changed as (
         entity_id
     from {{ entity_changes() }} as entities
     where
-        stated_at > {{ over_flow_positions('least(min(as_of), ' ~ as_of() ~ ')') }}
-        and stated_at <= {{ over_flow_positions('greatest(max(as_of), ' ~ as_of() ~ ')') }}
+        stated_at > {{ earlier }}
+        and stated_at <= {{ later }}
     union all
     select
         visits.source_system,

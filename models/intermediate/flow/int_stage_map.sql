@@ -1,10 +1,10 @@
-{{ config(materialized='table', post_hook='{{ gather_statistics(this) }}') }}
+{{ config(
+    materialized='table',
+    indexes=[{'columns': ['source_system', 'project_id', 'stage_id']}],
+    post_hook='{{ gather_statistics(this) }}',
+) }}
 
 with
-
-intervals as (
-    select * from {{ ref('int_stage_intervals') }}
-),
 
 map_rows as (
     select * from {{ ref('base_settings__stage_map') }}
@@ -23,12 +23,7 @@ boundaries as (
 ),
 
 seen as (
-    select distinct
-        source_system,
-        project_id,
-        pipeline_id,
-        stage_id
-    from intervals
+    {{ visited_stages(ref('int_stage_intervals')) }}
 ),
 
 candidates as (

@@ -2,6 +2,17 @@
     materialized=flow_materialized(),
     incremental_strategy='by_entity',
     on_schema_change='append_new_columns',
+    meta={
+        'touches': [
+            {
+                'at': 'last_entered_at',
+                'by': [
+                    'report_version', 'pipeline_id', 'stage_id', 'entity_type', 'entity_id', 'visits',
+                    'first_entered_at',
+                ],
+            },
+        ],
+    },
     indexes=[{'columns': ['source_system', 'project_id', 'entity_type', 'entity_id']}],
     post_hook=['{{ gather_statistics(this) }}', '{{ remember_flow_position() }}'],
 ) }}

@@ -7,7 +7,6 @@
 ) }}
 
 {#- From 2000 to 2100: what lies outside is implausible, and no duration is measured from it. -#}
-{%- set changes = ref('base_settings__changes') %}
 {%- set first_day, last_day = 10957, 47481 -%}
 
 with
@@ -17,21 +16,7 @@ calendars as (
 ),
 
 scopes as (
-    select * from {{ ref('int_calendar_scopes') }}
-    {%- if builds_changes() %}
-    where exists (
-        select 1
-        from {{ changes }} as settings_changes
-        left join calendars on settings_changes.calendar_id = calendars.calendar_id
-        where
-            {{ is_written_since('settings_changes.written_xid', flow_position_of(this)) }}
-            and settings_changes.table_name in (
-                'projects', 'calendars', 'calendar_windows', 'day_exceptions'
-            )
-            and int_calendar_scopes.source_system = coalesce(settings_changes.source_system, calendars.source_system)
-            and int_calendar_scopes.project_id = coalesce(settings_changes.project_id, calendars.project_id)
-    )
-    {%- endif %}
+    {{ calendar_scopes_to_build() }}
 ),
 
 windows as (

@@ -77,6 +77,7 @@ exits as (
             durations.source_system = todays.source_system
             and durations.project_id = todays.project_id
     where not {{ is_implausible('durations.exit_at') }}
+    {{ computed_once() }}
 ),
 
 exits_of_periods as (

@@ -55,20 +55,33 @@ numbers as (
     select 10956 + n as day from ({{ whole_numbers(36526) }}) as numbers
 ),
 
-days as (
+first_seconds as (
     select
         first_days.report_version,
         first_days.source_system,
         first_days.project_id,
-        first_days.last_day,
         numbers.day,
-        {{ first_second_of_day('numbers.day', 'first_days.timezone') }} as first_second,
-        {{ first_second_of_day('(numbers.day + 1)', 'first_days.timezone') }} as next_second
+        {{ first_second_of_day('numbers.day', 'first_days.timezone') }} as first_second
     from first_days
     inner join numbers
         on
             first_days.first_day <= numbers.day
             and first_days.last_day >= numbers.day
+    {{ computed_once() }}
+),
+
+-- The last day ends with the instant that the figures are made for.
+days as (
+    select
+        first_seconds.*,
+        coalesce(
+            lead(first_second) over (
+                partition by report_version, source_system, project_id
+                order by day
+            ),
+            {{ epoch_second(as_of()) }}
+        ) as end_second
+    from first_seconds
 ),
 
 filled as (
@@ -78,9 +91,7 @@ filled as (
         days.project_id,
         days.day,
         days.first_second,
-        case
-            when days.day = days.last_day then {{ epoch_second(as_of()) }} else days.next_second
-        end as end_second,
+        days.end_second,
         coalesce(flow_days.started, 0) as started,
         coalesce(flow_days.finished, 0) as finished,
         coalesce(flow_days.sum_of_starts, 0) as sum_of_starts,
