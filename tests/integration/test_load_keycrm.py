@@ -14,9 +14,12 @@ import pytest
 from jobs.build import build
 from loaders import keycrm, keycrm_orders
 from loaders.accounts import chosen
-from loaders.crm import check
+from loaders.calls import Turns
+from loaders.crm import BACKFILL, check
 from loaders.keycrm_tables import ORDER_ITEMS, ORDER_SOURCES, ORDER_STATUSES, ORDERS, USERS
+from loaders.pace import CALLS, Account, Pace
 from loaders.records import rejects_of
+from loaders.sources import Pull
 from stageline import config
 from stageline.crm_values import instant
 from stageline.database import connect
@@ -34,7 +37,7 @@ TABLES = (ORDERS, ORDER_ITEMS, ORDER_STATUSES, ORDER_SOURCES, USERS)
 BEFORE = 3
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", autouse=True)
 def shared_database(server: TestServer, short_folder: Path) -> Iterator[None]:
     """One database for this module: a copy for each test would take longer than the tests."""
     folder = short_folder / "load_keycrm"
@@ -46,7 +49,7 @@ def shared_database(server: TestServer, short_folder: Path) -> Iterator[None]:
 
 
 @pytest.fixture
-def shop(shared_database: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeKeycrm]:  # noqa: ARG001
+def shop(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeKeycrm]:
     """The fake of the only project of an empty database."""
     with FakeKeycrm(limit=None) as fake:
         with connect("owner") as session:
@@ -211,6 +214,24 @@ def test_a_load_that_finds_nothing_new_writes_nothing(shop: FakeKeycrm) -> None:
     assert len(shop.calls) - calls == BEFORE + 2
     load_now("keycrm", is_full=True)
     assert versions() == before
+
+
+def test_loads_that_begin_within_a_second_each_bring_what_is_new(shop: FakeKeycrm) -> None:
+    """A clock that stands still is what a quick load sees of its second."""
+    shop.populate(3)
+    orders = next(each for each in keycrm.SOURCE.resources if each.name == "orders")
+    (only,) = chosen("keycrm", "main")
+    until = datetime.now(UTC).replace(microsecond=0)
+    position = None
+    with connect("jobs", autocommit=True) as jobs:
+        turns = Turns(jobs, Account("keycrm", "main"), {CALLS: Pace(1_000_000, 60.0)})
+        with (calls := keycrm.SOURCE.open(turns, only.account)).api:
+            for _ in range(3):
+                new = shop.add_order(created_at=until)
+                pages = list(orders.pull(Pull("main", calls, until, until - BACKFILL), position))
+                found = {order["id"] for page in pages for order in page.records.get(ORDERS, ())}
+                assert new in found
+                position = pages[-1].position
 
 
 def test_what_changed_is_brought_with_what_it_was_and_flows(

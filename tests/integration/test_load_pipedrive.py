@@ -1,5 +1,6 @@
 """Loads of Pipedrive: whatever happens at the CRM and to the loads, they end where the CRM is."""
 
+import itertools
 import os
 import random
 import re
@@ -64,7 +65,7 @@ MODELS = (
 )
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", autouse=True)
 def module_database(server: TestServer, short_folder: Path) -> Iterator[None]:
     """One database for this module: a copy for each test would take longer than the tests."""
     folder = short_folder / "load_pipedrive"
@@ -74,7 +75,7 @@ def module_database(server: TestServer, short_folder: Path) -> Iterator[None]:
 
 
 @pytest.fixture
-def fake(module_database: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakePipedrive]:  # noqa: ARG001 - what is configured here
+def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakePipedrive]:
     """A fake account that is set up as the only project, and nothing loaded of it."""
     with connect("owner", autocommit=True) as session:
         tables = ", ".join(f"{t.dataset}.{t.name}" for t in (*TABLES, REJECTS))
@@ -577,6 +578,24 @@ def happen(fake: FakePipedrive, chance: random.Random) -> None:
                 fake.update(each, at, expected_close_date=day)
 
 
+def load_and_cut(fake: FakePipedrive, calls: int) -> None:
+    """A load whose sessions at the database end at some call."""
+    answer, count = fake.answer, itertools.count(1)
+
+    def and_sessions_end(call: Any) -> Reply:
+        if next(count) == calls:
+            end_sessions()
+        return answer(call)
+
+    fake.answer = and_sessions_end  # type: ignore[method-assign]
+    try:
+        load()
+    except StagelineError as error:
+        assert "database went away" in str(error)
+    finally:
+        fake.answer = answer  # type: ignore[method-assign]
+
+
 @pytest.mark.parametrize("seed", SEEDS)
 def test_whatever_happens_ends_where_the_crm_is(fake: FakePipedrive, seed: int) -> None:
     chance = random.Random(seed)  # noqa: S311 - no secret
@@ -601,22 +620,7 @@ def test_whatever_happens_ends_where_the_crm_is(fake: FakePipedrive, seed: int) 
                 fake.tokens_left, fake.budget_is_used_up = None, False
                 open_account()
             case 2:
-                answer = fake.answer
-                calls = [0]
-
-                def and_sessions_end(call: Any) -> Reply:
-                    calls[0] += 1  # noqa: B023 - called in this round alone
-                    if calls[0] == 10:  # noqa: B023
-                        end_sessions()
-                    return answer(call)  # noqa: B023
-
-                fake.answer = and_sessions_end  # type: ignore[method-assign]
-                try:
-                    load()
-                except StagelineError as error:
-                    assert "database went away" in str(error)
-                finally:
-                    fake.answer = answer  # type: ignore[method-assign]
+                load_and_cut(fake, 10)
             case _:
                 load()
     make_sweeps_due()
