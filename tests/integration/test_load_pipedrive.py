@@ -1,7 +1,6 @@
 """Loads of Pipedrive: whatever happens at the CRM and to the loads, they end where the CRM is."""
 
 import itertools
-import os
 import random
 import re
 from collections.abc import Iterator
@@ -38,6 +37,7 @@ from stageline.settings.dictionaries import STAGES as STAGE_DICTIONARY
 from tests.conftest import TEMPLATE, TestServer, _clone
 from tests.crm_loads import (
     PROJECT,
+    SEEDS,
     begin_load,
     end_sessions,
     kill_some_time,
@@ -51,9 +51,6 @@ from tests.flow_database import INTERVAL_MODELS, dbt_project
 from tests.integration.test_follow_ups import land
 
 REJECTS = rejects_of(LISTED_DEALS.dataset)
-
-#: The suite has time for one; more by, say, STAGELINE_TEST_SEEDS="2 3 4".
-SEEDS = [int(seed) for seed in os.environ.get("STAGELINE_TEST_SEEDS", "1").split()]
 
 #: What the models of Pipedrive's deals stand on.
 MODELS = (

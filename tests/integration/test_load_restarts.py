@@ -10,15 +10,16 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import psutil
 import pytest
 
+from loaders import keycrm
 from stageline import config, migrate, server
 from stageline.errors import StagelineError
-from tests.crm_loads import load_now, set_up
+from tests.crm_loads import SEEDS, load_now, set_up
 from tests.fakes.keycrm import FakeKeycrm
 from tests.integration.test_load_keycrm import (
     assert_history_is_true,
@@ -26,7 +27,7 @@ from tests.integration.test_load_keycrm import (
     moved_stages,
 )
 
-#: Of the seeds together so many loads at least have to be hit.
+#: So many loads have to be hit, among so many.
 HITS, MOST_LOADS = 3, 12
 
 
@@ -57,7 +58,7 @@ def restart(home: Path, how: signal.Signals) -> None:
     server.start(home, 56900, durable=False)
 
 
-@pytest.mark.parametrize("seed", [1])
+@pytest.mark.parametrize("seed", SEEDS)
 def test_a_server_that_crashes_within_loads_costs_no_order(
     home: Path, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
@@ -67,28 +68,30 @@ def test_a_server_that_crashes_within_loads_costs_no_order(
     with FakeKeycrm(seed, limit=None) as shop:
         shop.populate(120, days=80)
         set_up(monkeypatch, "keycrm", shop)
+        # What a load forgets, the one after it would find by that, or by a sweep.
+        monkeypatch.setattr(keycrm, "OVERLAP", timedelta())
+        load_now("keycrm")
         shop.between_pages = lambda: shop.change_something() if chance.random() < 0.3 else None
         while hits < HITS:
             loads += 1
             assert loads <= MOST_LOADS, f"{hits} of {loads} loads were hit"
-            for _ in range(chance.randrange(12)):
+            for _ in range(40):
                 shop.change_something()
+            time.sleep(1 - time.time() % 1)  # what is of a load's second, the next one reads
             how = chance.choice([signal.SIGKILL, signal.SIGQUIT])
             blow = threading.Timer(chance.uniform(0.05, 1.2), restart, (home, how))
             blow.start()
             try:
-                load_now("keycrm", is_full=chance.random() < 0.5)
+                load_now("keycrm")
             except StagelineError as error:
-                assert "database" in str(error), error
+                assert "\n" not in str(error)
                 hits += 1
             blow.join()
         shop.between_pages = lambda: None
-        for _ in range(2):
-            for _ in range(15):
-                shop.change_something()
-            assert load_now("keycrm").stopped is None
-            for order_id, stage in moved_stages(shop):
-                seen[order_id].append(stage)
+        assert load_now("keycrm").stopped is None
+        for order_id, stage in moved_stages(shop):
+            seen[order_id].append(stage)
+        assert_is_true(shop, known=False)
         load_now("keycrm", is_full=True)
         assert_is_true(shop)
         assert_history_is_true(shop, seen)
