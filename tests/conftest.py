@@ -45,6 +45,7 @@ OF_DBT = (
     "test_orders_oracle",
     "test_partial_builds",
     "test_pipeline_export",
+    "test_readme",
     "test_semantic_layer",
     "test_staging_of_webhooks",
 )

@@ -11,6 +11,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from psycopg import sql
@@ -422,6 +423,10 @@ def deals_of(crms: Crms) -> list[dict[str, Any]]:
                 "source_system": "hubspot",
                 "opportunity_id": str(deal_id),
                 "lead_id": None,
+                "name": has["dealname"],
+                "company": None,
+                "record_origin": f"deal {deal_id}",
+                "expected_close_date": _day(read_moment(has["closedate"])),
                 "facility_id": has["facility_code"] or None,
                 "rep_id": has["hubspot_owner_id"],
                 "status": status,
@@ -444,6 +449,10 @@ def deals_of(crms: Crms) -> list[dict[str, Any]]:
                 "source_system": "pipedrive",
                 "opportunity_id": str(truth.deal_id),
                 "lead_id": None,
+                "name": truth.title,
+                "company": None,
+                "record_origin": f"deal {truth.deal_id}",
+                "expected_close_date": truth.expected_close_date,
                 "facility_id": regions[truth.custom_fields[REGION]],
                 "rep_id": str(truth.owner_id),
                 "status": truth.status,
@@ -469,6 +478,10 @@ def deals_of(crms: Crms) -> list[dict[str, Any]]:
                 "source_system": "salesforce",
                 "opportunity_id": record["Id"],
                 "lead_id": leads.get(record["Id"]),
+                "name": record["Name"],
+                "company": "Acme",
+                "record_origin": f"opportunity {record['Id']}",
+                "expected_close_date": date.fromisoformat(record["CloseDate"]),
                 "facility_id": None,
                 "rep_id": record["OwnerId"],
                 "status": _outcome(crms.salesforce, record["StageName"]),
@@ -487,6 +500,11 @@ def deals_of(crms: Crms) -> list[dict[str, Any]]:
         for deal in found
         if (deal["source_system"], deal["opportunity_id"]) in crms.loaded
     ]
+
+
+def _day(moment: int) -> date:
+    """The day on the clock of the projects."""
+    return instant(moment).astimezone(ZoneInfo("Europe/Kyiv")).date()
 
 
 def leads_of(crms: Crms, deals: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -534,7 +552,8 @@ def leads_of(crms: Crms, deals: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def test_deals_are_told_as_the_crms_have_them(crms: Crms) -> None:
     columns = (
         *("lead_id", "facility_id", "rep_id", "stage", "status", "amount", "currency"),
-        *("win_probability", "created_at", "closed_at", "updated_at"),
+        *("win_probability", "created_at", "closed_at", "updated_at", "name", "company"),
+        *("expected_close_date", "record_origin"),
     )
     deals = {(deal["source_system"], deal["opportunity_id"]): deal for deal in deals_of(crms)}
     assert {source for source, _ in deals} == {*CRMS}
@@ -561,24 +580,68 @@ def test_entries_into_stages_are_those_of_the_truth(crms: Crms) -> None:
         " order by entered_at, source_sequence"
     ):
         key = row["source_system"], row["entity_id"]
+        before = found[key][-1][0] if found[key] else None
+        assert row["previous_stage_id"] == before or row["previous_stage_id"] is None
+        if key[0] == "pipedrive":
+            assert row["source_sequence"] == len(found[key])
         found[key].append((row["stage_id"], row["pipeline_id"], row["entered_at"]))
     assert found == entries
 
 
-def test_the_last_change_of_each_value_leads_to_what_it_is_now(crms: Crms) -> None:
-    deals = {(deal["source_system"], deal["opportunity_id"]): deal for deal in deals_of(crms)}
-    entries = entries_of(crms)
-    last = {
-        (row["source_system"], row["entity_id"], row["field"]): row["new_value"]
-        for row in read("select * from staging.stg_value_changes order by changed_at, ingested_at")
-    }
-    for (source, deal_id), deal in deals.items():
+@pytest.fixture(scope="module")
+def changes(crms: Crms) -> Mapping[tuple[str, str, str], Rows]:
+    """Source, deal and field -> its changes as they are told, in the order of time."""
+    assert crms
+    found = defaultdict(list)
+    for row in read(
+        "select * from staging.stg_value_changes where entity_type = 'deal'"
+        " order by changed_at, ingested_at, old_value is not null"
+    ):
+        found[row["source_system"], row["entity_id"], row["field"]].append(row)
+    return found
+
+
+def test_changes_of_values_lead_from_the_first_to_what_is_there_now(
+    crms: Crms, changes: Mapping[tuple[str, str, str], Rows]
+) -> None:
+    told = entries_of(crms)
+    for deal in deals_of(crms):
+        key = deal["source_system"], deal["opportunity_id"]
         if deal["is_deleted"]:
             continue
-        said = {field: last.get((source, deal_id, field)) for field in ("stage", "amount")}
-        assert said["stage"] == entries[source, deal_id][-1][0]
+        last = {
+            field: changes[*key, field][-1]["new_value"]
+            for field in ("stage", "owner", "status", "amount", "expected_close_date")
+            if (*key, field) in changes
+        }
+        entries = told[key]
+        assert (last["stage"], last["owner"]) == (entries[-1][0], deal["rep_id"]), key
+        assert last["status"] == deal["status"], key
+        assert changes[*key, "stage"][0]["old_value"] is None
         if deal["amount"] is not None:
-            assert Decimal(said["amount"] or "NaN") == deal["amount"], (source, deal_id)
+            assert Decimal(last["amount"]) == deal["amount"], key
+        if deal["expected_close_date"] is not None and deal["source_system"] != "hubspot":
+            assert last["expected_close_date"] == str(deal["expected_close_date"]), key
+
+
+def test_each_change_of_an_amount_at_pipedrive_is_told(
+    crms: Crms, changes: Mapping[tuple[str, str, str], Rows]
+) -> None:
+    for deal in crms.pipedrive.deals.values():
+        key = "pipedrive", str(deal.deal_id)
+        if key not in crms.loaded:
+            continue
+        changed = [change for change in deal.changes if change.field_key == "value"]
+        first = changed[0].old if changed else deal.value
+        assert [
+            (_number(row["old_value"]), _number(row["new_value"]), row["changed_at"])
+            for row in changes[*key, "amount"]
+        ] == [
+            (None, _number(first), deal.added_at),
+            *((_number(each.old), _number(each.new), each.at) for each in changed),
+        ]
+        moves = [change for change in deal.changes if change.field_key == "stage_id"]
+        assert len(changes[*key, "stage"]) == 1 + len(moves)
 
 
 # The pipeline of past dates

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from jobs.build import build
 from loaders import keycrm, keycrm_orders
 from loaders.accounts import chosen
 from loaders.calls import Turns
@@ -30,7 +29,6 @@ from tests.conftest import TEMPLATE, TestServer, _clone
 from tests.crm_loads import begin_load, end_sessions, kill_some_time, load_now, rows, set_up
 from tests.fakes.crm_server import Limit, Reply
 from tests.fakes.keycrm import FakeKeycrm
-from tests.flow_database import INTERVAL_MODELS, dbt_project
 
 TABLES = (ORDERS, ORDER_ITEMS, ORDER_STATUSES, ORDER_SOURCES, USERS)
 #: What a load lists before it comes to the orders, and what a sweep does.
@@ -234,9 +232,7 @@ def test_loads_that_begin_within_a_second_each_bring_what_is_new(shop: FakeKeycr
                 position = pages[-1].position
 
 
-def test_what_changed_is_brought_with_what_it_was_and_flows(
-    shop: FakeKeycrm, tmp_path: Path
-) -> None:
+def test_what_changed_is_brought_with_what_it_was(shop: FakeKeycrm) -> None:
     shop.populate(60, days=80)
     load_now("keycrm")
     moved, paid, edited, back = list(shop.orders)[:4]
@@ -265,19 +261,6 @@ def test_what_changed_is_brought_with_what_it_was_and_flows(
         assert found[f"{back} stage"][-1][:2] == (str(status), str(status))
     assert found[f"{new} stage"][-1][3] is False
     assert_history_is_true(shop, {})
-
-    build("+stg_stage_events", project=dbt_project(tmp_path / "flow", INTERVAL_MODELS))
-    with connect("transformer") as session:
-        entries = session.execute(
-            "select entity_id, stage_id from intermediate.stg_stage_events"
-            " where entity_type = 'order' order by entered_at, source_sequence"
-        ).fetchall()
-    assert dict(entries) == {
-        str(order_id): str(order["status_id"]) for order_id, order in shop.orders.items()
-    }
-    assert set(entries) <= {
-        (str(order_id), str(stage)) for order_id, moves in shop.moves.items() for stage, _ in moves
-    }
 
 
 def test_pages_that_move_while_they_are_read_lose_no_order(shop: FakeKeycrm) -> None:
