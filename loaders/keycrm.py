@@ -162,7 +162,9 @@ def _orders(pull: Pull, position: Position | None) -> Iterator[Page]:
     are many, that takes 0.024 or 0.049 calls an order (0.02 is what pages of 50 allow), and a round
     that finds nothing takes two.
     """
-    while position is None or position["todo"] or position["until"] != pull.until.isoformat():
+    has_begun = False  # the round of this load; one of the same second may have been the last's
+    while position is None or position["todo"] or not has_begun:
+        has_begun = has_begun or position is None or not position["todo"]
         if position is None:
             open_ids = [
                 str(status["id"])

@@ -13,11 +13,14 @@ from pathlib import Path
 import psycopg
 import pytest
 from psycopg import sql
+from xdist.remote import Producer
+from xdist.scheduler import LoadFileScheduling
 
 from jobs.build import BuildReport, build
 from stageline import config, dbt_environment, migrate, roles
 from stageline import server as embedded
 from stageline.database import Connection, connection
+from tests.warm_dbt import WarmDbt
 
 TEMPLATE = "stageline_template"
 
@@ -28,14 +31,35 @@ DATABASE = "stageline_test"
 #: What ``DATABASE`` is called when the sample is built in it.
 SAMPLE = "stageline_sample"
 
+#: Modules that use the sample or the warm dbt. To build the one and to read the project for the
+#: other takes a minute, so that one process has them all.
+OF_DBT = (
+    "test_kpis",
+    "test_crm_models",
+    "test_explain",
+    "test_flow_figures",
+    "test_flow_incremental",
+    "test_flow_oracle",
+    "test_kpi_oracle",
+    "test_live_orders",
+    "test_orders_oracle",
+    "test_partial_builds",
+    "test_pipeline_export",
+    "test_readme",
+    "test_semantic_layer",
+    "test_staging_of_webhooks",
+)
+
 #: Modules that take long, the longest first.
 LONG = (
-    "test_kpis",
+    *OF_DBT,
     "test_demo",
-    "test_flow_incremental",
+    "test_map_simulation",
+    "test_load_pipedrive",
+    "test_load_salesforce",
     "test_load_file",
-    "test_build",
     "test_server",
+    "test_build",
 )
 
 _numbers = itertools.count(1)
@@ -44,6 +68,25 @@ _numbers = itertools.count(1)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Puts long modules first: of several processes, none is to wait for one of them in the end."""
     items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
+    of_dbt = {item.path.stem for item in items if {"dbt", "sample"} & {*_fixtures(item)}}
+    assert of_dbt <= {*OF_DBT}, f"OF_DBT of {__file__} lacks {of_dbt - {*OF_DBT}}"
+
+
+def _fixtures(item: pytest.Item) -> list[str]:
+    return item.fixturenames if isinstance(item, pytest.Function) else []
+
+
+class _Scheduling(LoadFileScheduling):
+    """Files are kept together, and those of `OF_DBT` with each other."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = super()._split_scope(nodeid)
+        return "of dbt" if Path(file).stem in OF_DBT else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> _Scheduling | None:
+    """How ``--dist loadfile`` hands the tests out."""
+    return _Scheduling(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 @dataclass(frozen=True)
@@ -205,6 +248,14 @@ def sample(server: TestServer, short_folder: Path) -> Iterator[Sample]:
         report = build(target_path=target_path)
         _rename(server.home, DATABASE, SAMPLE)
     yield Sample(replace(owner, dbname=SAMPLE), report, target_path)
+
+
+@pytest.fixture(scope="session")
+def dbt(short_folder: Path) -> Iterator[WarmDbt]:
+    """The dbt of this test run, for databases that are called ``DATABASE``."""
+    warm = WarmDbt(short_folder / "warm_dbt", short_folder / "target")
+    yield warm
+    warm.end()
 
 
 @pytest.fixture

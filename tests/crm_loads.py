@@ -1,5 +1,6 @@
 """Loads of fake CRMs, as tests make them: in this process, or in one of their own to be killed."""
 
+import os
 import random
 import subprocess
 import sys
@@ -21,6 +22,9 @@ from tests.fakes.crm_server import TOKEN, CrmServer
 from tests.receivers import use_key
 
 PROJECT = "main"
+
+#: The suite has time for one; more by, say, STAGELINE_TEST_SEEDS="2 3 4".
+SEEDS = [int(seed) for seed in os.environ.get("STAGELINE_TEST_SEEDS", "1").split()]
 
 
 def set_up(

@@ -1,12 +1,12 @@
 """A dbt that stays: a process of its own reads the project once, and runs it many times.
 
-For tests that run some models many times. A build that has to prove itself is `jobs.build`.
+For tests of what models hold. A build that has to prove itself is `jobs.build`.
 """
 
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -18,55 +18,104 @@ from stageline.config import PROJECT_ROOT
 #: What the process of dbt has read.
 _read: dict[str, Any] = {}
 
+_GOOD = ("success", "pass", "warn", "no-op")
+
 
 class WarmDbt:
-    """dbt on our project and the database that the environment names.
+    """dbt on our project and the database that the environment names whenever it runs.
+
+    What dbt reads of a project holds for one name of a database: `tests.conftest.DATABASE`.
 
     Args:
-        target_path: Its folder; made of what another dbt left of its reading in ``parsed``.
+        target_path: Its folder.
+        parsed: Where another dbt may have left its reading.
     """
 
     def __init__(self, target_path: Path, parsed: Path) -> None:
-        target_path.mkdir()
-        shutil.copy(parsed / "partial_parse.msgpack", target_path)
+        self._target_path, self._parsed = target_path, parsed
         self._folders = (
             *("--project-dir", str(PROJECT_ROOT), "--profiles-dir", str(PROJECT_ROOT)),
             *("--target-path", str(target_path), "--log-path", str(target_path)),
         )
-        self._process = ProcessPoolExecutor(1, mp_context=get_context("spawn"))
-        self._invoke(["parse"])
+        self._process: ProcessPoolExecutor | None = None
 
-    def run(self, *select: str, variables: Mapping[str, str], full_refresh: bool = False) -> None:
-        """Runs models; any that fails is an error."""
-        self._invoke(
-            [
-                *("run", "--select", *select, "--vars", json.dumps(dict(variables))),
-                *(("--full-refresh",) if full_refresh else ()),
-            ]
-        )
+    def run(
+        self,
+        *select: str,
+        variables: Mapping[str, str] | None = None,
+        full_refresh: bool = False,
+    ) -> None:
+        """Builds models, seeds and snapshots; any that fails is an error.
+
+        Args:
+            select: dbt selection.
+            variables: dbt variables.
+            full_refresh: Incremental models are built from nothing.
+        """
+        arguments = [
+            *("build", "--exclude", "resource_type:test", "resource_type:unit_test"),
+            *("--select", *select, "--vars", json.dumps(dict(variables or {}))),
+            *(("--full-refresh",) if full_refresh else ()),
+        ]
+        failed = {
+            name: message
+            for name, (status, message) in self._invoke(arguments).items()
+            if status not in _GOOD
+        }
+        assert not failed, failed
+
+    def test(
+        self,
+        *select: str,
+        exclude: str = "resource_type:unit_test",
+        variables: Mapping[str, str] | None = None,
+    ) -> dict[str, str]:
+        """Runs tests of what is selected alone; gives the status of each (``pass``, ``fail``)."""
+        arguments = [
+            *("test", "--indirect-selection", "buildable"),
+            *("--select", *select, "--exclude", *exclude.split()),
+            *("--vars", json.dumps(dict(variables or {}))),
+        ]
+        return {name: status for name, (status, _) in self._invoke(arguments).items()}
 
     def end(self) -> None:
         """Ends the process."""
-        self._process.shutdown()
+        if self._process is not None:
+            self._process.shutdown()
 
-    def _invoke(self, arguments: Sequence[str]) -> None:
+    def _invoke(self, arguments: list[str]) -> dict[str, tuple[str, str]]:
+        """Status and message of each node."""
+        if self._process is None:
+            self._target_path.mkdir()
+            if (self._parsed / _READING).exists():
+                shutil.copy(self._parsed / _READING, self._target_path)
+            self._process = ProcessPoolExecutor(1, mp_context=get_context("spawn"))
+            self._call(["parse"])
+        found = self._call(arguments)
+        assert found, f"{arguments} selects nothing"
+        return found
+
+    def _call(self, arguments: list[str]) -> dict[str, tuple[str, str]]:
+        assert self._process is not None
         command = ["--log-level", "none", *arguments, *self._folders]
-        failed = self._process.submit(_invoke, command, dbt_environment()).result()
-        assert not failed, "\n".join(failed)
+        return self._process.submit(_invoke, command, dbt_environment()).result()
 
 
-def _invoke(command: list[str], environment: dict[str, str]) -> list[str]:
-    """What failed, in the process of dbt."""
+_READING = "partial_parse.msgpack"
+
+
+def _invoke(command: list[str], environment: dict[str, str]) -> dict[str, tuple[str, str]]:
+    """In the process of dbt: status and message of each node."""
     from dbt.artifacts.schemas.run import RunExecutionResult
     from dbt.cli.main import dbtRunner
 
     os.environ.update(environment)
     done = dbtRunner(manifest=_read.get("manifest")).invoke(command)
     if isinstance(done.result, RunExecutionResult):
-        return [
-            f"{result.node.name}: {result.message}"
+        return {
+            result.node.name: (str(result.status), str(result.message))
             for result in done.result.results
-            if result.status not in ("success", "no-op")
-        ]
+        }
+    assert done.success, str(done.exception)
     _read["manifest"] = done.result
-    return [] if done.success else [str(done.exception)]
+    return {}

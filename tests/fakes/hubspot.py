@@ -511,7 +511,7 @@ def _iso(at: int) -> str:
     return written if at % 10 == 3 else written.replace("+00:00", "Z")
 
 
-def _read_moment(value: str) -> int:
+def read_moment(value: str) -> int:
     if value.isdecimal():
         return int(value)
     return round(datetime.fromisoformat(value).timestamp() * 1000)
@@ -526,10 +526,10 @@ def _holds(of: ObjectTruth, condition: Mapping[str, str]) -> bool:
         case "NOT_HAS_PROPERTY":
             return not value
         case "GTE":
-            return bool(value) and _read_moment(value) >= int(condition["value"])
+            return bool(value) and read_moment(value) >= int(condition["value"])
         case "BETWEEN":
             low, high = int(condition["value"]), int(condition["highValue"])
-            return bool(value) and low <= _read_moment(value) <= high
+            return bool(value) and low <= read_moment(value) <= high
     raise AssertionError(f"a search with {operator}")
 
 

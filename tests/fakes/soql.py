@@ -96,9 +96,7 @@ class _Parser:
         self._types = self._objects[self._of]
         for name in fields:
             self._type(name)
-        test: Test = lambda _: True  # noqa: E731
-        if self._is_word("WHERE"):
-            test = self._conditions()
+        test = self._conditions() if self._is_word("WHERE") else _any
         order: tuple[str, ...] = ()
         if self._is_word("ORDER"):
             self._word("BY")
@@ -187,6 +185,10 @@ class _Parser:
     def _sign(self, sign: str) -> None:
         if self._take("sign") != sign:
             raise SoqlError("MALFORMED_QUERY", f"expecting '{sign}'")
+
+
+def _any(_: Record) -> bool:
+    return True
 
 
 def _holds(value: Any, sign: str, wanted: Any) -> bool:

@@ -9,11 +9,10 @@ import pytest
 from click.testing import CliRunner
 from psycopg import sql
 
-from jobs.build import BuildError, build
 from stageline.cli import main
 from stageline.database import Connection, connect
 from stageline.explain import models
-from tests.conftest import Sample
+from tests.warm_dbt import WarmDbt
 
 pytestmark = pytest.mark.usefixtures("sample_database")
 
@@ -102,7 +101,7 @@ class TestEntity:
     def test_by_its_id(self) -> None:
         assert "breached" in explain("ticket_sla_compliance", "--entity", "ticket-02")
 
-    def test_down_to_the_file_it_came_in(self, sample: Sample) -> None:
+    def test_down_to_the_file_it_came_in(self, dbt: WarmDbt) -> None:
         with connect("loader") as session:
             session.execute(
                 """
@@ -119,11 +118,7 @@ class TestEntity:
                     ('file', 'tickets', 'p', 'other.csv', 'def456', 'success', now())
                 """
             )
-        build(
-            "stg_tickets+1",
-            exclude="resource_type:test resource_type:unit_test",
-            target_path=sample.target_path,
-        )
+        dbt.run("stg_tickets+1")
         text = explain("ticket_sla_compliance", "--entity", "mine")
         assert "tickets.csv line 17" in text
         assert "abc123" in text
@@ -182,7 +177,7 @@ def test_every_formula_can_be_taken_apart() -> None:
 
 
 def test_a_cell_that_does_not_follow_from_its_facts_fails_a_test(
-    sample: Sample, sample_database: Connection
+    sample_database: Connection, dbt: WarmDbt
 ) -> None:
     with psycopg.connect(**sample_database.libpq()) as session:
         session.execute(
@@ -192,10 +187,7 @@ def test_a_cell_that_does_not_follow_from_its_facts_fails_a_test(
         session.execute(
             "delete from kpis.conversion_funnel where rep_id = 'rep-cho' and month = '2024-02-01'"
         )
-    with pytest.raises(BuildError) as failure:
-        build(
-            "test_name:contributions_sum_to_cells", command="test", target_path=sample.target_path
-        )
-    failed = {node.name for node in failure.value.report.failures}
+    found = dbt.test("test_name:contributions_sum_to_cells")
+    failed = {name for name, status in found.items() if status == "fail"}
     assert len(failed) == 2
     assert all("rep_activity" in name or "conversion_funnel" in name for name in failed)

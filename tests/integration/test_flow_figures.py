@@ -13,15 +13,17 @@ import pytest
 from click.testing import CliRunner
 from psycopg import sql
 
-from jobs.build import build
 from stageline import config
 from stageline.cli import main
 from stageline.database import connect
 from stageline.explain import Model, models
-from tests.conftest import Sample, TestServer, _clone
+from tests.conftest import DATABASE, Sample, TestServer, _clone
 from tests.integration.test_semantic_layer import FLOW_TABLES, Metricflow, metricflow
+from tests.warm_dbt import WarmDbt
 
 AS_OF = datetime(2026, 6, 1, 12, tzinfo=UTC)
+VARIABLES = {"as_of": AS_OF.isoformat()}
+FLOW = ("path:models/intermediate/flow", "path:models/kpis/flow")
 STAGES = ("1", "2", "3", "4", "5")
 GROUPS = dict(zip(STAGES, ("new", "new", "work", "work", "done"), strict=True))
 #: Sub-stages of the stages: entry and exit of the first major stage and of the last.
@@ -97,23 +99,21 @@ def _settle(session: psycopg.Connection[Any]) -> None:
 
 @pytest.fixture(scope="module", autouse=True)
 def flow(
-    server: TestServer, sample: Sample, tmp_path_factory: pytest.TempPathFactory
+    server: TestServer, sample: Sample, dbt: WarmDbt, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Metricflow]:
     """Deals and orders under two versions of a map, built, and held to their facts."""
     folder = tmp_path_factory.mktemp("flow_figures")
     with (
         pytest.MonkeyPatch.context() as patch,
-        _clone(server, sample.owner.dbname, folder, patch) as owner,
+        _clone(server, sample.owner.dbname, folder, patch, DATABASE) as owner,
     ):
         with connect("owner") as session:
             _settle(session)
             _land(session)
-        build(
-            "path:models/intermediate/flow path:models/kpis/flow",
-            exclude="resource_type:unit_test",
-            dbt_vars={"as_of": AS_OF.isoformat()},
-            target_path=sample.target_path.with_name("flow_figures_target"),
-        )
+        dbt.run(*FLOW, variables=VARIABLES)
+        found = dbt.test(*FLOW, variables=VARIABLES)
+        assert len(found) > 30
+        assert set(found.values()) <= {"pass", "warn"}
         yield metricflow(folder / "project", server, sample, owner.dbname)
     config.settings.cache_clear()
 

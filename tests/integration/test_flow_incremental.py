@@ -1,17 +1,15 @@
 """Flow models that are built by what changed hold the rows that a build from nothing gives."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from pathlib import Path
 
 import pytest
 from psycopg import sql
 
 from stageline.config import PROJECT_ROOT
 from stageline.database import connect
-from tests.conftest import Sample
 from tests.flow_changes import AS_OF, ENTITIES, Session, World
 from tests.warm_dbt import WarmDbt
 
@@ -111,20 +109,6 @@ class Flow:
         return contents()
 
 
-@pytest.fixture
-def flow(
-    sample: Sample,
-    sample_database: object,  # noqa: ARG001 - the configured one
-    tmp_path: Path,
-) -> Iterator[Flow]:
-    """Flow models on a database of the test's own."""
-    dbt = WarmDbt(tmp_path / "dbt", sample.target_path)
-    try:
-        yield Flow(dbt)
-    finally:
-        dbt.end()
-
-
 def happen(changes: Mapping[str, Callable[[Session, str], None]]) -> None:
     """Each change in its own project, in one transaction."""
     with connect("owner") as session:
@@ -152,7 +136,9 @@ def restore_elsewhere() -> None:
         session.execute("update intermediate.flow_basis set basis = 'another server'")
 
 
-def test_runs_by_what_changed_end_where_a_build_from_nothing_ends(flow: Flow) -> None:
+@pytest.mark.usefixtures("sample_database")
+def test_runs_by_what_changed_end_where_a_build_from_nothing_ends(dbt: WarmDbt) -> None:
+    flow = Flow(dbt)
     world = World(20260621)
     everything = ENTITIES * len(world.projects)
     touched: set[str] = set()

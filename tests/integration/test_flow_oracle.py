@@ -10,15 +10,16 @@ import pytest
 from psycopg import sql
 from psycopg.rows import dict_row
 
-from jobs.build import build
 from stageline import config
 from stageline.database import Connection
-from tests.conftest import TEMPLATE, TestServer, _clone
+from tests.conftest import DATABASE, TEMPLATE, TestServer, _clone
 from tests.flow_database import keep_odd_clock
 from tests.flow_oracle import GRAIN, Flow, Row, Table, World
 from tests.flow_worlds import AS_OF, PUBLISHED, random_world
+from tests.warm_dbt import WarmDbt
 
 SEED = 4
+VARIABLES = {"as_of": AS_OF.isoformat()}
 
 #: Columns that say where a row comes from and when it was built.
 NOT_COMPARED = {"delivery_id", "record_origin", "calendar_scope_id", "updated_at"}
@@ -33,7 +34,6 @@ class Built:
 
     owner: Connection
     world: World
-    target_path: Path
 
     def table(self, name: str) -> list[dict[str, Any]]:
         """The rows of a table."""
@@ -148,26 +148,27 @@ def _map_row(row: Any) -> Row:
 
 
 @pytest.fixture(scope="module")
-def built(server: TestServer, short_folder: Path) -> Iterator[Built]:
+def built(server: TestServer, dbt: WarmDbt, short_folder: Path) -> Iterator[Built]:
     """The world in a database, built once."""
     folder = short_folder / "flow_oracle"
     folder.mkdir()
-    target_path = folder / "target"
     world = random_world(SEED)
     with (
         pytest.MonkeyPatch.context() as patch,
-        _clone(server, TEMPLATE, folder, patch) as owner,
+        _clone(server, TEMPLATE, folder, patch, DATABASE) as owner,
     ):
         keep_odd_clock(owner)
         load(owner, world)
-        build(
-            select=" ".join(f"+{name}" for name in GRAIN),
-            exclude="test_type:unit test_type:singular resource_type:test,path:models/staging"
-            " resource_type:test,path:seeds",
-            dbt_vars={"as_of": AS_OF.isoformat()},
-            target_path=target_path,
+        wanted = [f"+{name}" for name in GRAIN]
+        dbt.run(*wanted, variables=VARIABLES)
+        found = dbt.test(
+            *wanted,
+            exclude="test_type:unit test_type:singular path:models/staging path:seeds",
+            variables=VARIABLES,
         )
-        yield Built(owner, world, target_path)
+        assert len(found) > 30
+        assert set(found.values()) <= {"pass", "warn"}
+        yield Built(owner, world)
     config.settings.cache_clear()
 
 

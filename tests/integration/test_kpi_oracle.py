@@ -10,18 +10,19 @@ import pytest
 from psycopg import sql
 from psycopg.rows import dict_row
 
-from jobs.build import build
 from loaders.entities import ENTITIES
 from stageline import config
 from stageline.database import Connection, connect
-from tests.conftest import TEMPLATE, TestServer, _clone
+from tests.conftest import DATABASE, TEMPLATE, TestServer, _clone
 from tests.kpi_oracle import GRAIN, Table, World, kpis
 from tests.kpi_worlds import AS_OF, PROJECTS, Records, history, random_world, together
+from tests.warm_dbt import WarmDbt
 
 SEEDS = range(36)
 
 #: Folders of the KPI tables that this oracle computes; flow has its own.
 DOMAINS = ("sales", "service", "health")
+VARIABLES = {"as_of": AS_OF.isoformat()}
 
 #: How many differences of a table a failure shows.
 SHOWN = 12
@@ -33,7 +34,6 @@ class Built:
 
     owner: Connection
     world: World
-    target_path: Path
 
     def table(self, name: str) -> list[dict[str, Any]]:
         """The rows of a table of schema kpis."""
@@ -67,24 +67,18 @@ def load(records: Records) -> None:
 
 
 @pytest.fixture(scope="module")
-def built(server: TestServer, short_folder: Path) -> Iterator[Built]:
+def built(server: TestServer, dbt: WarmDbt, short_folder: Path) -> Iterator[Built]:
     """All worlds in one database, built once."""
     folder = short_folder / "oracle"
     folder.mkdir()
-    target_path = folder / "target"
     records = together([*(random_world(seed) for seed in SEEDS), *history(len(SEEDS), AS_OF)])
     with (
         pytest.MonkeyPatch.context() as patch,
-        _clone(server, TEMPLATE, folder, patch) as owner,
+        _clone(server, TEMPLATE, folder, patch, DATABASE) as owner,
     ):
         load(records)
-        build(
-            select=" ".join(f"+path:models/kpis/{domain}" for domain in DOMAINS),
-            exclude="resource_type:test resource_type:unit_test",
-            dbt_vars={"as_of": AS_OF.isoformat()},
-            target_path=target_path,
-        )
-        yield Built(owner, World(AS_OF, PROJECTS, records), target_path)
+        dbt.run(*(f"+path:models/kpis/{domain}" for domain in DOMAINS), variables=VARIABLES)
+        yield Built(owner, World(AS_OF, PROJECTS, records))
     config.settings.cache_clear()
 
 
@@ -127,15 +121,14 @@ def test_every_cell_is_what_its_definition_says(
         pytest.fail("\n".join([f"{len(found)} differences", *found[:SHOWN]]), pytrace=False)
 
 
-def test_the_checks_of_the_kpi_tables_hold_on_ugly_data(built: Built) -> None:
-    report = build(
-        select=" ".join(f"path:models/kpis/{domain},resource_type:test" for domain in DOMAINS),
-        command="test",
-        dbt_vars={"as_of": AS_OF.isoformat()},
-        target_path=built.target_path,
+@pytest.mark.usefixtures("built")
+def test_the_checks_of_the_kpi_tables_hold_on_ugly_data(dbt: WarmDbt) -> None:
+    found = dbt.test(
+        *(f"path:models/kpis/{domain},resource_type:test" for domain in DOMAINS),
+        variables=VARIABLES,
     )
-    assert not report.warnings
-    names = " ".join(node.name for node in report.nodes)
+    assert set(found.values()) == {"pass"}
+    names = " ".join(found)
     assert "contributions_sum_to_cells_pipeline_kpis" in names
     assert "percentages_in_range_revenue_kpis" in names
 

@@ -15,6 +15,7 @@ from jobs.build import BuildError, build
 from stageline.config import PROJECT_ROOT
 from stageline.database import Connection, connect
 from tests.conftest import DATABASE, Sample, TestServer, _clone
+from tests.warm_dbt import WarmDbt
 
 KPIS = {
     "cohort_retention",
@@ -141,7 +142,7 @@ def test_everything_was_built_and_tested(sample: Sample) -> None:
 
 class TestSnapshots:
     def test_change_and_disappearance_are_tracked(
-        self, sample: Sample, sample_database: Connection
+        self, sample_database: Connection, dbt: WarmDbt
     ) -> None:
         """A changed value closes one row and opens one; a vanished row is marked."""
         with psycopg.connect(**sample_database.libpq()) as session:
@@ -150,11 +151,7 @@ class TestSnapshots:
                 " where lead_id = 'lead-08'"
             )
             session.execute("delete from raw_sample.sample_leads where lead_id = 'lead-11'")
-        build(
-            "fct_leads conversion_funnel conversion_funnel_snapshot",
-            exclude="resource_type:test resource_type:unit_test",
-            target_path=sample.target_path,
-        )
+        dbt.run("fct_leads", "conversion_funnel", "conversion_funnel_snapshot")
         changed = ask(
             sample_database,
             """
@@ -178,13 +175,11 @@ class TestSnapshots:
 
 
 def test_as_of_makes_the_numbers_of_a_past_day_again(
-    sample_database: Connection, tmp_path: Path
+    sample_database: Connection, dbt: WarmDbt
 ) -> None:
-    build(
-        "+conversion_funnel +ticket_sla_compliance",
-        exclude="resource_type:test resource_type:unit_test",
-        dbt_vars={"as_of": "2024-02-01T00:00:00+00:00"},
-        target_path=tmp_path / "target",
+    dbt.run(
+        *("+conversion_funnel", "+ticket_sla_compliance"),
+        variables={"as_of": "2024-02-01T00:00:00+00:00"},
     )
     assert ask(
         sample_database,
@@ -200,9 +195,10 @@ def test_as_of_makes_the_numbers_of_a_past_day_again(
     ) == [(7, 2)]
 
 
-def test_any_subset_of_the_sources_will_do(sample: Sample, database: Connection) -> None:
+def test_any_subset_of_the_sources_will_do(database: Connection, dbt: WarmDbt) -> None:
     """None: empty tables and green tests. One entity: its tables alone have rows."""
-    build(exclude="resource_type:unit_test", target_path=sample.target_path)
+    dbt.run("fqn:*")
+    assert set(dbt.test("fqn:*").values()) <= {"pass", "warn"}
     for name in KPIS:
         assert ask(database, f"select count(*) from kpis.{name}") == [(0,)], name  # noqa: S608
 
@@ -213,7 +209,8 @@ def test_any_subset_of_the_sources_will_do(sample: Sample, database: Connection)
             values ('p', 't1', 'high', 'open', '2024-01-01')
             """
         )
-    build("stg_tickets+", exclude="resource_type:unit_test", target_path=sample.target_path)
+    dbt.run("stg_tickets+")
+    assert set(dbt.test("stg_tickets+").values()) == {"pass"}
     assert ask(database, "select tickets, open_tickets from kpis.ticket_sla_compliance") == [(1, 1)]
     assert ask(database, "select tickets, leads from kpis.combined_kpis") == [(1, None)]
     assert ask(database, "select count(*) from kpis.conversion_funnel") == [(0,)]
@@ -243,7 +240,7 @@ def test_a_developers_target_leaves_the_real_tables_alone(
 
 
 @pytest.fixture(scope="class")
-def rebuilt(server: TestServer, sample: Sample, short_folder: Path) -> Iterator[None]:
+def rebuilt(server: TestServer, sample: Sample, dbt: WarmDbt, short_folder: Path) -> Iterator[None]:
     """A copy of the sample in which every model was built anew."""
     folder = short_folder / "rebuilt"
     folder.mkdir()
@@ -251,10 +248,7 @@ def rebuilt(server: TestServer, sample: Sample, short_folder: Path) -> Iterator[
         pytest.MonkeyPatch.context() as patch,
         _clone(server, sample.owner.dbname, folder, patch, DATABASE),
     ):
-        build(
-            exclude="resource_type:test resource_type:unit_test",
-            target_path=sample.target_path,
-        )
+        dbt.run("fqn:*")
         yield
 
 

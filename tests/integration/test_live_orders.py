@@ -154,8 +154,8 @@ class Live:
         self.dbt.run(*select, variables={"as_of": AS_OF.isoformat()}, full_refresh=full_refresh)
 
 
-@pytest.fixture(scope="module")
-def dbt(server: TestServer, sample: Sample, short_folder: Path) -> Iterator[WarmDbt]:
+@pytest.fixture(scope="module", autouse=True)
+def sample_here(server: TestServer, sample: Sample, short_folder: Path) -> Iterator[None]:
     """A copy of the sample database, built without an instant, for all tests here."""
     folder = short_folder / "live_orders"
     folder.mkdir()
@@ -163,11 +163,7 @@ def dbt(server: TestServer, sample: Sample, short_folder: Path) -> Iterator[Warm
         pytest.MonkeyPatch.context() as patch,
         _clone(server, sample.owner.dbname, folder, patch, DATABASE),
     ):
-        warm = WarmDbt(folder / "dbt", sample.target_path)
-        try:
-            yield warm
-        finally:
-            warm.end()
+        yield
     config.settings.cache_clear()
 
 
@@ -182,7 +178,6 @@ def live(dbt: WarmDbt) -> Live:
     return found
 
 
-@pytest.mark.usefixtures("dbt")
 def test_clocks_run_up_to_the_moment_of_reading() -> None:
     now = datetime.now(UTC)
     with connect("owner") as session:

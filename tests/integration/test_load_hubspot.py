@@ -5,15 +5,11 @@ import subprocess
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from psycopg import sql
-from psycopg.rows import dict_row
 
-from jobs.build import build
 from loaders import crm, hubspot, hubspot_api
 from loaders.accounts import chosen
 from loaders.hubspot_tables import (
@@ -35,33 +31,11 @@ from stageline.errors import StagelineError
 from tests.conftest import TEMPLATE, TestServer, _clone
 from tests.crm_loads import begin_load, end_sessions, kill_some_time, load_now, rows, set_up
 from tests.fakes.crm_server import Reply
-from tests.fakes.hubspot import STAGES, FakeHubspot, instant
-from tests.flow_database import dbt_project
+from tests.fakes.hubspot import FakeHubspot, instant
 
 DAY = 86_400_000
 #: Of the test that kills: each takes some ten seconds.
 SEEDS = range(1)
-MODELS = (
-    "docs.md",
-    "staging/entity_fields.md",
-    "staging/base/settings/_settings__sources.yml",
-    "staging/base/settings/base_settings__projects.sql",
-    "staging/base/settings/base_settings__field_map.sql",
-    "staging/base/hubspot/hubspot_fields.md",
-    "staging/base/hubspot/_hubspot__sources.yml",
-    *(
-        f"staging/base/hubspot/base_hubspot__{name}.sql"
-        for name in (
-            "deals",
-            "deal_history",
-            "deal_stages",
-            "deletions",
-            "opportunities",
-            "stage_events",
-            "value_changes",
-        )
-    ),
-)
 WEBPAGE = Reply(530, b"<!DOCTYPE html><html><title>error 1016</title></html>")
 
 
@@ -414,64 +388,3 @@ def change(fake: FakeHubspot, chance: random.Random) -> None:
                 getattr(fake, chance.choice(["restore", "purge"]))("deals", chance.choice(archived))
             case 7:
                 fake.merge(*chance.sample(live, 2))
-
-
-def test_opportunities_stage_events_and_values_are_those_of_the_truth(
-    fake: FakeHubspot, project: str, tmp_path: Path
-) -> None:
-    deals = list(fake.deals.values())
-    fake.archive("deals", deals[0].object_id)
-    fake.merge(deals[1].object_id, deals[2].object_id)
-    load_now("hubspot", project)
-    fake.delete_stage("900002")  # what was won there stays won
-    load_now("hubspot", project)
-    folder = dbt_project(tmp_path / "project", MODELS)
-    build(project=folder, target_path=tmp_path / "target", command="run")
-
-    stages = {each[0]: each for stages in STAGES.values() for each in stages}
-    pipelines = {each[0]: name for name, stages in STAGES.items() for each in stages}
-    with connect("transformer") as session, session.cursor(row_factory=dict_row) as cursor:
-
-        def read(model: str) -> list[dict[str, Any]]:
-            query = sql.SQL("select * from {} where project_id = %s")
-            name = sql.Identifier("intermediate", f"base_hubspot__{model}")
-            return cursor.execute(query.format(name), [project]).fetchall()
-
-        opportunities = {int(row["opportunity_id"]): row for row in read("opportunities")}
-        events, changes = read("stage_events"), read("value_changes")
-    live = {int(i) for i, row in opportunities.items() if not row["is_deleted"]}
-    assert live == {
-        i for i, deal in fake.deals.items() if deal.archived is None and i in opportunities
-    }
-    assert deals[0].object_id in opportunities
-    for deal_id in live:
-        deal, row = fake.deals[deal_id], opportunities[deal_id]
-        _, label, probability, is_closed = stages[deal.properties["dealstage"]]
-        won = {"1.0": "won", "0.0": "lost"}
-        assert row["status"] == (won[probability] if is_closed else "open")
-        assert (row["stage"], float(row["win_probability"])) == (label, float(probability))
-        assert (row["closed_at"] is not None) is is_closed
-    assert sorted(
-        (int(row["entity_id"]), row["entered_at"], row["stage_id"], row["pipeline_id"])
-        for row in events
-    ) == sorted(
-        (deal_id, instant(entry.at), entry.value, pipelines[entry.value])
-        for deal_id, deal in fake.deals.items()
-        if deal_id in opportunities
-        for entry in deal.history["dealstage"]
-    )
-    last = {(int(row["entity_id"]), row["field"]): row for row in sorted(changes, key=_place)}
-    for deal_id in live:
-        said = {field: last[deal_id, field]["new_value"] for field in ("stage", "owner", "status")}
-        assert said == {
-            "stage": fake.deals[deal_id].properties["dealstage"],
-            "owner": fake.deals[deal_id].properties["hubspot_owner_id"],
-            "status": opportunities[deal_id]["status"],
-        }
-        amount = float(last[deal_id, "amount"]["new_value"])
-        assert amount == float(fake.deals[deal_id].properties["amount"])
-
-
-def _place(change: dict[str, Any]) -> datetime:
-    changed_at: datetime = change["changed_at"]
-    return changed_at

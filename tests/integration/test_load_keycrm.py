@@ -11,12 +11,14 @@ from typing import Any
 
 import pytest
 
-from jobs.build import build
 from loaders import keycrm, keycrm_orders
 from loaders.accounts import chosen
-from loaders.crm import check
+from loaders.calls import Turns
+from loaders.crm import BACKFILL, check
 from loaders.keycrm_tables import ORDER_ITEMS, ORDER_SOURCES, ORDER_STATUSES, ORDERS, USERS
+from loaders.pace import CALLS, Account, Pace
 from loaders.records import rejects_of
+from loaders.sources import Pull
 from stageline import config
 from stageline.crm_values import instant
 from stageline.database import connect
@@ -27,14 +29,13 @@ from tests.conftest import TEMPLATE, TestServer, _clone
 from tests.crm_loads import begin_load, end_sessions, kill_some_time, load_now, rows, set_up
 from tests.fakes.crm_server import Limit, Reply
 from tests.fakes.keycrm import FakeKeycrm
-from tests.flow_database import INTERVAL_MODELS, dbt_project
 
 TABLES = (ORDERS, ORDER_ITEMS, ORDER_STATUSES, ORDER_SOURCES, USERS)
 #: What a load lists before it comes to the orders, and what a sweep does.
 BEFORE = 3
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", autouse=True)
 def shared_database(server: TestServer, short_folder: Path) -> Iterator[None]:
     """One database for this module: a copy for each test would take longer than the tests."""
     folder = short_folder / "load_keycrm"
@@ -46,7 +47,7 @@ def shared_database(server: TestServer, short_folder: Path) -> Iterator[None]:
 
 
 @pytest.fixture
-def shop(shared_database: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeKeycrm]:  # noqa: ARG001
+def shop(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeKeycrm]:
     """The fake of the only project of an empty database."""
     with FakeKeycrm(limit=None) as fake:
         with connect("owner") as session:
@@ -213,9 +214,25 @@ def test_a_load_that_finds_nothing_new_writes_nothing(shop: FakeKeycrm) -> None:
     assert versions() == before
 
 
-def test_what_changed_is_brought_with_what_it_was_and_flows(
-    shop: FakeKeycrm, tmp_path: Path
-) -> None:
+def test_loads_that_begin_within_a_second_each_bring_what_is_new(shop: FakeKeycrm) -> None:
+    """A clock that stands still is what a quick load sees of its second."""
+    shop.populate(3)
+    orders = next(each for each in keycrm.SOURCE.resources if each.name == "orders")
+    (only,) = chosen("keycrm", "main")
+    until = datetime.now(UTC).replace(microsecond=0)
+    position = None
+    with connect("jobs", autocommit=True) as jobs:
+        turns = Turns(jobs, Account("keycrm", "main"), {CALLS: Pace(1_000_000, 60.0)})
+        with (calls := keycrm.SOURCE.open(turns, only.account)).api:
+            for _ in range(3):
+                new = shop.add_order(created_at=until)
+                pages = list(orders.pull(Pull("main", calls, until, until - BACKFILL), position))
+                found = {order["id"] for page in pages for order in page.records.get(ORDERS, ())}
+                assert new in found
+                position = pages[-1].position
+
+
+def test_what_changed_is_brought_with_what_it_was(shop: FakeKeycrm) -> None:
     shop.populate(60, days=80)
     load_now("keycrm")
     moved, paid, edited, back = list(shop.orders)[:4]
@@ -244,19 +261,6 @@ def test_what_changed_is_brought_with_what_it_was_and_flows(
         assert found[f"{back} stage"][-1][:2] == (str(status), str(status))
     assert found[f"{new} stage"][-1][3] is False
     assert_history_is_true(shop, {})
-
-    build("+stg_stage_events", project=dbt_project(tmp_path / "flow", INTERVAL_MODELS))
-    with connect("transformer") as session:
-        entries = session.execute(
-            "select entity_id, stage_id from intermediate.stg_stage_events"
-            " where entity_type = 'order' order by entered_at, source_sequence"
-        ).fetchall()
-    assert dict(entries) == {
-        str(order_id): str(order["status_id"]) for order_id, order in shop.orders.items()
-    }
-    assert set(entries) <= {
-        (str(order_id), str(stage)) for order_id, moves in shop.moves.items() for stage, _ in moves
-    }
 
 
 def test_pages_that_move_while_they_are_read_lose_no_order(shop: FakeKeycrm) -> None:

@@ -1,17 +1,16 @@
 """Loads of Pipedrive: whatever happens at the CRM and to the loads, they end where the CRM is."""
 
-import os
+import itertools
 import random
 import re
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, LiteralString
+from typing import Any
 
 import pytest
 
-from jobs.build import build
 from jobs.follow_ups import Rules, run_one
 from jobs.follow_ups import claim as claim_follow_up
 from jobs.follow_ups import plan as plan_follow_ups
@@ -37,6 +36,7 @@ from stageline.settings.dictionaries import STAGES as STAGE_DICTIONARY
 from tests.conftest import TEMPLATE, TestServer, _clone
 from tests.crm_loads import (
     PROJECT,
+    SEEDS,
     begin_load,
     end_sessions,
     kill_some_time,
@@ -46,25 +46,12 @@ from tests.crm_loads import (
 )
 from tests.fakes.crm_server import TOKEN, Limit, Reply
 from tests.fakes.pipedrive import NOTE, REGION, DealTruth, FakePipedrive
-from tests.flow_database import INTERVAL_MODELS, dbt_project
 from tests.integration.test_follow_ups import land
 
 REJECTS = rejects_of(LISTED_DEALS.dataset)
 
-#: The suite has time for one; more by, say, STAGELINE_TEST_SEEDS="2 3 4".
-SEEDS = [int(seed) for seed in os.environ.get("STAGELINE_TEST_SEEDS", "1").split()]
 
-#: What the models of Pipedrive's deals stand on.
-MODELS = (
-    *INTERVAL_MODELS,
-    "staging/base/settings/base_settings__field_map.sql",
-    "staging/base/pipedrive/base_pipedrive__opportunities.sql",
-    "staging/base/pipedrive/base_pipedrive__value_changes.sql",
-    "staging/base/pipedrive/base_pipedrive__activities.sql",
-)
-
-
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", autouse=True)
 def module_database(server: TestServer, short_folder: Path) -> Iterator[None]:
     """One database for this module: a copy for each test would take longer than the tests."""
     folder = short_folder / "load_pipedrive"
@@ -74,7 +61,7 @@ def module_database(server: TestServer, short_folder: Path) -> Iterator[None]:
 
 
 @pytest.fixture
-def fake(module_database: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakePipedrive]:  # noqa: ARG001 - what is configured here
+def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakePipedrive]:
     """A fake account that is set up as the only project, and nothing loaded of it."""
     with connect("owner", autocommit=True) as session:
         tables = ", ".join(f"{t.dataset}.{t.name}" for t in (*TABLES, REJECTS))
@@ -207,9 +194,7 @@ def cost_of(fake: FakePipedrive, action: Any) -> int:
 # What is loaded
 
 
-def test_a_first_load_a_load_of_nothing_and_the_models_on_them(
-    fake: FakePipedrive, tmp_path: Path
-) -> None:
+def test_a_first_load_and_a_load_of_nothing(fake: FakePipedrive) -> None:
     fake.populate(50)
     fake.page_size, fake.has_short_pages = 7, True
     since = datetime.now(UTC) - BACKFILL
@@ -235,63 +220,6 @@ def test_a_first_load_a_load_of_nothing_and_the_models_on_them(
     assert all(each.touched == 0 for each in again.tables.values())
     for call in fake.calls:
         assert fake.token not in str(call.query)
-    with connect("owner") as session:
-        session.execute(
-            "insert into settings.field_map values"
-            " ('pipedrive', %s, 'deals', 'facility_id', 'Region')",
-            [PROJECT],
-        )
-    build(project=dbt_project(tmp_path / "dbt", MODELS))
-    assert_models_tell_the_truth(fake)
-
-
-def assert_models_tell_the_truth(fake: FakePipedrive) -> None:
-    """Opportunities, entries into stages, and values of the deals that are loaded."""
-    deals = [fake.deals[int(deal_id)] for deal_id in loaded_deals()]
-    regions = {1: "North", 2: "South", None: None}
-    chances = {d: d.probability or fake.stages[d.stage_id].probability for d in deals}
-    assert ask("select * from intermediate.base_pipedrive__opportunities") == {
-        (
-            *("pipedrive", PROJECT, str(d.deal_id), None, regions[d.custom_fields[REGION]]),
-            *(str(d.owner_id), d.title, None, fake.stages[d.stage_id].name, d.status),
-            *(Decimal(str(d.value)), d.currency, Decimal(chances[d]) / 100, d.added_at),
-            *(d.closed_at, d.expected_close_date, d.updated_at, d.is_deleted),
-            f"deal {d.deal_id}",
-        )
-        for d in deals
-    }
-    moves = {d: [c for c in d.changes if c.field_key == "stage_id"] for d in deals}
-    assert ask(
-        "select entity_id, stage_id, previous_stage_id, sequence, entered_at"
-        " from intermediate.base_pipedrive__stage_events"
-    ) == {(str(d.deal_id), str(d.first_stage_id), None, 0, d.added_at) for d in deals} | {
-        (str(d.deal_id), c.new, c.old, number, c.at)
-        for d in deals
-        for number, c in enumerate(moves[d], 1)
-    }
-    amounts: set[tuple[Any, ...]] = set()
-    for d in deals:
-        changed = [c for c in d.changes if c.field_key == "value"]
-        first = changed[0].old if changed else d.value
-        amounts.add((str(d.deal_id), None, Decimal(str(first)), d.added_at))
-        amounts |= {
-            (str(d.deal_id), Decimal(str(c.old)), Decimal(str(c.new)), c.at) for c in changed
-        }
-    found = ask(
-        "select entity_id, old_value::numeric, new_value::numeric, changed_at"
-        " from intermediate.base_pipedrive__value_changes where field = 'amount'"
-    )
-    assert found == amounts
-    stages = ask(
-        "select count(*) from intermediate.base_pipedrive__value_changes where field = 'stage'"
-    )
-    assert stages == {(len(deals) + sum(map(len, moves.values())),)}
-
-
-def ask(query: LiteralString) -> set[tuple[Any, ...]]:
-    """The rows of a query."""
-    with connect("transformer") as session:
-        return set(session.execute(query).fetchall())
 
 
 def test_a_load_costs_what_was_decided(fake: FakePipedrive) -> None:
@@ -577,6 +505,24 @@ def happen(fake: FakePipedrive, chance: random.Random) -> None:
                 fake.update(each, at, expected_close_date=day)
 
 
+def load_and_cut(fake: FakePipedrive, calls: int) -> None:
+    """A load whose sessions at the database end at some call."""
+    answer, count = fake.answer, itertools.count(1)
+
+    def and_sessions_end(call: Any) -> Reply:
+        if next(count) == calls:
+            end_sessions()
+        return answer(call)
+
+    fake.answer = and_sessions_end  # type: ignore[method-assign]
+    try:
+        load()
+    except StagelineError as error:
+        assert "database went away" in str(error)
+    finally:
+        fake.answer = answer  # type: ignore[method-assign]
+
+
 @pytest.mark.parametrize("seed", SEEDS)
 def test_whatever_happens_ends_where_the_crm_is(fake: FakePipedrive, seed: int) -> None:
     chance = random.Random(seed)  # noqa: S311 - no secret
@@ -601,22 +547,7 @@ def test_whatever_happens_ends_where_the_crm_is(fake: FakePipedrive, seed: int) 
                 fake.tokens_left, fake.budget_is_used_up = None, False
                 open_account()
             case 2:
-                answer = fake.answer
-                calls = [0]
-
-                def and_sessions_end(call: Any) -> Reply:
-                    calls[0] += 1  # noqa: B023 - called in this round alone
-                    if calls[0] == 10:  # noqa: B023
-                        end_sessions()
-                    return answer(call)  # noqa: B023
-
-                fake.answer = and_sessions_end  # type: ignore[method-assign]
-                try:
-                    load()
-                except StagelineError as error:
-                    assert "database went away" in str(error)
-                finally:
-                    fake.answer = answer  # type: ignore[method-assign]
+                load_and_cut(fake, 10)
             case _:
                 load()
     make_sweeps_due()

@@ -6,17 +6,12 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
-from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 from click.testing import CliRunner
-from psycopg import sql
-from psycopg.rows import dict_row
 
-from jobs.build import build
 from loaders import salesforce_queries
 from loaders.crm import BACKFILL
 from loaders.records import Rows, Table
@@ -50,7 +45,6 @@ from tests.crm_loads import (
 )
 from tests.fakes.crm_server import TOKEN, Call, Limit, Reply
 from tests.fakes.salesforce import FakeSalesforce, Record
-from tests.flow_database import INTERVAL_MODELS, dbt_project
 
 CRM = "salesforce"
 
@@ -558,93 +552,3 @@ def test_an_address_of_a_next_page_is_followed_on_our_host_alone(fake: FakeSales
         load_now(CRM)
     assert fake.calls_of("revoke") == []
     assert salesforce_queries.API_VERSION in salesforce_queries.DATA
-
-
-MODELS = (
-    *INTERVAL_MODELS,
-    "staging/base/settings/base_settings__field_map.sql",
-    "staging/base/salesforce/base_salesforce__opportunities.sql",
-    "staging/base/salesforce/base_salesforce__value_changes.sql",
-)
-
-
-def test_opportunities_stage_events_and_values_are_those_of_the_truth(
-    fake: FakeSalesforce, tmp_path: Path
-) -> None:
-    load_now(CRM)
-    deals = in_scope(fake)
-    with fake.changing():
-        fake.rename_stage("Closed Won", "Signed")  # what was won before stays won
-        for deal in deals[:9]:
-            fake.reassign(deal)
-            fake.move(deal, dice_stage(deal))
-            fake.move(deal, "Signed")
-        fake.delete(deals[10])
-        fake.purge("Opportunity", deals[11])
-    sweep_again()
-    load_now(CRM)
-    build(project=dbt_project(tmp_path / "dbt", MODELS), target_path=tmp_path / "target")
-    with connect("transformer") as session, session.cursor(row_factory=dict_row) as cursor:
-
-        def read(model: str) -> list[dict[str, Any]]:
-            name = sql.Identifier("intermediate", model)
-            return cursor.execute(sql.SQL("select * from {}").format(name)).fetchall()
-
-        opportunities = {
-            row["opportunity_id"]: row for row in read("base_salesforce__opportunities")
-        }
-        events, visits = read("stg_stage_events"), read("int_stage_intervals")
-        changes = read("base_salesforce__value_changes")
-    live = {deal["Id"]: deal for deal in fake.deals() if deal["Id"] in opportunities}
-    assert {key for key, row in opportunities.items() if not row["is_deleted"]} == set(live)
-    for key, deal in live.items():
-        row = opportunities[key]
-        outcome = "won" if deal["IsWon"] else "lost" if deal["IsClosed"] else "open"
-        assert (row["status"], row["stage"]) == (outcome, deal["StageName"])
-        assert row["win_probability"] == Decimal(str(deal["Probability"])) / 100
-        assert (row["closed_at"] is not None) is deal["IsClosed"]
-    expected = sorted(entry for deal in live.values() for entry in entries(fake, deal))
-    found = [
-        (row["entity_id"], row["entered_at"], row["stage_id"])
-        for row in events
-        if row["entity_id"] in live
-    ]
-    assert sorted(found) == expected
-    assert len([row for row in visits if row["entity_id"] in live]) == len(expected)
-    last = {(row["entity_id"], row["field"]): row["new_value"] for row in sorted(changes, key=_at)}
-    for key, deal in live.items():
-        assert last[key, "stage"] == deal["StageName"]
-        assert last[key, "owner"] == deal["OwnerId"]
-        assert last[key, "status"] == opportunities[key]["status"]
-        assert last[key, "expected_close_date"] == deal["CloseDate"]
-        if deal["Amount"] is not None:
-            assert Decimal(last[key, "amount"]) == Decimal(str(deal["Amount"]))
-    firsts = [row for row in changes if row["field"] == "stage" and row["old_value"] is None]
-    assert {row["entity_id"] for row in firsts} >= set(live)
-
-
-def dice_stage(deal: Record) -> str:
-    """A stage that a deal is not in."""
-    return "Prospecting" if deal["StageName"] != "Prospecting" else "Qualification"
-
-
-def entries(fake: FakeSalesforce, deal: Record) -> Iterator[tuple[str, datetime, str]]:
-    """The entries of a deal into its stages; of two into one within a second there is one."""
-    history = [
-        each
-        for each in fake.records["OpportunityHistory"].values()
-        if each["OpportunityId"] == deal["Id"]
-    ]
-    stage, seen = None, set()
-    for each in sorted(history, key=lambda each: (each["CreatedDate"], each["Id"])):
-        at = datetime.fromisoformat(each["CreatedDate"].replace("+0000", "+00:00"))
-        entry = (deal["Id"], at, each["StageName"])
-        if each["StageName"] != stage and entry not in seen:
-            seen.add(entry)
-            yield entry
-        stage = each["StageName"]
-
-
-def _at(change: dict[str, Any]) -> datetime:
-    at: datetime = change["changed_at"]
-    return at

@@ -10,13 +10,13 @@ import pytest
 from psycopg import sql
 from psycopg.rows import dict_row
 
-from jobs.build import build
 from stageline import config
 from stageline.database import Connection, connect
-from tests.conftest import TEMPLATE, TestServer, _clone
+from tests.conftest import DATABASE, TEMPLATE, TestServer, _clone
 from tests.flow_database import keep_odd_clock
 from tests.orders_oracle import PLAUSIBLE, Table, tables
 from tests.orders_world import AS_OF, SOURCE, Project, world
+from tests.warm_dbt import WarmDbt
 
 GRAIN = {
     "order_status_intervals": ("source_system", "project_id", "order_id", "visit_number"),
@@ -204,23 +204,18 @@ class Built:
 
 
 @pytest.fixture(scope="module")
-def built(server: TestServer, short_folder: Path) -> Iterator[Built]:
+def built(server: TestServer, dbt: WarmDbt, short_folder: Path) -> Iterator[Built]:
     """All orders in one database, built once."""
     folder = short_folder / "orders"
     folder.mkdir()
     projects = world(SEED, ORDERS)
     with (
         pytest.MonkeyPatch.context() as patch,
-        _clone(server, TEMPLATE, folder, patch) as owner,
+        _clone(server, TEMPLATE, folder, patch, DATABASE) as owner,
     ):
         keep_odd_clock(owner)
         load(projects)
-        build(
-            select=" ".join(f"+{name}" for name in GRAIN),
-            exclude="resource_type:test resource_type:unit_test",
-            dbt_vars={"as_of": AS_OF.isoformat()},
-            target_path=folder / "target",
-        )
+        dbt.run(*(f"+{name}" for name in GRAIN), variables={"as_of": AS_OF.isoformat()})
         yield Built(owner, projects, tables(projects, AS_OF))
     config.settings.cache_clear()
 

@@ -9,7 +9,7 @@ import pytest
 from jobs.build import build
 from stageline.config import PROJECT_ROOT
 from stageline.database import Connection, connect
-from tests.conftest import Sample
+from tests.warm_dbt import WarmDbt
 
 PROJECT = """\
 name: tiny
@@ -31,14 +31,10 @@ def views(owner: Connection) -> dict[str, str]:
         )
 
 
-def test_views_outside_of_the_selection_stay(sample: Sample, sample_database: Connection) -> None:
+def test_views_outside_of_the_selection_stay(sample_database: Connection, dbt: WarmDbt) -> None:
     before = views(sample_database)
     assert {"stg_projects", "stg_leads", "stg_tickets"} <= set(before)
-    build(
-        "+conversion_funnel",
-        exclude="resource_type:test resource_type:unit_test",
-        target_path=sample.target_path,
-    )
+    dbt.run("+conversion_funnel")
     assert views(sample_database) == before
 
 

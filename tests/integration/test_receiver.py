@@ -468,8 +468,7 @@ def test_each_of_two_secrets_counts_until_it_is_revoked(shared: Shared) -> None:
 def test_a_new_project_may_send_within_seconds(shared: Shared) -> None:
     projects.add("keycrm", "new")
     webhook_checks.allow("keycrm", "new", "token", secret=TOKEN)
-    statuses = lambda: {shared.post("keycrm", "new", ORDER).status_code for _ in range(8)}  # noqa: E731
-    until(lambda: statuses() == {200}, 5)
+    until(lambda: {shared.post("keycrm", "new", ORDER).status_code for _ in range(8)} == {200}, 5)
     assert len(shared.deliveries("new")) == 1
 
 

@@ -7,13 +7,12 @@ from typing import Any
 
 import psycopg
 
-from jobs.build import build
 from loaders import keycrm_orders, pipedrive_deals
 from loaders.keycrm_orders import Item, Order, OrderState
 from loaders.pipedrive_deals import Change, Deal, DealState
 from stageline.database import Connection, connect
 from stageline.settings import projects
-from tests.conftest import Sample
+from tests.warm_dbt import WarmDbt
 from webhook_receiver.delivery import Delivery, read
 from webhook_receiver.raw_tables import insert
 from webhook_receiver.session import connected
@@ -88,7 +87,7 @@ def fetch_order() -> None:
 
 
 def test_all_that_is_told_of_deals_and_orders_is_one_log(
-    sample: Sample, sample_database: Connection
+    sample_database: Connection, dbt: WarmDbt
 ) -> None:
     assert ask(sample_database, LOG) == ask(sample_database, ITEMS) == []
 
@@ -101,11 +100,8 @@ def test_all_that_is_told_of_deals_and_orders_is_one_log(
     (order,) = receive("keycrm", "shop", "keycrm_order_status.json")
     fetch_deals()
     fetch_order()
-    build(
-        "stg_stage_events stg_order_items",
-        exclude="resource_type:unit_test",
-        target_path=sample.target_path,
-    )
+    dbt.run("stg_stage_events", "stg_order_items")
+    assert set(dbt.test("stg_stage_events", "stg_order_items").values()) == {"pass"}
 
     assert ask(sample_database, LOG) == [
         ("4021", "20", None, None, "2", None, APPROVED, ORDERED, order),

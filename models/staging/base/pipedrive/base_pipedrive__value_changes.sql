@@ -15,10 +15,11 @@
     'probability': plain_number('probability / 100'),
     'expected_close_date': 'cast(expected_close_date as ' ~ type_label() ~ ')',
     'owner': 'owner_id',
-    'status': 'status',
+    'status': "case when status = 'deleted' then 'open' else status end",
     'stage': 'stage_id',
     'pipeline': 'pipeline_id',
 } %}
+{#- A deleted deal tells in place of its status that it is deleted: it was open unless it changed. #}
 
 with
 
