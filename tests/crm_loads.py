@@ -4,6 +4,7 @@ import random
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from typing import Any
 
 import psycopg
@@ -14,7 +15,7 @@ from psycopg.rows import dict_row
 from loaders.accounts import chosen
 from loaders.crm import CrmLoad, load
 from loaders.records import Table
-from loaders.registry import source
+from loaders.registry import SOURCES, source
 from stageline.database import connect
 from stageline.settings import api_accounts, projects
 from tests.fakes.crm_server import TOKEN, CrmServer
@@ -34,6 +35,11 @@ def set_up(
 ) -> None:
     """Makes a project whose account is the fake's, which may be called as often as one likes."""
     use_key(patch)
+    found = source(source_name)
+    patch.setattr(
+        f"{SOURCES[source_name].module}.SOURCE",
+        replace(found, paces={kind: replace(p, grows=True) for kind, p in found.paces.items()}),
+    )
     projects.add(source_name, project, currency="EUR", timezone="Europe/Kyiv")
     api_accounts.store(source_name, project, token, fake.base_url, allowance)
 

@@ -25,6 +25,7 @@ from loaders.pipedrive_tables import (
     DEAL_FIELD_OPTIONS,
     DEAL_HISTORIES,
     LISTED_DEALS,
+    ORGANIZATIONS,
     STAGES,
     TABLES,
     USERS,
@@ -249,11 +250,12 @@ def assert_models_tell_the_truth(fake: FakePipedrive) -> None:
     """Opportunities, entries into stages, and values of the deals that are loaded."""
     deals = [fake.deals[int(deal_id)] for deal_id in loaded_deals()]
     regions = {1: "North", 2: "South", None: None}
+    names = {None: None} | {number: each.name for number, each in fake.organizations.items()}
     chances = {d: d.probability or fake.stages[d.stage_id].probability for d in deals}
     assert ask("select * from intermediate.base_pipedrive__opportunities") == {
         (
             *("pipedrive", PROJECT, str(d.deal_id), None, regions[d.custom_fields[REGION]]),
-            *(str(d.owner_id), d.title, None, fake.stages[d.stage_id].name, d.status),
+            *(str(d.owner_id), d.title, names[d.org_id], fake.stages[d.stage_id].name, d.status),
             *(Decimal(str(d.value)), d.currency, Decimal(chances[d]) / 100, d.added_at),
             *(d.closed_at, d.expected_close_date, d.updated_at, d.is_deleted),
             f"deal {d.deal_id}",
@@ -543,6 +545,54 @@ def test_a_deal_that_a_webhook_named_is_not_read_twice(fake: FakePipedrive) -> N
     follow_up(deal)
     load()
     assert written(DEAL_CHANGES, DEAL_HISTORIES) == marked
+
+
+def test_names_of_organizations_are_asked_for_once_and_when_they_change(
+    fake: FakePipedrive,
+) -> None:
+    def names() -> dict[str, str | None]:
+        return {row["organization_id"]: row["name"] for row in rows(ORGANIZATIONS)}
+
+    north, south, other = (fake.add_organization(each) for each in ("North", "South", "Other"))
+    deals = [fake.create() for _ in range(3)]
+    for deal, number in zip(deals, (north.organization_id, 999, None), strict=True):
+        deal.org_id = number
+    load()
+    assert names() == {"301": "North", "999": None}  # the second one is no longer listed
+    fake.calls.clear()
+    fake.update(deals[2], org_id=south.organization_id)
+    load()
+    assert names() == {"301": "North", "302": "South", "999": None}
+    (asked,) = fake.calls_of("organizations")
+    assert asked.query["ids"] == "302"
+    fake.calls.clear()
+    load()
+    assert fake.calls_of("organizations") == []
+    # The next day, one was renamed and one deleted.
+    at = datetime.now(UTC).replace(microsecond=0) - timedelta(seconds=2)
+    north.name, north.updated_at, other.updated_at = "Far north", at, at
+    del fake.organizations[south.organization_id]
+    with connect("owner", autocommit=True) as session:
+        session.execute(
+            "update ops.load_positions set position = jsonb_build_object('at', %s::text)"
+            " where resource = 'organizations'",
+            [f"{at - timedelta(days=2):%Y-%m-%dT%H:%M:%SZ}"],
+        )
+    load()
+    assert names() == {"301": "Far north", "302": "South", "999": None}
+    load(is_full=True)
+    assert names() == {"301": "Far north", "302": "South", "999": None}
+
+
+def test_a_deleted_activity_is_found_by_a_list_of_all_of_them(fake: FakePipedrive) -> None:
+    kept, deleted = (fake.add_activity(fake.create()) for _ in range(2))
+    load()
+    del fake.activities[deleted.activity_id]
+    late = fake.add_activity(fake.create(), datetime.now(UTC) - timedelta(minutes=40))
+    make_sweeps_due()
+    assert load().tables["activities"].gone == 1
+    gone = {int(row["activity_id"]): row["is_gone"] for row in rows(ACTIVITIES)}
+    assert gone == {kept.activity_id: False, deleted.activity_id: True, late.activity_id: False}
 
 
 # Whatever happens

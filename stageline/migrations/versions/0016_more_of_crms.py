@@ -1,4 +1,8 @@
-"""What more CRMs tell: the statuses, history, emails and comments of Salesforce's cases.
+"""What more CRMs tell.
+
+Statuses, history, emails and comments of Salesforce's cases; companies of HubSpot's deals, and the
+deals that its calls and meetings are about; organizations of Pipedrive's deals, and which of its
+activities are gone; the deal that an activity of a file is about.
 
 Columns and types are those that the loaders declared when this revision was made; a test compares
 the two.
@@ -97,11 +101,74 @@ comment on table raw_salesforce.case_comments is
 create unique index case_comments_key
     on raw_salesforce.case_comments (project_id, comment_id);
 
+create table raw_hubspot.associations (
+    project_id text not null,
+    from_id text not null,
+    from_type text not null,
+    to_type text not null,
+    to_id text,
+    to_ids text,
+    read_for timestamptz,
+    unreadable text,
+    fetched_at timestamptz not null,
+    _dlt_load_id text,
+    _dlt_id text
+);
+comment on table raw_hubspot.associations is
+    'One row per record and type of records that it may be associated with, as last asked for.';
+comment on column raw_hubspot.associations.read_for is
+    'The last change of the record for which they were asked for.';
+create unique index associations_key
+    on raw_hubspot.associations (project_id, from_id, from_type, to_type);
+
+create table raw_hubspot.companies (
+    project_id text not null,
+    company_id text not null,
+    name text,
+    is_archived boolean,
+    unreadable text,
+    fetched_at timestamptz not null,
+    _dlt_load_id text,
+    _dlt_id text
+);
+comment on table raw_hubspot.companies is
+    'One row per company that a deal is associated with.';
+create unique index companies_key on raw_hubspot.companies (project_id, company_id);
+
+create table raw_pipedrive.organizations (
+    project_id text not null,
+    organization_id text not null,
+    name text,
+    is_deleted boolean,
+    added_at timestamptz,
+    updated_at timestamptz,
+    unreadable text,
+    fetched_at timestamptz not null,
+    _dlt_load_id text,
+    _dlt_id text
+);
+comment on table raw_pipedrive.organizations is
+    'One row per organization that a deal is about.';
+create unique index organizations_key
+    on raw_pipedrive.organizations (project_id, organization_id);
+
+alter table raw_pipedrive.activities
+    add column is_gone boolean not null default false,
+    add column gone_seen_at timestamptz;
+comment on column raw_pipedrive.activities.is_gone is 'Whether Pipedrive no longer lists it.';
+
+alter table raw_files.activities add column opportunity_id text;
+
 reset role;
 """
 
 DOWN = """
+alter table raw_files.activities drop column opportunity_id;
+alter table raw_pipedrive.activities drop column gone_seen_at, drop column is_gone;
 drop table
+    raw_pipedrive.organizations,
+    raw_hubspot.companies,
+    raw_hubspot.associations,
     raw_salesforce.case_statuses,
     raw_salesforce.case_history,
     raw_salesforce.case_emails,
