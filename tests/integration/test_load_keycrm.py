@@ -1,5 +1,6 @@
 """Loads of KeyCRM: what its account holds is what is loaded, whatever happens meanwhile."""
 
+import json
 import random
 from collections import defaultdict
 from collections.abc import Iterator
@@ -257,6 +258,19 @@ def test_what_changed_is_brought_with_what_it_was_and_flows(
     assert set(entries) <= {
         (str(order_id), str(stage)) for order_id, moves in shop.moves.items() for stage, _ in moves
     }
+
+
+def test_fields_of_an_account_of_its_own_are_kept(shop: FakeKeycrm) -> None:
+    first, other, odd = (shop.add_order() for _ in range(3))
+    load_now("keycrm")
+    kept = {int(row["order_id"]): json.loads(row["custom_fields"]) for row in rows(ORDERS)}
+    assert kept[first] == {"OR_1001": "North", "Sizes": ["S", "L"]}
+    added = {"id": 9, "uuid": "OR_1009", "name": "New", "type": "number", "value": 7}
+    shop._change(other, custom_fields=[added])
+    shop._change(odd, custom_fields="as nobody knows it")
+    load_now("keycrm")
+    kept = {int(row["order_id"]): json.loads(row["custom_fields"]) for row in rows(ORDERS)}
+    assert (kept[other], kept[odd]) == ({"OR_1009": 7}, "as nobody knows it")
 
 
 def test_pages_that_move_while_they_are_read_lose_no_order(shop: FakeKeycrm) -> None:

@@ -2,7 +2,8 @@
 
 Statuses, history, emails and comments of Salesforce's cases; companies of HubSpot's deals, and the
 deals that its calls and meetings are about; organizations of Pipedrive's deals, and which of its
-activities are gone; the deal that an activity of a file is about.
+activities are gone; fields of their own of KeyCRM's orders; the deal that an activity of a file is
+about.
 
 Columns and types are those that the loaders declared when this revision was made; a test compares
 the two.
@@ -157,6 +158,8 @@ alter table raw_pipedrive.activities
     add column gone_seen_at timestamptz;
 comment on column raw_pipedrive.activities.is_gone is 'Whether Pipedrive no longer lists it.';
 
+alter table raw_keycrm.orders add column custom_fields text;
+
 alter table raw_files.activities add column opportunity_id text;
 
 reset role;
@@ -164,6 +167,7 @@ reset role;
 
 DOWN = """
 alter table raw_files.activities drop column opportunity_id;
+alter table raw_keycrm.orders drop column custom_fields;
 alter table raw_pipedrive.activities drop column gone_seen_at, drop column is_gone;
 drop table
     raw_pipedrive.organizations,
