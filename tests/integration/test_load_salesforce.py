@@ -22,6 +22,9 @@ from loaders.crm import BACKFILL
 from loaders.records import Rows, Table
 from loaders.salesforce import OVERLAP, SOURCE
 from loaders.salesforce_tables import (
+    CASE_COMMENTS,
+    CASE_EMAILS,
+    CASE_HISTORY,
     CASES,
     EVENTS,
     LEADS,
@@ -49,7 +52,7 @@ from tests.crm_loads import (
     set_up,
 )
 from tests.fakes.crm_server import TOKEN, Call, Limit, Reply
-from tests.fakes.salesforce import FakeSalesforce, Record
+from tests.fakes.salesforce import CASE_STATUSES, FakeSalesforce, Record
 from tests.flow_database import INTERVAL_MODELS, dbt_project
 
 CRM = "salesforce"
@@ -140,6 +143,16 @@ def assert_loaded(fake: FakeSalesforce) -> None:
         assert {key: found.get(key) for key in expected} == expected
         alive = {deal["Id"] for deal in fake.deals()}
         assert {k for k, row in found.items() if row["opportunity_id"] in alive} <= set(expected)
+    cases = loaded(CASES)
+    there = [each for key, each in fake.records["Case"].items() if (key,) in cases]
+    assert told(CASES, there) == cases
+    for table, of, case in (
+        (CASE_HISTORY, "CaseHistory", "CaseId"),
+        (CASE_EMAILS, "EmailMessage", "ParentId"),
+        (CASE_COMMENTS, "CaseComment", "ParentId"),
+    ):
+        of_them = [each for each in fake.records[of].values() if (each[case],) in cases]
+        assert told(table, of_them) == loaded(table)
     leads = loaded(LEADS)
     for key, row in told(LEADS, list(fake.records["Lead"].values())).items():
         assert key not in leads or leads[key] == row
@@ -523,6 +536,16 @@ def happen(fake: FakeSalesforce, dice: random.Random, purged: set[str]) -> None:
                 fake.merge(leads[0], leads[1])
         case 7:
             fake.add_lead(deal if dice.random() < 0.5 else None)
+        case 8:
+            case = dice.choice(list(fake.records["Case"].values()))
+            at = datetime.now(UTC).replace(microsecond=0) - timedelta(seconds=dice.randrange(2, 99))
+            match dice.randrange(3):
+                case 0:
+                    fake.set_status(case, dice.choice(CASE_STATUSES)[0])
+                case 1:
+                    fake.send_email(case, at)
+                case _:
+                    fake.comment(case, at, case["OwnerId"])
         case _:
             fake.move(deal)
 
