@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import psycopg
@@ -12,6 +13,8 @@ import pytest
 from psycopg import sql
 from psycopg.rows import dict_row
 
+from jobs.expectations import TABLES, Limits, rules
+from jobs.quality import _dangling
 from loaders.accounts import chosen
 from loaders.crm import CrmLoad, load
 from loaders.records import Table
@@ -93,6 +96,22 @@ def rows(table: Table, project: str = PROJECT) -> list[dict[str, Any]]:
             ),
             [project],
         ).fetchall()
+
+
+def loose_ends(source_name: str, project: str = PROJECT) -> list[str]:
+    """What tables of a CRM refer to and is not there, as the checks before a build look for it."""
+    found = []
+    with connect("transformer") as session:
+        for table in TABLES:
+            if table.schema != source(source_name).dataset:
+                continue
+            for rule in rules(table, now=datetime.now(UTC), limits=Limits(), rows_before=None):
+                if rule.kind == "reference":
+                    loose = _dangling(rule).replace("{batch}", table.name)
+                    loose += " and child.project_id = %s"
+                    if session.execute(loose, [project]).fetchall():  # type: ignore[arg-type]
+                        found.append(f"{table.name}: {rule.about}")
+    return found
 
 
 def columns(session: psycopg.Connection[Any], table: Table) -> dict[str, str]:

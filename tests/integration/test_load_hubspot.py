@@ -34,7 +34,15 @@ from stageline.cli import main
 from stageline.database import Connection, connect
 from stageline.errors import StagelineError
 from tests.conftest import TEMPLATE, TestServer, _clone
-from tests.crm_loads import begin_load, end_sessions, kill_some_time, load_now, rows, set_up
+from tests.crm_loads import (
+    begin_load,
+    end_sessions,
+    kill_some_time,
+    load_now,
+    loose_ends,
+    rows,
+    set_up,
+)
 from tests.fakes.crm_server import Reply
 from tests.fakes.hubspot import STAGES, FakeHubspot, instant
 from tests.flow_database import dbt_project
@@ -166,6 +174,7 @@ def test_a_first_load_brings_what_is_open_and_what_closed_lately(
 
     assert done.left_out == {} and done.stopped is None
     assert_is_truth(fake, project, all_deals=False)
+    assert loose_ends("hubspot", project) == []
     assert str(old.object_id) not in {row["deal_id"] for row in rows(DEALS, project)}
     some = next(row for row in rows(DEALS, project) if row["deal_id"] == "9001")
     assert (some["custom_fields"] == "{}") is not fake.deals[9001].properties["facility_code"]

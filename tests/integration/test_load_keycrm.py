@@ -25,7 +25,15 @@ from stageline.errors import StagelineError
 from stageline.settings import encryption
 from stageline.settings.dictionaries import STAGES
 from tests.conftest import TEMPLATE, TestServer, _clone
-from tests.crm_loads import begin_load, end_sessions, kill_some_time, load_now, rows, set_up
+from tests.crm_loads import (
+    begin_load,
+    end_sessions,
+    kill_some_time,
+    load_now,
+    loose_ends,
+    rows,
+    set_up,
+)
 from tests.fakes.crm_server import Limit, Reply
 from tests.fakes.keycrm import FakeKeycrm
 from tests.flow_database import INTERVAL_MODELS, dbt_project
@@ -179,6 +187,7 @@ def test_a_first_load_brings_open_orders_and_those_that_changed_lately(shop: Fak
     done = load_now("keycrm")
     assert done.stopped is None
     assert done.left_out == {}
+    assert loose_ends("keycrm") == []
     since = datetime.now(UTC) - timedelta(days=90)
     expected = {
         order_id: order

@@ -42,6 +42,7 @@ from tests.crm_loads import (
     end_sessions,
     kill_some_time,
     load_now,
+    loose_ends,
     rows,
     set_up,
 )
@@ -219,6 +220,7 @@ def test_a_first_load_a_load_of_nothing_and_the_models_on_them(
     assert all(found == set() for found in written().values())
     assert load().left_out == {}
     assert_equal_to_truth(fake, since)
+    assert loose_ends("pipedrive") == []
     assert {row["user_id"]: row["is_active"] for row in rows(USERS)} == {
         "71": True,
         "72": True,

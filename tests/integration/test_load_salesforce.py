@@ -48,6 +48,7 @@ from tests.crm_loads import (
     end_sessions,
     kill_some_time,
     load_now,
+    loose_ends,
     rows,
     set_up,
 )
@@ -178,6 +179,7 @@ def test_a_first_load_brings_what_is_open_or_closed_lately_with_its_history(
     assert done.stopped is None
     assert done.left_out == {}
     assert_loaded(fake)
+    assert loose_ends(CRM) == []
     assert (old["Id"],) not in loaded(OPPORTUNITIES)
     assert {key[0] for key in loaded(USERS)} == set(fake.records["User"])
     tasks = [task for task in fake.records["Task"].values() if task["IsArchived"]]

@@ -12,17 +12,12 @@ import pytest
 
 from jobs.data_docs import offline
 from jobs.expectations import ANSWER_REFERENCES, TABLES, Freshness, Limits, RawTable, limits, rules
-from jobs.quality import Report, _dangling, run_checks
+from jobs.quality import Report, run_checks
 from loaders.entities import ENTITIES
 from loaders.registry import source
 from stageline.config import PROJECT_ROOT, settings
 from stageline.database import Role, connect, connection
 from stageline.errors import StagelineError
-from tests.crm_loads import load_now, set_up
-from tests.fakes.hubspot import FakeHubspot
-from tests.fakes.keycrm import FakeKeycrm
-from tests.fakes.pipedrive import FakePipedrive
-from tests.fakes.salesforce import FakeSalesforce
 
 NOW = datetime.now(UTC)
 HOUR = timedelta(hours=1)
@@ -271,38 +266,6 @@ def test_what_tables_of_a_crm_refer_to_is_looked_for_in_the_same_project() -> No
     for crm, name, column in parents:
         insert("loader", f"raw_{crm}.{name}", minimal(crm, name, "p", **{column: "nowhere"}))
     assert found(run_checks()) == set()
-
-
-@in_database
-def test_loads_of_crms_leave_no_loose_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    fakes: dict[str, Any] = {
-        "hubspot": FakeHubspot(4),
-        "salesforce": FakeSalesforce(4),
-        "pipedrive": FakePipedrive(4),
-        "keycrm": FakeKeycrm(4),
-    }
-    for crm, fake in fakes.items():
-        with fake:
-            fake.populate(deals=12)
-            if crm == "salesforce":
-                fake.reassign(fake.deals()[0])
-            set_up(monkeypatch, crm, fake)
-            load_now(crm)
-    references = [
-        (table, rule)
-        for table in TABLES
-        if table.is_answer
-        for rule in rules(table, now=NOW, limits=Limits(), rows_before=None)
-        if rule.kind == "reference"
-    ]
-    assert len(references) == sum(map(len, ANSWER_REFERENCES.values()))
-    with session("transformer") as database:
-        for table, rule in references:
-            loose = _dangling(rule).replace("{batch}", table.name)
-            name = psycopg.sql.Identifier(table.schema, table.table)
-            some = psycopg.sql.SQL("select 1 from {} limit 1").format(name)
-            assert database.execute(some).fetchall(), table.name
-            assert database.execute(loose).fetchall() == [], rule  # type: ignore[arg-type]
 
 
 @in_database

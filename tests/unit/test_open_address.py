@@ -9,12 +9,12 @@ from loaders.open_address import _InsideError, _Outside, is_outside
 from tests.fakes.sheet import FakeSheet
 
 
-def test_a_connection_into_the_network_of_this_machine_carries_nothing() -> None:
-    session = requests.Session()
-    session.mount("http://", _Outside(from_here=False))
-    with FakeSheet() as sheet:
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_connection_into_the_network_of_this_machine_carries_nothing(scheme: str) -> None:
+    with FakeSheet() as sheet, requests.Session() as session:
+        session.mount(f"{scheme}://", _Outside(from_here=False))
         with pytest.raises(_InsideError):
-            session.get(sheet.base_url, timeout=5)
+            session.get(sheet.base_url.replace("http", scheme, 1), timeout=5)
         assert sheet.calls == []
 
 
