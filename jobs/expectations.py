@@ -65,6 +65,44 @@ REFERENCES: dict[str, tuple[tuple[str, str], ...]] = {
     "activities": (("lead_id", "leads"),),
 }
 
+#: Table and column of a source.
+_Place = tuple[str, str]
+
+#: Per CRM: what of a table must be found in which column, or in any of which columns. A row that is
+#: marked as gone is there. Left out is what a CRM does not tell all of: KeyCRM's list of statuses
+#: omits inactive ones, owners of Salesforce's cases and leads may be queues, and emails and
+#: comments come of cases that closed long before the first load.
+ANSWER_REFERENCES: dict[str, tuple[tuple[_Place, tuple[_Place, ...]], ...]] = {
+    "hubspot": (
+        (("deals", "stage_id"), (("deal_stages", "stage_id"),)),
+        (("deals", "pipeline_id"), (("deal_pipelines", "pipeline_id"),)),
+        (("deals", "owner_id"), (("owners", "owner_id"),)),
+        (("deal_history", "deal_id"), (("deals", "deal_id"),)),
+        (("tickets", "stage_id"), (("ticket_stages", "stage_id"),)),
+    ),
+    "salesforce": (
+        (("opportunities", "stage_name"), (("stages", "stage_name"),)),
+        (("opportunities", "owner_id"), (("users", "user_id"),)),
+        (("opportunity_history", "opportunity_id"), (("opportunities", "opportunity_id"),)),
+        (("opportunity_history", "stage_name"), (("stages", "stage_name"),)),
+        (("opportunity_field_history", "opportunity_id"), (("opportunities", "opportunity_id"),)),
+        (("cases", "status"), (("case_statuses", "status_name"),)),
+        (("case_history", "case_id"), (("cases", "case_id"),)),
+    ),
+    "pipedrive": (
+        (("listed_deals", "stage_id"), (("stages", "stage_id"),)),
+        (("listed_deals", "pipeline_id"), (("pipelines", "pipeline_id"),)),
+        (("listed_deals", "owner_id"), (("users", "user_id"),)),
+        (("listed_deals", "org_id"), (("organizations", "organization_id"),)),
+        # Follow-up work of webhooks asks for deals that no list was read of.
+        (("deal_changes", "deal_id"), (("listed_deals", "deal_id"), ("deals", "deal_id"))),
+    ),
+    "keycrm": (
+        (("orders", "source_id"), (("order_sources", "source_id"),)),
+        (("order_items", "order_id"), (("orders", "order_id"),)),
+    ),
+}
+
 #: Per entity: the field whose newest value tells how fresh the data is.
 NEWEST: dict[str, str] = {
     "leads": "created_at",
@@ -91,7 +129,8 @@ class Rule:
         choices: Allowed values (``choices``).
         least, most: Bounds, inclusive; None is open.
         where: Column and value of the rows that it is about; None is all.
-        refers_to: Schema, table and column that must hold the value (``reference``).
+        refers_to: Schema, table and column of those that may hold the value, of which one must
+            (``reference``).
         within: Columns that must agree with the row referred to (``reference``).
     """
 
@@ -103,7 +142,7 @@ class Rule:
     least: float | datetime | None = None
     most: float | datetime | None = None
     where: tuple[str, str] | None = None
-    refers_to: tuple[str, str, str] | None = None
+    refers_to: tuple[tuple[str, str, str], ...] = ()
     within: tuple[str, ...] = ()
 
 
@@ -381,7 +420,19 @@ def _references(table: RawTable, odd: Severity) -> Iterator[Rule]:
                 odd,
                 f"{column} exists in {'.'.join(target)}",
                 (column,),
-                refers_to=(*target, column),
+                refers_to=((*target, column),),
+                within=table.owner_columns,
+            )
+    crm = table.schema.removeprefix("raw_") if table.is_answer else ""
+    for (name, column), targets in ANSWER_REFERENCES.get(crm, ()):
+        if name == table.table:
+            held = " or ".join(f"{table.schema}.{parent}" for parent, _ in targets)
+            yield Rule(
+                "reference",
+                odd,
+                f"{column} exists in {held}",
+                (column,),
+                refers_to=tuple((table.schema, *target) for target in targets),
                 within=table.owner_columns,
             )
 

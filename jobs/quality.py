@@ -345,20 +345,27 @@ def _expectation(gx: Any, rule: Rule, number: int) -> Any:
 
 def _dangling(rule: Rule) -> str:
     """SQL for the rows whose value is found nowhere; it returns no value of theirs."""
-    if rule.refers_to is None:
+    if not rule.refers_to:
         raise ValueError(f"a reference without a target: {rule.about}")
-    schema, table, column = rule.refers_to
-    agree = [(rule.columns[0], column), *((name, name) for name in rule.within)]
     query = sql.SQL(
         "with child as (select * from {{batch}}) select 1 as dangling from child"
-        " where child.{value} is not null"
-        " and not exists (select 1 from {parent} as parent where {agree})"
+        " where child.{value} is not null{nowhere}"
     ).format(
         value=sql.Identifier(rule.columns[0]),
-        parent=sql.Identifier(schema, table),
-        agree=sql.SQL(" and ").join(
-            sql.SQL("parent.{} = child.{}").format(sql.Identifier(theirs), sql.Identifier(ours))
-            for ours, theirs in agree
+        nowhere=sql.SQL("").join(
+            sql.SQL(" and not exists (select 1 from {parent} as parent where {agree})").format(
+                parent=sql.Identifier(schema, table),
+                agree=sql.SQL(" and ").join(
+                    sql.SQL("parent.{} = child.{}").format(
+                        sql.Identifier(theirs), sql.Identifier(ours)
+                    )
+                    for ours, theirs in (
+                        (rule.columns[0], column),
+                        *((name, name) for name in rule.within),
+                    )
+                ),
+            )
+            for schema, table, column in rule.refers_to
         ),
     )
     return query.as_string(None)

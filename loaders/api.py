@@ -110,7 +110,7 @@ class Api:
         self._deadline = deadline
         self._ends_at = time.monotonic() + deadline
         self._timeouts = (connect_timeout, read_timeout)
-        self._session = requests.Session()
+        self._session = Session()
         self._session.headers["Accept"] = "application/json"
         self._session.auth = _Token(*token_header)
         self._go_to(base_url)
@@ -205,7 +205,7 @@ class Api:
             raise RefusedError("the token has signs that a token cannot have") from None
         self.headers = response.headers
         status, headers = response.status_code, response.headers
-        if response.ok and not is_json:
+        if 200 <= status < 300 and not is_json:
             return body
         judged = None if response.ok else self._judge(status, headers, body)
         if judged is not None:
@@ -227,6 +227,13 @@ class Api:
         if left <= 0:
             raise FailedError(f"not done after {self._deadline:g} s")
         return left
+
+
+class Session(requests.Session):
+    """One that leaves redirects to its caller: requests would read the whole body of each."""
+
+    def get_redirect_target(self, resp: requests.Response) -> str | None:  # noqa: ARG002 - its name there
+        return None
 
 
 class _Token(AuthBase):
@@ -355,12 +362,14 @@ def _is_page(headers: Mapping[str, str], body: bytes) -> bool:
 
 def _require_safe(base_url: str) -> None:
     """Keeps a token from going through a network in the clear; on this machine it may."""
-    parts = urlsplit(base_url)
-    if parts.scheme == "https" or parts.hostname == "localhost":
-        return
-    try:
-        is_here = ipaddress.ip_address(parts.hostname or "").is_loopback
-    except ValueError:
-        is_here = False
-    if not is_here:
+    if urlsplit(base_url).scheme != "https" and not is_loopback(base_url):
         raise RefusedError("the base URL of the API does not begin with https://")
+
+
+def is_loopback(url: str) -> bool:
+    """Whether an address is of this machine."""
+    host = urlsplit(url).hostname or ""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -248,6 +248,7 @@ ENTITIES: dict[str, Entity] = {
                 _choice("activity_type", "Kind.", "call", "meeting", "email"),
                 _REP,
                 _LEAD,
+                _text("opportunity_id", "Opportunity that it is about."),
                 _FACILITY,
                 _text("channel", "Channel."),
                 _instant("scheduled_at", "When it was planned for."),

@@ -6,9 +6,10 @@ changes that is fixed: what changes meanwhile leaves the span, and nothing else 
 gives no history and no deleted records: the deals found are read 50 at a time, the most that is
 allowed with history, and the deleted ones are listed.
 
-Calls per changed deal: 1/200 of a search and 1/50 of a read. Per changed ticket, survey, call or
-meeting: 1/200 of a search, and 1/100 of a read where an account has so many fields of its own that
-a search cannot name them. A load that finds nothing makes 15 calls.
+Calls per changed deal: 1/200 of a search, 1/50 of a read and 1/1000 for its companies. Per changed
+ticket, survey, call or meeting: 1/200 of a search, 1/1000 for the deals of a call or meeting, and
+1/100 of a read where an account has so many fields of its own that a search cannot name them. A
+load that finds nothing makes 15 calls, and once a day 1/100 more for the name of each company.
 """
 
 import json
@@ -22,6 +23,7 @@ from typing import Any
 from loaders.api import FailedError, RefusedError
 from loaders.calls import Calls
 from loaders.hubspot_api import SEARCH, listed, open_account, path, results
+from loaders.hubspot_links import RESOURCES as LINKS
 from loaders.hubspot_tables import (
     ARCHIVED_DEALS,
     CALLS,
@@ -352,6 +354,9 @@ _TRIED = {
     "calls": path("objects", "calls"),
     "meetings": path("objects", "meetings"),
     "surveys": path("objects", "feedback_submissions"),
+    "deal companies": path("objects", "companies"),
+    "companies": path("objects", "companies"),
+    "deals of activities": path("objects", "calls"),
 }
 
 _DEAL_SCOPE = "the scope crm.objects.deals.read"
@@ -392,6 +397,7 @@ SOURCE = Source(
             "the scope crm.objects.feedback_submissions.read and Service Hub Professional",
             is_optional=True,
         ),
+        *LINKS,
     ),
     sweeps=(
         # Deleting a deal does not count as a change of it: the deleted ones are listed each time.
@@ -405,7 +411,8 @@ SOURCE = Source(
     ),
     open=open_account,
     check=_check,
-    # One less than is allowed in any ten seconds, and no more than five searches in any one.
-    paces={"calls": Pace(99, 10.0), SEARCH: Pace(9, 2.0)},
+    # One less than is allowed in any ten seconds, and no more than five searches in any one, which
+    # no plan has more of (contract 1.3).
+    paces={"calls": Pace(99, 10.0), SEARCH: Pace(9, 2.0, grows=False)},
     api_path="/crm/",
 )

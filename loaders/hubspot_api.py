@@ -20,6 +20,9 @@ from stageline.settings.api_accounts import ApiAccount
 #: Version of the API: v3, or a date (2026-09), which stands elsewhere in the paths.
 VERSION = "v3"
 
+#: Associations have another one, unless it is a date.
+_OF_ASSOCIATIONS = "v4"
+
 #: Kind of call that HubSpot counts apart.
 SEARCH = "search"
 
@@ -31,7 +34,8 @@ _LONGEST_SHORT_WAIT = 60.0
 
 def path(api: str, *rest: str) -> str:
     """A path of the API in its version, as either style of versions has it."""
-    begin = (VERSION, api) if VERSION.startswith("v") else (api, VERSION)
+    version = _OF_ASSOCIATIONS if api == "associations" and VERSION.startswith("v") else VERSION
+    begin = (version, api) if version.startswith("v") else (api, version)
     return "/".join(("/crm", *begin, *rest))
 
 

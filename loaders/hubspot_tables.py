@@ -219,6 +219,34 @@ MERGED_DEALS = Table(
     (Column("deal_id", "id"), Column("merged_into", "id")),
 )
 
+#: What a record is associated with; what there is none of is a row, too, with an empty list.
+ASSOCIATIONS = Table(
+    DATASET,
+    "associations",
+    ("from_id", "from_type", "to_type"),
+    (
+        Column("from_id", "id"),
+        Column("from_type", "id"),
+        Column("to_type", "id"),
+        # The primary one, or else the oldest.
+        Column("to_id", "id", lambda link: next(iter(link["to"]), None)),
+        Column("to_ids", "json", "to"),
+        Column("read_for", "timestamp"),
+    ),
+)
+
+#: Companies that deals are associated with.
+COMPANIES = Table(
+    DATASET,
+    "companies",
+    ("company_id",),
+    (
+        Column("company_id", "id", "id"),
+        Column("name", "text", "properties.name"),
+        Column("is_archived", "boolean", "archived"),
+    ),
+)
+
 #: Where an archived owner's user stands, who is null where others' stand.
 _INACTIVE_USER = "userIdIncludingInactive"
 
@@ -312,6 +340,8 @@ TABLES = (
     CALLS,
     MEETINGS,
     FEEDBACK,
+    ASSOCIATIONS,
+    COMPANIES,
 )
 
 

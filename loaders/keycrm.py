@@ -2,7 +2,8 @@
 
 Contract keycrm. Orders are the rows that follow-ups of webhooks write as well
 (loaders.keycrm_orders). KeyCRM tells how an order is and never how it was: the database notes what
-changes of its row. Of a buyer the id alone is kept.
+changes of its row. Of a buyer the id alone is kept. Payments are not asked for: what an order has
+to say of them is its ``payment_status``.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -39,7 +40,7 @@ LATER_END = timedelta(days=1)
 #: Groups of statuses in which an order is done or cancelled (contract 2.3).
 CLOSED_GROUPS = {"5", "6"}
 
-_WITH_PARTS = {"include": "products.offer,buyer,manager,marketing"}
+_WITH_PARTS = {"include": "products.offer,buyer,manager,marketing,custom_fields"}
 
 
 @dataclass(frozen=True)

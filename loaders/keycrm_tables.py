@@ -63,6 +63,20 @@ def _items_mark(order: Record) -> str:
     return sha256(json.dumps(kept).encode()).hexdigest()[:32]
 
 
+def _custom_fields(order: Record) -> object:
+    """What is filled in of the account's own fields: by the id that people give a field or, where
+    it has none, by its name. Anything but a list of fields is kept as it came.
+    """
+    fields = order.get("custom_fields")
+    if not isinstance(fields, list) or not all(isinstance(each, dict) for each in fields):
+        return fields
+    return {
+        str(each.get("uuid") or each.get("name") or each.get("id")): each.get("value")
+        for each in fields
+        if each.get("value") not in (None, "", [])
+    }
+
+
 ORDERS = Table(
     DATASET,
     "orders",
@@ -92,6 +106,7 @@ ORDERS = Table(
         Column("updated_at", "timestamp"),
         Column("status_changed_at", "timestamp"),
         Column("closed_at", "timestamp"),
+        Column("custom_fields", "json", _custom_fields),
     ),
     is_swept=True,
 )

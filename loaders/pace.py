@@ -28,13 +28,21 @@ class Pace:
 
     A call may come up to one slot's length late (the network, a busy machine); then a span may hold
     one more. So give one less than the CRM allows.
+
+    Attributes:
+        calls: How many.
+        seconds: In what time.
+        grows: Larger plans allow more; otherwise an account's allowance does not count for it.
     """
 
     calls: int
     seconds: float
+    grows: bool = True
 
     def times(self, allowance: float) -> "Pace":
         """The pace of an account that may do so many times as much."""
+        if not self.grows:
+            return self
         return Pace(max(1, int(self.calls * allowance)), self.seconds)
 
     @property

@@ -4,19 +4,38 @@ The daily budget of tokens is what is scarce. A page of 500 deals costs 10 token
 one deal 40. So lists are read at every load, and histories of those deals alone whose tracked
 fields are not those that their history was last read for (`pipedrive_tables.history_mark`): a
 changed deal costs 40 tokens and a 500th of a page, one that was only created or touched the latter
-alone. A load without any change costs 60 tokens, and once a day 50 more and 30 for 500 deals.
+alone; the name of an organization that is new costs a tenth of a token. A load without any change
+costs 60 tokens, once a day 60 more and 30 for 500 deals, and once a week 10 for 500 activities.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
-from loaders.api import DAILY_PROBE, Api, ApiError, FailedError, RefusedError, ThrottledError
+from loaders.api import DAILY_PROBE, Api, ApiError, RefusedError, ThrottledError
 from loaders.calls import DEADLINE, Calls, Turns
 from loaders.pace import CALLS
+from loaders.pipedrive_activities import ACTIVITIES_PATH, SWEEP_OF_ACTIVITIES, activities
 from loaders.pipedrive_deals import PACE, WAIT_UNSAID, flow, token_header
+from loaders.pipedrive_lists import (
+    IDS_AT_ONCE,
+    OVERLAP,
+    PAGE,
+    Params,
+    ask,
+    by_id,
+    by_time,
+    every,
+    ids_of,
+    number_of,
+    pages,
+    read_instant,
+    records_of,
+    updated_at,
+    written,
+)
+from loaders.pipedrive_organizations import ORGANIZATIONS_PATH, organizations
 from loaders.pipedrive_tables import (
-    ACTIVITIES,
     DATASET,
     DEAL_CHANGES,
     DEAL_FIELD_OPTIONS,
@@ -30,19 +49,14 @@ from loaders.pipedrive_tables import (
 )
 from loaders.records import Record, Table
 from loaders.sources import Finding, Page, Position, Pull, Resource, Source, Sweep
-from stageline.crm_values import identifier, instant
+from stageline.crm_values import identifier
 from stageline.database import connect
 from stageline.settings.api_accounts import ApiAccount
-
-#: A load begins so long before the end of the last one: clocks differ, and answers come late.
-OVERLAP = timedelta(minutes=15)
 
 DEALS, ARCHIVED = "/api/v2/deals", "/api/v2/deals/archived"
 _ALL = "open,won,lost,deleted"
 _CLOSED = "won,lost,deleted"
 
-_PAGE = 500  # the most that lists of v2 give
-_IDS_AT_ONCE = 100  # the most that a question may name
 #: New deals are asked for in shorter pages: there are few of them from one load to the next.
 _NEW_AT_ONCE = 100
 #: People and fields seldom change, and cost more than a page of deals.
@@ -54,8 +68,6 @@ _THROTTLED_IN_A_ROW = 10
 
 _ASK_FOR_DEALS = "the scope deals:read"
 _ASK_FOR_HISTORY = "the scope recents:read"
-
-Params = Mapping[str, str | int]
 
 
 class _Api(Api):
@@ -102,127 +114,22 @@ def _open(turns: Turns, account: ApiAccount) -> Calls:
     return Calls(_Api(account), turns)
 
 
-# Lists
-
-
-def _ask(calls: Calls, path: str, params: Params | None = None) -> dict[str, Any]:
-    answer = calls.get(path, params)
-    if answer is None:
-        raise RefusedError(f"HTTP 404 for {path}: is the base URL of the API right?")
-    return answer
-
-
-def _records(answer: Mapping[str, Any]) -> list[Record]:
-    data = answer.get("data")
-    if data is None:  # in place of an empty list (contract 1.3)
-        return []
-    if not isinstance(data, list) or not all(isinstance(each, dict) for each in data):
-        raise FailedError("an answer without a list of records")
-    return data
-
-
-def _next_cursor(answer: Mapping[str, Any]) -> str | None:
-    more = answer.get("additional_data")
-    cursor = more.get("next_cursor") if isinstance(more, dict) else None
-    return cursor if isinstance(cursor, str) and cursor else None
-
-
-def _pages(
-    calls: Calls, path: str, params: Params, cursor: str | None = None
-) -> Iterator[tuple[list[Record], str | None]]:
-    """Pages of a list, each with the cursor of the next one; pages may be short, or empty."""
-    while True:
-        answer = _ask(calls, path, params if cursor is None else {**params, "cursor": cursor})
-        following = _next_cursor(answer)
-        yield _records(answer), following
-        if following is None:
-            return
-        if following == cursor:
-            raise FailedError("pages of a list that go in circles")
-        cursor = following
-
-
-def _by_id(
-    calls: Calls, path: str, params: Params, cursor: str | None = None
-) -> Iterator[tuple[list[Record], str | None]]:
-    """Pages in the order of ids, which no change of a record moves."""
-    whole = {**params, "sort_by": "id", "sort_direction": "asc", "limit": _PAGE}
-    return _pages(calls, path, whole, cursor)
-
-
-def _by_time(
-    calls: Calls, path: str, params: Params, since: datetime, until: datetime
-) -> Iterator[tuple[list[Record], datetime]]:
-    """What changed from one instant until before another; with each page, how far that is read.
-
-    A cursor would miss records while others move to the end of the list (contract 1.11), so each
-    page is asked for by the time of the last record of the one before. Of a second that fills more
-    than a page, records are asked for by id.
-    """
-    window = {**params, "updated_until": _written(until), "limit": _PAGE}
-    seen = since.replace(microsecond=0)
-    while seen < until:
-        answer = _ask(
-            calls,
-            path,
-            {
-                **window,
-                "sort_by": "update_time",
-                "sort_direction": "asc",
-                "updated_since": _written(seen),
-            },
-        )
-        records = _records(answer)
-        if _next_cursor(answer) is None:
-            yield records, until
-            return
-        last = max((at for each in records if (at := _updated_at(each)) is not None), default=seen)
-        if last > seen:
-            seen = last
-            yield records, seen
-            continue
-        after = seen + timedelta(seconds=1)
-        second = {**params, "updated_since": _written(seen), "updated_until": _written(after)}
-        for records, _ in _by_id(calls, path, second):
-            yield records, seen
-        seen = after
-
-
-def _updated_at(record: Record) -> datetime | None:
-    try:
-        read = instant(record.get("update_time"))
-    except ValueError:
-        return None
-    return None if read is None else read.replace(microsecond=0)
-
-
-def _written(at: datetime) -> str:
-    """An instant as the API takes it: fractions of a second are an error to it (contract 1.6)."""
-    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _number(record: Record) -> int:
-    """The id of a record, to be compared; 0 where it has none."""
-    written = str(record.get("id"))
-    return int(written) if written.isdecimal() else 0
-
-
 # Pipelines, stages, users, fields
 
 
 def _stages(pull: Pull, _: Position | None) -> Iterator[Page]:
-    pipelines = _all(pull.calls, "/api/v2/pipelines")
-    stages = _all(pull.calls, "/api/v2/stages")
+    pipelines = every(pull.calls, "/api/v2/pipelines")
+    stages = every(pull.calls, "/api/v2/stages")
     order = {identifier(each.get("id")): each.get("order_nr") or 0 for each in pipelines}
-    named = [each for each in stages if _number(each)]
+    named = [each for each in stages if number_of(each)]
     named.sort(key=lambda s: (order.get(identifier(s.get("pipeline_id")), 0), s.get("order_nr")))
     yield Page(
         {PIPELINES: pipelines, STAGES: stages},
         stages=[
             {
-                "stage_id": str(_number(each)),
+                "stage_id": str(number_of(each)),
                 "pipeline_id": identifier(each.get("pipeline_id")),
-                "name": str(each.get("name") or "").strip() or str(_number(each)),
+                "name": str(each.get("name") or "").strip() or str(number_of(each)),
                 "position": place,
                 "is_active": not each.get("is_deleted"),
             }
@@ -233,28 +140,24 @@ def _stages(pull: Pull, _: Position | None) -> Iterator[Page]:
 
 def _users(pull: Pull, position: Position | None) -> Iterator[Page]:
     if _is_due(pull, position):
-        yield Page({USERS: _records(_ask(pull.calls, "/v1/users"))}, {"at": _written(pull.until)})
+        yield Page({USERS: records_of(ask(pull.calls, "/v1/users"))}, {"at": written(pull.until)})
 
 
 def _fields(pull: Pull, position: Position | None) -> Iterator[Page]:
     if not _is_due(pull, position):
         return
-    fields = _all(pull.calls, "/api/v2/dealFields")
+    fields = every(pull.calls, "/api/v2/dealFields")
     options = [
         {**option, "field_key": each.get("field_code")}
         for each in fields
         if each.get("is_custom_field")
         for option in each.get("options") or ()
     ]
-    yield Page({DEAL_FIELDS: fields, DEAL_FIELD_OPTIONS: options}, {"at": _written(pull.until)})
+    yield Page({DEAL_FIELDS: fields, DEAL_FIELD_OPTIONS: options}, {"at": written(pull.until)})
 
 
 def _is_due(pull: Pull, position: Position | None) -> bool:
-    return position is None or _instant(position["at"]) <= pull.until - _DICTIONARY_EVERY
-
-
-def _all(calls: Calls, path: str) -> list[Record]:
-    return [each for records, _ in _pages(calls, path, {"limit": _PAGE}) for each in records]
+    return position is None or read_instant(position["at"]) <= pull.until - _DICTIONARY_EVERY
 
 
 # Deals
@@ -275,15 +178,15 @@ def _deals_of(path: str) -> Callable[[Pull, Position | None], Iterator[Page]]:
         statuses = _CLOSED if place["is_first"] else _ALL
 
         def page(records: Sequence[Record], **moved: Any) -> Page:
-            place.update(moved, newest=max([place["newest"], *map(_number, records)]))
+            place.update(moved, newest=max([place["newest"], *map(number_of, records)]))
             return Page({LISTED_DEALS: records}, dict(place))
 
         if place["part"] == "open":
             for records, cursor in _all_open(pull.calls, path, place["cursor"]):
                 yield page(records, cursor=cursor, part="open" if cursor else "changed")
-        window = _instant(place["from"]), _instant(place["to"])
-        for records, seen in _by_time(pull.calls, path, {"status": statuses}, *window):
-            yield page(records, **{"from": _written(seen)})
+        window = read_instant(place["from"]), read_instant(place["to"])
+        for records, seen in by_time(pull.calls, path, {"status": statuses}, *window):
+            yield page(records, **{"from": written(seen)})
         if path == DEALS and not place["is_first"]:
             for records in _newer(pull.calls, place["known"]):
                 yield page(records)
@@ -294,14 +197,14 @@ def _deals_of(path: str) -> Callable[[Pull, Position | None], Iterator[Page]]:
 
 def _window(ended: Position, pull: Pull) -> dict[str, Any]:
     is_first = "until" not in ended
-    since = pull.since if is_first else _instant(ended["until"]) - OVERLAP
+    since = pull.since if is_first else read_instant(ended["until"]) - OVERLAP
     newest = ended["newest"] if "newest" in ended else _newest(pull.calls)
     return {
         "is_first": is_first,
         "part": "open" if is_first else "changed",
         "cursor": None,
-        "from": _written(since),
-        "to": _written(pull.until),
+        "from": written(since),
+        "to": written(pull.until),
         "known": newest,
         "newest": newest,
     }
@@ -311,19 +214,19 @@ def _all_open(
     calls: Calls, path: str, cursor: str | None
 ) -> Iterator[tuple[list[Record], str | None]]:
     """All open deals, from a cursor on; from the beginning where that is no longer taken."""
-    pages = _by_id(calls, path, {"status": "open"}, cursor)
+    pages = by_id(calls, path, {"status": "open"}, cursor)
     if cursor is not None:
         try:
             yield next(pages)
         except RefusedError:
-            pages = _by_id(calls, path, {"status": "open"})
+            pages = by_id(calls, path, {"status": "open"})
     yield from pages
 
 
 def _newest(calls: Calls) -> int:
     """The highest id of a deal."""
-    answer = _ask(calls, DEALS, {"sort_by": "id", "sort_direction": "desc", "limit": 1})
-    return max(map(_number, _records(answer)), default=0)
+    answer = ask(calls, DEALS, {"sort_by": "id", "sort_direction": "desc", "limit": 1})
+    return max(map(number_of, records_of(answer)), default=0)
 
 
 def _newer(calls: Calls, known: int) -> Iterator[list[Record]]:
@@ -331,9 +234,9 @@ def _newer(calls: Calls, known: int) -> Iterator[list[Record]]:
     updated is not known (contract 1.6).
     """
     newest_first: Params = {"sort_by": "id", "sort_direction": "desc", "limit": _NEW_AT_ONCE}
-    for records, _ in _pages(calls, DEALS, newest_first):
-        yield [each for each in records if _number(each) > known]
-        if any(_number(each) <= known for each in records):
+    for records, _ in pages(calls, DEALS, newest_first):
+        yield [each for each in records if number_of(each) > known]
+        if any(number_of(each) <= known for each in records):
             return
 
 
@@ -349,7 +252,7 @@ def _histories(pull: Pull, position: Position | None) -> Iterator[Page]:
     """
     asked_since = (position or {}).get("asked_since")
     if pull.is_full:
-        asked_since = _written(pull.until)
+        asked_since = written(pull.until)
         yield Page(position={"asked_since": asked_since})
     due = _due(pull.project_id, asked_since)
     refused = 0
@@ -364,7 +267,7 @@ def _histories(pull: Pull, position: Position | None) -> Iterator[Page]:
         refused = 0
         if entries is None and not is_deleted:
             continue  # purged since it was listed: the sweep sees to it
-        histories = [{"deal_id": deal_id, "history_mark": mark, "asked_at": _written(pull.until)}]
+        histories = [{"deal_id": deal_id, "history_mark": mark, "asked_at": written(pull.until)}]
         yield Page(
             {DEAL_CHANGES: _changes(deal_id, entries or ()), DEAL_HISTORIES: histories},
             expected=2 * len(due),
@@ -410,56 +313,33 @@ order by
 """
 
 
-# Activities
-
-
-def _activities(pull: Pull, position: Position | None) -> Iterator[Page]:
-    """Calls, meetings and the like that changed; deleted ones as far as the list tells of them."""
-    place = dict(position or {})
-    if "to" not in place:
-        ended = place.get("until")
-        since = pull.since if ended is None else _instant(ended) - OVERLAP
-        place = {"from": _written(since), "to": _written(pull.until)}
-    window = _instant(place["from"]), _instant(place["to"])
-    for records, seen in _by_time(pull.calls, "/api/v2/activities", {}, *window):
-        yield Page({ACTIVITIES: records}, {**place, "from": _written(seen)})
-    yield Page(position={"until": place["to"]})
-
-
 # What is gone
 
 
 def _deal_ids(pull: Pull) -> Iterator[list[tuple[str, bool]]]:
     for path in (DEALS, ARCHIVED):
-        for records, _ in _by_id(pull.calls, path, {"status": _ALL}):
-            listed = [each for each in records if _number(each)]
-            yield [(str(_number(each)), _is_wanted(each, pull.since)) for each in listed]
+        for records, _ in by_id(pull.calls, path, {"status": _ALL}):
+            listed = [each for each in records if number_of(each)]
+            yield [(str(number_of(each)), _is_wanted(each, pull.since)) for each in listed]
 
 
 def _is_wanted(deal: Record, since: datetime) -> bool:
     """Whether a load brings the deal: it is open, or was closed lately."""
-    changed_at = _updated_at(deal)
+    changed_at = updated_at(deal)
     return deal.get("status") == "open" or (changed_at is not None and changed_at >= since)
 
 
 def _deals_by_id(pull: Pull, ids: Sequence[str]) -> Iterator[Page]:
-    for start in range(0, len(ids), _IDS_AT_ONCE):
-        part = ",".join(ids[start : start + _IDS_AT_ONCE])
+    for start in range(0, len(ids), IDS_AT_ONCE):
+        part = ",".join(ids[start : start + IDS_AT_ONCE])
         for path in (DEALS, ARCHIVED):
-            answer = _ask(pull.calls, path, {"ids": part, "status": _ALL, "limit": _PAGE})
-            yield Page({LISTED_DEALS: _records(answer)})
-
-
-def _ids_of(path: str) -> Callable[[Pull], Iterator[list[tuple[str, bool]]]]:
-    def ids(pull: Pull) -> Iterator[list[tuple[str, bool]]]:
-        yield [(str(_number(each)), True) for each in _all(pull.calls, path) if _number(each)]
-
-    return ids
+            answer = ask(pull.calls, path, {"ids": part, "status": _ALL, "limit": PAGE})
+            yield Page({LISTED_DEALS: records_of(answer)})
 
 
 def _all_of(table: Table, path: str) -> Callable[[Pull, Sequence[str]], Iterator[Page]]:
     def fetch(pull: Pull, _: Sequence[str]) -> Iterator[Page]:
-        yield Page({table: _all(pull.calls, path)})
+        yield Page({table: every(pull.calls, path)})
 
     return fetch
 
@@ -468,12 +348,12 @@ def _all_of(table: Table, path: str) -> Callable[[Pull, Sequence[str]], Iterator
 
 
 def _check(calls: Calls) -> Iterator[Finding]:
-    """Costs some 125 tokens."""
+    """Costs some 135 tokens."""
     deals: list[Record] = []
 
     def answer(path: str, params: Params) -> str | None:
         try:
-            found = _records(_ask(calls, path, params))
+            found = records_of(ask(calls, path, params))
         except RefusedError as error:
             if error.concerns_account:
                 raise
@@ -488,20 +368,17 @@ def _check(calls: Calls) -> Iterator[Finding]:
         ("stages", "/api/v2/stages", _ASK_FOR_DEALS),
         ("users", "/v1/users", "the scope users:read"),
         ("fields", "/api/v2/dealFields", "the scope deal-fields:full"),
-        ("activities", "/api/v2/activities", "the scope activities:read"),
+        ("activities", ACTIVITIES_PATH, "the scope activities:read"),
+        ("organizations", ORGANIZATIONS_PATH, "the scope contacts:read"),
     ):
         problem = answer(path, {} if path.startswith("/v1") else {"limit": 1})
         yield Finding(name, problem and f"{problem}; it needs {needs}")
     if deals:
-        path = f"/v1/deals/{_number(deals[0])}/flow"
+        path = f"/v1/deals/{number_of(deals[0])}/flow"
         problem = answer(path, {"items": "dealChange", "limit": 1})
         yield Finding("histories", problem and f"{problem}; it needs {_ASK_FOR_HISTORY}")
     else:
         yield Finding("histories", "there is no deal yet to try it with")
-
-
-def _instant(written: str) -> datetime:
-    return datetime.fromisoformat(written)
 
 
 SOURCE = Source(
@@ -515,7 +392,14 @@ SOURCE = Source(
         Resource("fields", _fields, "the scope deal-fields:full", is_optional=True),
         Resource("deals", _deals_of(DEALS), _ASK_FOR_DEALS),
         Resource("archived deals", _deals_of(ARCHIVED), _ASK_FOR_DEALS),
-        Resource("activities", _activities, "the scope activities:read", is_optional=True),
+        Resource("activities", activities, "the scope activities:read", is_optional=True),
+        Resource(
+            "organizations",
+            organizations,
+            "the scope contacts:read",
+            is_optional=True,
+            reads_loaded=True,
+        ),
         Resource("histories", _histories, _ASK_FOR_HISTORY, is_optional=True, reads_loaded=True),
     ),
     open=_open,
@@ -523,8 +407,9 @@ SOURCE = Source(
     paces={CALLS: PACE},
     api_path="/api/v2",
     sweeps=(
-        Sweep(PIPELINES, _ids_of("/api/v2/pipelines"), _all_of(PIPELINES, "/api/v2/pipelines")),
-        Sweep(STAGES, _ids_of("/api/v2/stages"), _all_of(STAGES, "/api/v2/stages")),
+        Sweep(PIPELINES, ids_of("/api/v2/pipelines"), _all_of(PIPELINES, "/api/v2/pipelines")),
+        Sweep(STAGES, ids_of("/api/v2/stages"), _all_of(STAGES, "/api/v2/stages")),
         Sweep(LISTED_DEALS, _deal_ids, _deals_by_id),
+        SWEEP_OF_ACTIVITIES,
     ),
 )

@@ -232,6 +232,21 @@ ACTIVITIES = Table(
         Column("added_at", "timestamp", "add_time"),
         Column("updated_at", "timestamp", "update_time"),
     ),
+    is_swept=True,
+)
+
+#: Those that deals are about, without their people and addresses.
+ORGANIZATIONS = Table(
+    DATASET,
+    "organizations",
+    ("organization_id",),
+    (
+        Column("organization_id", "id", "id"),
+        Column("name", "text"),
+        Column("is_deleted", "boolean"),
+        Column("added_at", "timestamp", "add_time"),
+        Column("updated_at", "timestamp", "update_time"),
+    ),
 )
 
 TABLES = (
@@ -242,6 +257,7 @@ TABLES = (
     DEAL_FIELD_OPTIONS,
     LISTED_DEALS,
     ACTIVITIES,
+    ORGANIZATIONS,
     DEAL_CHANGES,
     DEAL_HISTORIES,
 )

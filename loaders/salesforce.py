@@ -1,15 +1,20 @@
 """Salesforce: opportunities with their whole history, stages, users, leads, activities, cases.
 
 Asked through REST queries, by the time of the last change; see `loaders.salesforce_queries`. A load
-asks for the field list and the changes of each object, 16 calls where nothing changed. A changed
+asks for the field list and the changes of each object, 26 calls where nothing changed. A changed
 record takes 1/2000 of a call more, as pages are that large; an opportunity, beside it, about 1/225
-for its two histories, which are asked for by the ids of up to 450 opportunities at once. That also
-brings the earlier history of a deal that closed before the first load and was opened again, which a
-cursor on the history would miss. Bulk queries would take fewer calls for millions of records, but
-have no order, so that nothing could be resumed within one.
+for its two histories, which are asked for by the ids of up to 450 opportunities at once, and a case
+about 1/150 for its history, emails and comments. That also brings the earlier history of a record
+that closed before the first load and was opened again, which a cursor on the history would miss.
+Bulk queries would take fewer calls for millions of records, but have no order, so that nothing
+could be resumed within one.
+
+Milestones of cases are not asked for: which of them means the first answer, only a name says that
+each organisation makes up. Of satisfaction Salesforce has no object of its own.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
@@ -20,6 +25,7 @@ from loaders.calls import Calls
 from loaders.pace import CALLS, Pace
 from loaders.records import Record
 from loaders.salesforce_access import SalesforceCalls
+from loaders.salesforce_objects import CHANGED, DATASET, Object
 from loaders.salesforce_queries import (
     BEGINNING,
     Fields,
@@ -32,18 +38,20 @@ from loaders.salesforce_queries import (
 )
 from loaders.salesforce_tables import (
     CASE,
-    CHANGED,
-    DATASET,
+    CASE_CHANGE,
+    CASE_COMMENT,
+    CASE_EMAIL,
+    CASE_STATUS,
     EVENT,
     FIELD_HISTORY,
     HISTORY,
     LEAD,
+    NAMED,
     OPPORTUNITY,
     STAGE,
     TABLES,
     TASK,
     USER,
-    Object,
 )
 from loaders.sources import Finding, Page, Position, Pull, Resource, Source, Sweep
 
@@ -107,10 +115,24 @@ def _windows(pull: Pull, position: Position | None) -> Iterator[_Window]:
 
 
 def _changes(
-    of: Object, fields: Fields, keep: bool, beside: _Beside, pull: Pull, position: Position | None
+    of: Object,
+    fields: Fields,
+    keep: bool,
+    beside: _Beside,
+    pull: Pull,
+    position: Position | None,
+    own: Callable[[datetime, datetime], Iterator[Page]] | None = None,
 ) -> Iterator[Page]:
-    """Pages of what changed of an object; ``keep`` = its records are loaded themselves."""
+    """Pages of what changed of an object.
+
+    Args:
+        keep: Its records are loaded themselves.
+        own: Gives the pages of what changed by itself of that which is beside them, between two
+            instants; before those of a window, whose positions tell of them, too.
+    """
     for window in _windows(pull, position):
+        if own is not None and not window.is_first and isinstance(window.start, datetime):
+            yield from own(window.start, window.end)
         condition = of.scope.condition(window.since) if of.scope and window.is_first else ""
         for found in changed(pull.calls, of, fields, window.start, window.end, condition):
             yield Page({of.table: found.records} if keep else {}, expected=found.total)
@@ -120,18 +142,18 @@ def _changes(
         yield Page(position=window.after)
 
 
-def _about(calls: Calls, of: Object) -> _Beside:
-    """Gives the records of an object that belong to opportunities."""
+def _about(calls: Calls, of: Object, key: str) -> _Beside:
+    """Gives the records of an object that name others in their field ``key``."""
     known: list[Fields] = []
 
-    def pages(opportunities: Records) -> Iterator[Page]:
-        if not opportunities:
+    def pages(records: Records) -> Iterator[Page]:
+        if not records:
             return
         if not known:
             known.append(describe(calls, of))
-        ids = [str(record.get("Id")) for record in opportunities]
-        for records in of_ids(calls, of, known[0], ids, "OpportunityId"):
-            yield Page({of.table: records})
+        ids = [str(record.get("Id")) for record in records]
+        for found in of_ids(calls, of, known[0], ids, key):
+            yield Page({of.table: found})
 
     return pages
 
@@ -145,47 +167,89 @@ def _plain(of: Object, pull: Pull, position: Position | None) -> Iterator[Page]:
 
 
 def _opportunities(pull: Pull, position: Position | None) -> Iterator[Page]:
-    fields, history = describe(pull.calls, OPPORTUNITY), _about(pull.calls, HISTORY)
+    fields = describe(pull.calls, OPPORTUNITY)
+    history = _about(pull.calls, HISTORY, "OpportunityId")
     yield from _changes(OPPORTUNITY, fields, True, history, pull, position)
 
 
-def _field_history(pull: Pull, position: Position | None) -> Iterator[Page]:
-    fields = describe(pull.calls, FIELD_HISTORY)
+def _beside_changed(
+    of: Object, key: str, about: Object, pull: Pull, position: Position | None
+) -> Iterator[Page]:
+    """Pages of an object whose records belong to others, which its field ``key`` names.
 
-    def history(opportunities: Records) -> Iterator[Page]:
-        ids = [str(record.get("Id")) for record in opportunities]
-        for records in of_ids(pull.calls, FIELD_HISTORY, fields, ids, "OpportunityId"):
-            yield Page({FIELD_HISTORY.table: records})
+    It has a position of its own, so that a right to read it that comes later brings all of it.
+    Asked for is all that belongs to records that changed and, where it tells of its own changes,
+    what changed alone.
+    """
+    fields = describe(pull.calls, of)
 
-    yield from _changes(OPPORTUNITY, Fields((("Id", CHANGED),)), False, history, pull, position)
+    def beside(records: Records) -> Iterator[Page]:
+        ids = [str(record.get("Id")) for record in records]
+        for found in of_ids(pull.calls, of, fields, ids, key):
+            yield Page({of.table: found})
+
+    def own(start: datetime, end: datetime) -> Iterator[Page]:
+        for found in changed(pull.calls, of, fields, start, end):
+            yield Page({of.table: found.records})
+
+    changes_alone = own if CHANGED in of.needed else None
+    ids = Fields((("Id", CHANGED),))
+    yield from _changes(about, ids, False, beside, pull, position, changes_alone)
 
 
 def _stages(pull: Pull, _position: Position | None) -> Iterator[Page]:
-    listed = list(_named_stages(pull.calls))
+    listed = list(_named(pull.calls, STAGE))
     yield Page(
         {STAGE.table: listed},
         stages=[
             {
-                "stage_id": each["StageName"],
-                "name": each.get("MasterLabel") or each["StageName"],
+                "stage_id": each[NAMED],
+                "name": each.get("MasterLabel") or each[NAMED],
                 "position": each.get("SortOrder"),
                 "is_closing": each.get("IsClosed") is True,
                 "is_active": each.get("IsActive") is not False,
             }
-            for each in {str(stage["StageName"]): stage for stage in listed}.values()
+            for each in {str(stage[NAMED]): stage for stage in listed}.values()
         ],
     )
 
 
-def _named_stages(calls: Calls) -> Iterator[dict[str, Any]]:
-    """Each stage by the names that a deal may give it; where two claim one, the label counts."""
-    described = describe(calls, STAGE)
-    answer = list(all_ids(calls, STAGE, described.parts[0][1:]))
-    stages = [each for records in answer for each in records]
+def _case_statuses(pull: Pull, _position: Position | None) -> Iterator[Page]:
+    yield Page({CASE_STATUS.table: list(_named(pull.calls, CASE_STATUS))})
+
+
+def _named(calls: Calls, of: Object) -> Iterator[dict[str, Any]]:
+    """Each stage or status by the names that a record may give it; where two claim one, the label
+    counts.
+    """
+    described = describe(calls, of)
+    there = [each for records in all_ids(calls, of, described.parts[0][1:]) for each in records]
     for name in ("ApiName", "MasterLabel"):
-        for each in stages:
+        for each in there:
             if isinstance(each.get(name), str) and each[name].strip():
-                yield {**each, "StageName": each[name].strip()}
+                yield {**each, NAMED: each[name].strip()}
+
+
+def _about_case(calls: Calls) -> _Beside:
+    """Gives what belongs to cases, of that which the account opens."""
+    all_of_them = [_about(calls, of, key) for of, key in _OF_CASES]
+
+    def pages(cases: Records) -> Iterator[Page]:
+        for about in all_of_them:
+            with _unless_refused():
+                yield from about(cases)
+
+    return pages
+
+
+@contextmanager
+def _unless_refused() -> Iterator[None]:
+    """Lets pass that an object is not open to the account; its own resource tells of that."""
+    try:
+        yield
+    except RefusedError as error:
+        if error.concerns_account:
+            raise
 
 
 def _sweep(of: Object, beside: Callable[[Calls], _Beside] = lambda _: _nothing) -> Sweep:
@@ -213,11 +277,16 @@ def _is_wanted(of: Object, record: Record, since: datetime) -> bool:
     )
 
 
-def _stage_names(pull: Pull) -> Iterator[Sequence[tuple[str, bool]]]:
-    yield [(str(each["StageName"]), False) for each in _named_stages(pull.calls)]
+def _sweep_of_names(of: Object) -> Sweep:
+    """What is no longer listed stays, marked: histories go on to name it."""
+
+    def names(pull: Pull) -> Iterator[Sequence[tuple[str, bool]]]:
+        yield [(str(each[NAMED]), False) for each in _named(pull.calls, of)]
+
+    return Sweep(of.table, names, _none_is_missed)
 
 
-def _no_stages(_pull: Pull, _ids: Sequence[str]) -> Iterator[Page]:
+def _none_is_missed(_pull: Pull, _ids: Sequence[str]) -> Iterator[Page]:
     return iter(())
 
 
@@ -253,7 +322,14 @@ _DESCRIBED: Mapping[str, Object] = {
     "tasks": TASK,
     "events": EVENT,
     "cases": CASE,
+    "case statuses": CASE_STATUS,
+    "case history": CASE_CHANGE,
+    "case emails": CASE_EMAIL,
+    "case comments": CASE_COMMENT,
 }
+
+#: What belongs to cases, each with the field that names its case.
+_OF_CASES = ((CASE_CHANGE, "CaseId"), (CASE_EMAIL, "ParentId"), (CASE_COMMENT, "ParentId"))
 
 SOURCE = Source(
     name="salesforce",
@@ -264,10 +340,21 @@ SOURCE = Source(
         _resource("stages", _stages),
         _resource("users", partial(_plain, USER)),
         _resource("opportunities", _opportunities),
-        _resource("field history", _field_history, optional=True),
+        _resource(
+            "field history",
+            partial(_beside_changed, FIELD_HISTORY, "OpportunityId", OPPORTUNITY),
+            optional=True,
+        ),
         *(
             _resource(name, partial(_plain, _DESCRIBED[name]), optional=True)
             for name in ("leads", "tasks", "events", "cases")
+        ),
+        _resource("case statuses", _case_statuses, optional=True),
+        *(
+            _resource(name, partial(_beside_changed, of, key, CASE), optional=True)
+            for name, (of, key) in zip(
+                ("case history", "case emails", "case comments"), _OF_CASES, strict=True
+            )
         ),
     ),
     open=SalesforceCalls,
@@ -275,8 +362,10 @@ SOURCE = Source(
     paces={CALLS: _PACE},
     api_path="/services/",
     sweeps=(
-        Sweep(STAGE.table, _stage_names, _no_stages),
-        _sweep(OPPORTUNITY, partial(_about, of=HISTORY)),
-        *(_sweep(of) for of in (LEAD, TASK, EVENT, CASE)),
+        _sweep_of_names(STAGE),
+        _sweep_of_names(CASE_STATUS),
+        _sweep(OPPORTUNITY, partial(_about, of=HISTORY, key="OpportunityId")),
+        *(_sweep(of) for of in (LEAD, TASK, EVENT)),
+        _sweep(CASE, _about_case),
     ),
 )

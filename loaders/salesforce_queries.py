@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from loaders.api import ApiError, FailedError, RefusedError
 from loaders.calls import Calls
 from loaders.salesforce_access import LostPlaceError, TooLongError
-from loaders.salesforce_tables import CHANGED, Object, written
+from loaders.salesforce_objects import CHANGED, Object, written
 from stageline.crm_values import identifier, instant
 
 #: The version of the API; all paths are of one.

@@ -4,145 +4,26 @@ A standard field has a column of its own; all others, the organisation's own amo
 ``custom_fields``. Columns whose field an organisation does not have stay empty.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from typing import Any
+from loaders.records import Table
+from loaders.salesforce_objects import (
+    CHANGED,
+    DATASET,
+    RECORD,
+    Object,
+    Scope,
+    columns,
+    with_others,
+)
 
-from loaders.record_values import Type
-from loaders.records import Column, Record, Table
-from stageline.crm_values import instant
-
-DATASET = "raw_salesforce"
-
-#: When the records of an object last changed; it moves with changes of the system, too.
-CHANGED = "SystemModstamp"
-
-#: Fields that tell what the user of the API looked at last: they change without a change.
-_OF_THE_READER = frozenset({"LastViewedDate", "LastReferencedDate"})
-
-
-@dataclass(frozen=True)
-class Scope:
-    """What a first load brings of an object: what is open, and what ended on a day or later.
-
-    Attributes:
-        ended: The field that says when a record ended.
-        is_closed: The field that says whether it has; where empty, each has an end.
-        is_date: ``ended`` is a calendar day (UTC), not an instant.
-    """
-
-    ended: str
-    is_closed: str = ""
-    is_date: bool = False
-
-    @property
-    def fields(self) -> tuple[str, ...]:
-        """The fields that it is judged by."""
-        return (self.is_closed, self.ended) if self.is_closed else (self.ended,)
-
-    def condition(self, since: datetime) -> str:
-        """It as a condition of SOQL, in which days and instants stand without quotes."""
-        start = f"{since.date()}" if self.is_date else written(since)
-        late = f"{self.ended} >= {start}"
-        return f"({self.is_closed} = false OR {late})" if self.is_closed else late
-
-    def holds(self, record: Record, since: datetime) -> bool:
-        """Whether a record is one of those."""
-        if self.is_closed and record.get(self.is_closed) is False:
-            return True
-        ended = record.get(self.ended)
-        if not isinstance(ended, str):
-            return False
-        if self.is_date:
-            return ended[:10] >= f"{since.date()}"
-        at = instant(ended)
-        return at is not None and at >= since
-
-
-@dataclass(frozen=True)
-class Object:
-    """An object (Salesforce's word for a kind of record) that is loaded.
-
-    Attributes:
-        name: As the API calls it.
-        table: Where its records go.
-        needed: Fields without which its records are worth nothing.
-        related: Field -> what to ask for beside it, of the record that it refers to.
-        scope: What a first load brings; None = everything.
-        condition: Of SOQL, which all its records have to meet; "" = none.
-        operation: ``queryAll`` also gives what was deleted lately, and archived activities.
-    """
-
-    name: str
-    table: Table
-    needed: tuple[str, ...] = ("Id", CHANGED)
-    related: dict[str, str] = field(default_factory=dict)
-    scope: Scope | None = None
-    condition: str = ""
-    operation: str = "queryAll"
-
-    @property
-    def has_custom_fields(self) -> bool:
-        """Whether fields without a column are brought, too."""
-        return any(column.name == "custom_fields" for column in self.table.columns)
-
-    @property
-    def columns_of(self) -> frozenset[str]:
-        """The fields that have a column."""
-        return frozenset(
-            column.of for column in self.table.columns if isinstance(column.of, str) and column.of
-        )
-
-    def wants(self, described: dict[str, Any]) -> bool:
-        """Whether a field that the account has is asked for."""
-        name = described["name"]
-        if described.get("type") == "base64" or name in _OF_THE_READER:
-            return False
-        return self.has_custom_fields or name in self.columns_of
-
-
-def written(at: datetime) -> str:
-    """An instant as SOQL has it."""
-    utc = at.astimezone(UTC)
-    fraction = f".{utc.microsecond // 1000:03}" if utc.microsecond else ""
-    return f"{utc:%Y-%m-%dT%H:%M:%S}{fraction}Z"
-
-
-def _others(columns: tuple[Column, ...]) -> Callable[[Record], object]:
-    """Gives the fields of a record that have a value and no column."""
-    taken = {"attributes"} | {str(column.of).split(".")[0] for column in columns}
-
-    def find(record: Record) -> object:
-        return {
-            name: value for name, value in record.items() if value is not None and name not in taken
-        }
-
-    return find
-
-
-def _columns(columns: list[tuple[str, Type, str]]) -> tuple[Column, ...]:
-    return tuple(Column(*each) for each in columns)
-
-
-def _with_others(columns: tuple[Column, ...]) -> tuple[Column, ...]:
-    return (*columns, Column("custom_fields", "json", _others(columns)))
-
-
-_RECORD: list[tuple[str, Type, str]] = [
-    ("owner_id", "id", "OwnerId"),
-    ("is_deleted", "boolean", "IsDeleted"),
-    ("created_at", "timestamp", "CreatedDate"),
-    ("modified_at", "timestamp", "LastModifiedDate"),
-    ("system_modified_at", "timestamp", CHANGED),
-]
+#: A name by which records call their stage or status: not a field, but either of two.
+NAMED = "PicklistName"
 
 OPPORTUNITIES = Table(
     DATASET,
     "opportunities",
     ("opportunity_id",),
-    _with_others(
-        _columns(
+    with_others(
+        columns(
             [
                 ("opportunity_id", "id", "Id"),
                 ("name", "text", "Name"),
@@ -166,7 +47,7 @@ OPPORTUNITIES = Table(
                 ("close_date", "date", "CloseDate"),
                 ("last_activity_date", "date", "LastActivityDate"),
                 ("last_stage_change_at", "timestamp", "LastStageChangeDate"),
-                *_RECORD,
+                *RECORD,
             ]
         )
     ),
@@ -177,7 +58,7 @@ OPPORTUNITY_HISTORY = Table(
     DATASET,
     "opportunity_history",
     ("history_id",),
-    _columns(
+    columns(
         [
             ("history_id", "id", "Id"),
             ("opportunity_id", "id", "OpportunityId"),
@@ -202,7 +83,7 @@ OPPORTUNITY_FIELD_HISTORY = Table(
     DATASET,
     "opportunity_field_history",
     ("history_id",),
-    _columns(
+    columns(
         [
             ("history_id", "id", "Id"),
             ("opportunity_id", "id", "OpportunityId"),
@@ -222,9 +103,9 @@ STAGES = Table(
     DATASET,
     "stages",
     ("stage_name",),
-    _columns(
+    columns(
         [
-            ("stage_name", "id", "StageName"),
+            ("stage_name", "id", NAMED),
             ("stage_id", "id", "Id"),
             ("label", "text", "MasterLabel"),
             ("api_name", "text", "ApiName"),
@@ -246,7 +127,7 @@ USERS = Table(
     DATASET,
     "users",
     ("user_id",),
-    _columns(
+    columns(
         [
             ("user_id", "id", "Id"),
             ("name", "text", "Name"),
@@ -266,8 +147,8 @@ LEADS = Table(
     DATASET,
     "leads",
     ("lead_id",),
-    _with_others(
-        _columns(
+    with_others(
+        columns(
             [
                 ("lead_id", "id", "Id"),
                 ("master_record_id", "id", "MasterRecordId"),
@@ -279,7 +160,7 @@ LEADS = Table(
                 ("lead_source", "text", "LeadSource"),
                 ("is_converted", "boolean", "IsConverted"),
                 ("converted_date", "date", "ConvertedDate"),
-                *_RECORD,
+                *RECORD,
             ]
         )
     ),
@@ -290,8 +171,8 @@ TASKS = Table(
     DATASET,
     "tasks",
     ("task_id",),
-    _with_others(
-        _columns(
+    with_others(
+        columns(
             [
                 ("task_id", "id", "Id"),
                 ("what_id", "id", "WhatId"),
@@ -306,7 +187,7 @@ TASKS = Table(
                 ("is_archived", "boolean", "IsArchived"),
                 ("activity_date", "date", "ActivityDate"),
                 ("completed_at", "timestamp", "CompletedDateTime"),
-                *_RECORD,
+                *RECORD,
             ]
         )
     ),
@@ -317,8 +198,8 @@ EVENTS = Table(
     DATASET,
     "events",
     ("event_id",),
-    _with_others(
-        _columns(
+    with_others(
+        columns(
             [
                 ("event_id", "id", "Id"),
                 ("what_id", "id", "WhatId"),
@@ -331,7 +212,7 @@ EVENTS = Table(
                 ("is_recurrence", "boolean", "IsRecurrence"),
                 ("starts_at", "timestamp", "StartDateTime"),
                 ("ends_at", "timestamp", "EndDateTime"),
-                *_RECORD,
+                *RECORD,
             ]
         )
     ),
@@ -342,8 +223,8 @@ CASES = Table(
     DATASET,
     "cases",
     ("case_id",),
-    _with_others(
-        _columns(
+    with_others(
+        columns(
             [
                 ("case_id", "id", "Id"),
                 ("case_number", "text", "CaseNumber"),
@@ -355,11 +236,85 @@ CASES = Table(
                 ("is_closed", "boolean", "IsClosed"),
                 ("is_escalated", "boolean", "IsEscalated"),
                 ("closed_at", "timestamp", "ClosedDate"),
-                *_RECORD,
+                *RECORD,
             ]
         )
     ),
     is_swept=True,
+)
+
+#: Cases name their status by its name, which a renamed one no longer has: so it is the key.
+CASE_STATUSES = Table(
+    DATASET,
+    "case_statuses",
+    ("status_name",),
+    columns(
+        [
+            ("status_name", "id", NAMED),
+            ("status_id", "id", "Id"),
+            ("label", "text", "MasterLabel"),
+            ("api_name", "text", "ApiName"),
+            ("sort_order", "integer", "SortOrder"),
+            ("is_closed", "boolean", "IsClosed"),
+        ]
+    ),
+    is_swept=True,
+)
+
+CASE_HISTORY = Table(
+    DATASET,
+    "case_history",
+    ("history_id",),
+    columns(
+        [
+            ("history_id", "id", "Id"),
+            ("case_id", "id", "CaseId"),
+            ("created_by_id", "id", "CreatedById"),
+            ("field", "text", "Field"),
+            ("data_type", "text", "DataType"),
+            ("old_value", "text", "OldValue"),
+            ("new_value", "text", "NewValue"),
+            ("is_deleted", "boolean", "IsDeleted"),
+            ("created_at", "timestamp", "CreatedDate"),
+        ]
+    ),
+)
+
+#: Without addresses and words: that a customer was answered, and when, is all that is asked.
+CASE_EMAILS = Table(
+    DATASET,
+    "case_emails",
+    ("email_id",),
+    columns(
+        [
+            ("email_id", "id", "Id"),
+            ("case_id", "id", "ParentId"),
+            ("created_by_id", "id", "CreatedById"),
+            ("status", "text", "Status"),
+            ("is_incoming", "boolean", "Incoming"),
+            ("is_deleted", "boolean", "IsDeleted"),
+            ("sent_at", "timestamp", "MessageDate"),
+            ("created_at", "timestamp", "CreatedDate"),
+            ("system_modified_at", "timestamp", CHANGED),
+        ]
+    ),
+)
+
+CASE_COMMENTS = Table(
+    DATASET,
+    "case_comments",
+    ("comment_id",),
+    columns(
+        [
+            ("comment_id", "id", "Id"),
+            ("case_id", "id", "ParentId"),
+            ("created_by_id", "id", "CreatedById"),
+            ("is_published", "boolean", "IsPublished"),
+            ("is_deleted", "boolean", "IsDeleted"),
+            ("created_at", "timestamp", "CreatedDate"),
+            ("system_modified_at", "timestamp", CHANGED),
+        ]
+    ),
 )
 
 OPPORTUNITY = Object(
@@ -391,6 +346,26 @@ TASK = Object("Task", TASKS, scope=Scope("LastModifiedDate", "IsClosed"))
 #: An invitee has a copy of the event, which is no meeting of its own.
 EVENT = Object("Event", EVENTS, scope=Scope("StartDateTime"), condition="IsChild = false")
 CASE = Object("Case", CASES, scope=Scope("ClosedDate", "IsClosed"))
+CASE_STATUS = Object(
+    "CaseStatus", CASE_STATUSES, needed=("Id", "MasterLabel", "IsClosed"), operation="query"
+)
+CASE_CHANGE = Object(
+    "CaseHistory",
+    CASE_HISTORY,
+    needed=("Id", "CaseId", "Field", "OldValue", "NewValue", "CreatedDate"),
+)
+#: Emails about anything else have no case.
+CASE_EMAIL = Object(
+    "EmailMessage",
+    CASE_EMAILS,
+    needed=("Id", CHANGED, "ParentId", "Incoming", "Status", "MessageDate"),
+    condition="ParentId != null",
+)
+CASE_COMMENT = Object(
+    "CaseComment",
+    CASE_COMMENTS,
+    needed=("Id", CHANGED, "ParentId", "CreatedById", "IsPublished", "CreatedDate"),
+)
 
 TABLES = (
     OPPORTUNITIES,
@@ -402,4 +377,8 @@ TABLES = (
     TASKS,
     EVENTS,
     CASES,
+    CASE_STATUSES,
+    CASE_HISTORY,
+    CASE_EMAILS,
+    CASE_COMMENTS,
 )

@@ -1,6 +1,8 @@
 """Loads a sheet: opportunities out of a CSV behind an address, the whole of it at each load.
 
-The address is the account's base URL, and its token goes along as that of a bearer. Columns are
+The address is the account's base URL, and its token goes along as that of a bearer. An account
+without a token is a sheet that is published to everyone: what publishes them answers with a
+redirect to another host, which is followed where nothing secret goes along. Columns are
 named like the fields of entity `opportunities` (loaders.entities); others are kept as custom
 fields. A row that no longer stands in the sheet is gone.
 """
@@ -13,6 +15,7 @@ from datetime import timedelta
 from loaders.api import Api, FailedError, RefusedError
 from loaders.calls import DEADLINE, Calls, Turns
 from loaders.entities import ENTITIES, Field
+from loaders.open_address import OpenAddress
 from loaders.pace import CALLS, Pace
 from loaders.records import Column, Record, Table
 from loaders.sources import Finding, Page, Position, Pull, Resource, Source, Sweep
@@ -100,6 +103,8 @@ def _none_is_missed(_pull: Pull, _ids: Sequence[str]) -> Iterator[Page]:
 
 
 def _open(turns: Turns, account: ApiAccount) -> Calls:
+    if not account.token:
+        return Calls(OpenAddress(account.base_url, wait_unsaid=60.0, deadline=DEADLINE), turns)
     header = ("Authorization", f"Bearer {account.token}")
     return Calls(Api(account.base_url, header, wait_unsaid=60.0, deadline=DEADLINE), turns)
 

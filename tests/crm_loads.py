@@ -5,6 +5,8 @@ import random
 import subprocess
 import sys
 import time
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import psycopg
@@ -12,10 +14,12 @@ import pytest
 from psycopg import sql
 from psycopg.rows import dict_row
 
+from jobs.expectations import TABLES, Limits, rules
+from jobs.quality import _dangling
 from loaders.accounts import chosen
 from loaders.crm import CrmLoad, load
 from loaders.records import Table
-from loaders.registry import source
+from loaders.registry import SOURCES, source
 from stageline.database import connect
 from stageline.settings import api_accounts, projects
 from tests.fakes.crm_server import TOKEN, CrmServer
@@ -38,6 +42,11 @@ def set_up(
 ) -> None:
     """Makes a project whose account is the fake's, which may be called as often as one likes."""
     use_key(patch)
+    found = source(source_name)
+    patch.setattr(
+        f"{SOURCES[source_name].module}.SOURCE",
+        replace(found, paces={kind: replace(p, grows=True) for kind, p in found.paces.items()}),
+    )
     projects.add(source_name, project, currency="EUR", timezone="Europe/Kyiv")
     api_accounts.store(source_name, project, token, fake.base_url, allowance)
 
@@ -91,6 +100,22 @@ def rows(table: Table, project: str = PROJECT) -> list[dict[str, Any]]:
             ),
             [project],
         ).fetchall()
+
+
+def loose_ends(source_name: str, project: str = PROJECT) -> list[str]:
+    """What tables of a CRM refer to and is not there, as the checks before a build look for it."""
+    found = []
+    with connect("transformer") as session:
+        for table in TABLES:
+            if table.schema != source(source_name).dataset:
+                continue
+            for rule in rules(table, now=datetime.now(UTC), limits=Limits(), rows_before=None):
+                if rule.kind == "reference":
+                    loose = _dangling(rule).replace("{batch}", table.name)
+                    loose += " and child.project_id = %s"
+                    if session.execute(loose, [project]).fetchall():  # type: ignore[arg-type]
+                        found.append(f"{table.name}: {rule.about}")
+    return found
 
 
 def columns(session: psycopg.Connection[Any], table: Table) -> dict[str, str]:

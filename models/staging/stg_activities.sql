@@ -18,6 +18,9 @@ final as (
         case
             when records.lead_id is not null then {{ entity_key('lead_id') }}
         end as lead_key,
+        case
+            when records.opportunity_id is not null then {{ entity_key('opportunity_id') }}
+        end as opportunity_key,
         coalesce(records.facility_id, 'unassigned') as facility_id,
         coalesce(records.rep_id, 'unassigned') as rep_id,
         records.activity_type,

@@ -380,6 +380,9 @@ def revoke(check_id: int, at: datetime | None) -> None:
     type=click.FloatRange(0, 1_000_000, min_open=True),
     help="How many times the calls of the CRM's smallest plan your plan allows.",
 )
+@click.option(
+    "--no-token", is_flag=True, help="The address is open to everyone, as a published sheet is."
+)
 @click.argument("value", required=False, metavar="")
 @_secret_options
 def api(
@@ -387,6 +390,7 @@ def api(
     project: str,
     base_url: str | None,
     allowance: float | None,
+    no_token: bool,
     value: str | None,
     from_stdin: bool,
     variable: str | None,
@@ -398,12 +402,17 @@ def api(
         stageline projects api pipedrive main
         stageline projects api keycrm shop-1 --from-env KEYCRM_TOKEN
         stageline projects api hubspot main --from-env HUBSPOT_TOKEN --allowance 1.9
+        stageline projects api sheet main --no-token --base-url https://.../pub?output=csv
     """
     if value is not None:
         raise StagelineError(_SEEN_BY_OTHERS)
     require_migrations()
-    token = _secret("API token", from_stdin=from_stdin, variable=variable)
-    stored = api_accounts.store(source, project, token, base_url, allowance)
+    if no_token and source not in api_accounts.ADDRESSES:
+        raise StagelineError(f"--no-token is for addresses that are open; {source} has a token.")
+    if no_token and (from_stdin or variable is not None):
+        raise StagelineError("Give a token, or --no-token.")
+    given = "" if no_token else _secret("API token", from_stdin=from_stdin, variable=variable)
+    stored = api_accounts.store(source, project, given, base_url, allowance)
     click.echo(f"The API of {source} for project {project} is asked at {stored}.")
 
 

@@ -22,6 +22,9 @@ BASE_URLS = {
     "pipedrive": "https://api.pipedrive.com",
 }
 
+#: Sources that are an address each, which may hold a query and be open to everyone.
+ADDRESSES = frozenset({"sheet"})
+
 
 @dataclass(frozen=True)
 class ApiAccount:
@@ -29,7 +32,7 @@ class ApiAccount:
 
     Attributes:
         base_url: Without a slash at its end.
-        token: What opens it.
+        token: What opens it; empty where it is open to everyone.
         allowance: How many times the calls of the CRM's smallest plan it may make.
     """
 
@@ -59,7 +62,7 @@ def store(
 
     Args:
         source_system, project_id: The project.
-        token: As the CRM shows it.
+        token: As the CRM shows it; empty for an address that is open to everyone.
         base_url: Where the API is; where not given, what is stored, else that of `BASE_URLS`.
         allowance: How many times the calls of the CRM's smallest plan the account may make; where
             not given, what is stored, else 1.
@@ -68,9 +71,11 @@ def store(
         StagelineError: one of them is not as it has to be, the project is not known, or there is no
             key to encrypt with. No message holds the token.
     """
-    require_token(token, "The token")
+    may_be_open = source_system in ADDRESSES
+    if token or not may_be_open:
+        require_token(token, "The token")
     if base_url is not None:
-        base_url = require_url(base_url)
+        base_url = require_url(base_url, with_query=may_be_open)
     encrypted = encrypt(token)
     with changing() as session:
         try:
@@ -205,8 +210,12 @@ def require_token(token: str, name: str) -> str:
     return token
 
 
-def require_url(text: str) -> str:
+def require_url(text: str, *, with_query: bool = False) -> str:
     """A base URL as it is kept.
+
+    Args:
+        text: As a user gives it.
+        with_query: It may have one, as the address of a single sheet has.
 
     Raises:
         StagelineError: it is none.
@@ -225,7 +234,7 @@ def require_url(text: str) -> str:
         or port == 0
         or "@" in parts.netloc
         or not re.fullmatch(r"[!-~]+", text)
-        or "?" in text
+        or ("?" in text and not with_query)
         or "#" in text
     ):
         raise problem

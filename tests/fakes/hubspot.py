@@ -40,8 +40,14 @@ _WITH_HISTORY = (
     "deal_currency_code",
     "hs_deal_stage_probability",
 )
-_SCOPES = {"deals": "crm.objects.deals.read", "tickets": "tickets"}
-_TYPES = ("deals", "tickets", "calls", "meetings", "feedback_submissions")
+_SCOPES = {
+    "deals": "crm.objects.deals.read",
+    "tickets": "tickets",
+    "companies": "crm.objects.companies.read",
+}
+_TYPES = ("deals", "tickets", "calls", "meetings", "feedback_submissions", "companies")
+#: Kinds of association: of a deal with its first company, with any, and of others.
+_PRIMARY, _COMPANY, _OTHER = 5, 341, 205
 _DAY = 86_400_000
 
 
@@ -80,6 +86,8 @@ class FakeHubspot(CrmServer):
         is_terse: Pages are short, and searches do not tell how many there are.
         history_length: Entries that are remembered of a property of a deal.
         meanwhile: Is called before each answer; may change the truth.
+        linked: Of a record, as type and id, and of another type: the ids of those that it is
+            associated with; of a deal's companies the first one is the primary one.
         clock: Milliseconds since 1970, as the account's clock has it.
     """
 
@@ -101,6 +109,7 @@ class FakeHubspot(CrmServer):
         self.clock: Callable[[], int] = lambda: int(time.time() * 1000) - 2_000
         self._random = random.Random(seed)  # noqa: S311 - no secret
         self._next_id = 9_000
+        self.linked: dict[tuple[str, int, str], list[int]] = {}
         self._found: dict[str, list[int]] = {}
 
     @property
@@ -131,6 +140,14 @@ class FakeHubspot(CrmServer):
             self.add_activity("calls", at=now - self._random.randrange(_DAY, 200 * _DAY))
             self.add_activity("meetings", at=now - self._random.randrange(_DAY, 200 * _DAY))
             self.add_feedback(at=now - self._random.randrange(_DAY, 80 * _DAY))
+        companies = [self.add_company().object_id for _ in range(max(deals // 5, 1))]
+        for deal in list(self.deals.values()):
+            count = self._random.choice((0, 1, 1, 2))
+            self.link("deals", deal.object_id, "companies", self._random.sample(companies, count))
+        for kind in ("calls", "meetings"):
+            for each in list(self.objects[kind]):
+                about = self._random.sample(list(self.deals), self._random.randrange(2))
+                self.link(kind, each, "deals", about)
         quiet = [each for each in self.deals.values() if each.modified < now - 5 * _DAY]
         same = [each.object_id for each in quiet[: min(300, deals // 2)]]
         self.edit_many(same, "hubspot_owner_id", "46", at=now - 5 * _DAY)
@@ -216,6 +233,21 @@ class FakeHubspot(CrmServer):
                 "hs_createdate": _iso(at),
             },
         )
+
+    def add_company(self, name: str | None = None, at: int | None = None) -> ObjectTruth:
+        """A company."""
+        at = at or self.clock()
+        return self._add("companies", at, {"name": name or f"Kiosks of {self._next_id}"})
+
+    def link(
+        self, kind: str, object_id: int, to: str, ids: list[int], at: int | None = None
+    ) -> None:
+        """A record is associated with these, and no others; a change only where ``at`` is given."""
+        self.linked[kind, object_id, to] = ids
+        if at is not None:
+            of = self.objects[kind][object_id]
+            of.modified = max(of.modified, at)
+            self._found.clear()
 
     def move(self, deal: ObjectTruth, at: int | None = None) -> None:
         """The deal goes to another stage of its pipeline."""
@@ -322,6 +354,10 @@ class FakeHubspot(CrmServer):
             case ["pipelines" | "properties" | "objects", kind, *_] if kind in self.refused:
                 scope = _SCOPES.get(kind, "crm.objects.contacts.read")
                 return _error(403, "MISSING_SCOPES", requiredGranularScopes=[scope])
+            case ["associations", *kinds, "batch", "read"] if set(kinds) & self.refused:
+                return _error(403, "MISSING_SCOPES")
+            case ["associations", kind, to, "batch", "read"]:
+                return self._associations(kind, to, call)
             case ["owners"] if "owners" in self.refused:
                 return _error(403, "MISSING_SCOPES")
             case ["owners"]:
@@ -455,6 +491,38 @@ class FakeHubspot(CrmServer):
         answer = {"status": "COMPLETE", "results": results}
         if len(there) < len(ids):
             return Reply(207, {**answer, "numErrors": 1, "errors": [{"status": "error"}]})
+        return Reply(body=answer)
+
+    def _associations(self, kind: str, to: str, call: Call) -> Reply:
+        ids = [int(each["id"]) for each in call.body["inputs"]]
+        if len(ids) > 1_000:
+            return _error(400, "VALIDATION_ERROR")
+        found, errors = [], []
+        for each in ids:
+            linked = self.linked.get((kind, each, to))
+            if not linked:
+                errors.append({"status": "error", "category": "OBJECT_NOT_FOUND"})
+                continue
+            types = [_COMPANY if to == "companies" else _OTHER for _ in linked]
+            shown = [
+                {
+                    "toObjectId": number,
+                    "associationTypes": [
+                        {"category": "HUBSPOT_DEFINED", "typeId": type_, "label": None},
+                        {"category": "USER_DEFINED", "typeId": _PRIMARY, "label": "Primary"},
+                    ],
+                }
+                for number, type_ in zip(linked, types, strict=True)
+            ]
+            if to == "companies":
+                first = {"category": "HUBSPOT_DEFINED", "typeId": _PRIMARY, "label": "Primary"}
+                shown[0]["associationTypes"] = [first]
+            self._random.shuffle(shown)
+            found.append({"from": {"id": str(each)}, "to": shown})
+        self._random.shuffle(found)
+        answer = {"status": "COMPLETE", "results": found}
+        if errors:
+            return Reply(207, {**answer, "numErrors": len(errors), "errors": errors})
         return Reply(body=answer)
 
     def _shown(self, of: ObjectTruth, names: Iterable[str]) -> dict[str, Any]:

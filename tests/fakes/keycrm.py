@@ -25,7 +25,7 @@ STATUSES = {
     62: ("Недозвон", 6, True),
 }
 #: Parts of an order that are told only where they are asked for.
-_PARTS = ("products", "buyer", "manager", "marketing")
+_PARTS = ("products", "buyer", "manager", "marketing", "custom_fields")
 _LARGEST_PAGE, _USUAL_PAGE = 50, 15
 
 
@@ -117,6 +117,11 @@ class FakeKeycrm(CrmServer):
             "marketing": self._random.choice(
                 [None, {"utm_source": "google", "utm_medium": "cpc", "utm_campaign": None}]
             ),
+            "custom_fields": [
+                {"id": 1, "uuid": "OR_1001", "name": "Branch", "type": "text", "value": "North"},
+                {"id": 2, "uuid": None, "name": "Sizes", "type": "select", "value": ["S", "L"]},
+                {"id": 3, "uuid": "OR_1003", "name": "Note", "type": "text", "value": None},
+            ],
         }
         self.moves[order_id] = [(status, created_at)]
         return order_id
@@ -272,7 +277,7 @@ class FakeKeycrm(CrmServer):
         shown = {name: value for name, value in order.items() if name not in _PARTS}
         if not self.tells_moves:
             del shown["status_changed_at"]
-        for part in ("buyer", "manager", "marketing"):
+        for part in ("buyer", "manager", "marketing", "custom_fields"):
             if part in included:
                 shown[part] = order.get(part)
         if "products.offer" in included:

@@ -59,6 +59,7 @@ class DealTruth:
     is_deleted: bool = False
     title: str = "Kiosk order"
     owner_id: int = 71
+    org_id: int | None = None
     value: Any = 0
     currency: str = "EUR"
     probability: int | None = None
@@ -113,12 +114,21 @@ class ActivityTruth:
     done_at: datetime | None = None
 
 
+@dataclass
+class OrganizationTruth:
+    """An organization, as it is."""
+
+    organization_id: int
+    name: str
+    updated_at: datetime
+
+
 class FakePipedrive(CrmServer):
     """A fake Pipedrive account.
 
     Attributes:
         deals: The truth, by id.
-        stages, activities: The same.
+        stages, activities, organizations: The same; what was deleted is not there.
         fields: Custom fields: key -> name and options (id -> label).
         page_size: Most records of a page of a list.
         has_short_pages: Whether pages may hold fewer records than they could.
@@ -138,6 +148,7 @@ class FakePipedrive(CrmServer):
             for order, stage_id in enumerate(stage_ids, 1)
         }
         self.activities: dict[int, ActivityTruth] = {}
+        self.organizations: dict[int, OrganizationTruth] = {}
         self.fields: dict[str, tuple[str, dict[int, str]]] = {
             REGION: ("Region", {1: "North", 2: "South"}),
             NOTE: ("Note", {}),
@@ -151,7 +162,7 @@ class FakePipedrive(CrmServer):
         self.refused: re.Pattern[str] | None = None
         self._random = random.Random(seed)  # noqa: S311 - no secret
         self._change_id = 1000
-        self._deal_id = 500
+        self._deal_id, self._activity_id = 500, 0
 
     # What happens at the CRM
 
@@ -159,9 +170,13 @@ class FakePipedrive(CrmServer):
         """Some months of an account: open, won and lost deals with their histories, activities."""
         chance = self._random if seed is None else random.Random(seed)  # noqa: S311 - no secret
         now = _now()
+        for name in ("Kiosks of the north", "Kiosks of the south"):
+            self.add_organization(name, now - timedelta(days=300))
+        numbers = [None, *self.organizations]
         for _ in range(deals):
             added_at = now - timedelta(seconds=chance.randrange(86_400, 200 * 86_400))
             deal = self._new_deal(added_at, chance)
+            deal.org_id = numbers[deal.deal_id % len(numbers)]
             at = added_at
             for _ in range(chance.choice((0, 0, 1, 2, 3, 5))):
                 at += timedelta(seconds=chance.randrange(1, 15 * 86_400))
@@ -258,14 +273,21 @@ class FakePipedrive(CrmServer):
         """The account knows the deal no more."""
         del self.deals[deal.deal_id]
 
+    def add_organization(self, name: str, at: datetime | None = None) -> OrganizationTruth:
+        """An organization."""
+        number = max(self.organizations, default=300) + 1
+        self.organizations[number] = OrganizationTruth(number, name, at or _now())
+        return self.organizations[number]
+
     def add_activity(
         self, deal: DealTruth, at: datetime | None = None, chance: random.Random | None = None
     ) -> ActivityTruth:
         """A call or meeting about a deal, done or planned."""
         chance, at = chance or self._random, at or _now()
         done_at = at + timedelta(hours=1) if chance.random() < 0.6 else None
+        self._activity_id += 1
         activity = ActivityTruth(
-            len(self.activities) + 1,
+            self._activity_id,
             chance.choice(("call", "meeting", "email", "task")),
             deal.deal_id,
             deal.owner_id,
@@ -322,10 +344,13 @@ class FakePipedrive(CrmServer):
                 deal = self._known(int(number))
                 return _not_found() if deal is None else _one(_deal(deal))
             case ["api", "v2", "activities"]:
-                found = [
-                    a for a in self.activities.values() if _is_within(call.query, a.updated_at)
-                ]
-                return self._page(call.query, found, lambda a: a.activity_id, _activity)
+                activities = _asked_for(call.query, self.activities)
+                return self._page(call.query, activities, lambda a: a.activity_id, _activity)
+            case ["api", "v2", "organizations"]:
+                organizations = _asked_for(call.query, self.organizations)
+                return self._page(
+                    call.query, organizations, lambda o: o.organization_id, _organization
+                )
             case ["api", "v2", "pipelines"]:
                 return self._page(call.query, list(STAGES), lambda number: number, _pipeline)
             case ["api", "v2", "stages"]:
@@ -510,7 +535,7 @@ def _deal(deal: DealTruth) -> dict[str, Any]:
         "value": deal.value,
         "currency": deal.currency,
         "person_id": 8,
-        "org_id": None,
+        "org_id": deal.org_id,
         "pipeline_id": deal.pipeline_id,
         "stage_id": deal.stage_id,
         "status": deal.listed_status,
@@ -532,6 +557,27 @@ def _deal(deal: DealTruth) -> dict[str, Any]:
         "arr": None,
         "mrr": None,
         "custom_fields": deal.custom_fields,
+    }
+
+
+def _asked_for(query: Mapping[str, str], there: Mapping[int, Any]) -> list[Any]:
+    """Of what has been there and is, that which a list is asked for."""
+    ids = {int(number) for number in query["ids"].split(",")} if "ids" in query else set(there)
+    assert "ids" not in query or len(ids) <= 100
+    return [
+        each
+        for number, each in there.items()
+        if number in ids and _is_within(query, each.updated_at)
+    ]
+
+
+def _organization(organization: OrganizationTruth) -> dict[str, Any]:
+    return {
+        "id": organization.organization_id,
+        "name": organization.name,
+        "is_deleted": False,
+        "add_time": _v2(organization.updated_at),
+        "update_time": _v2(organization.updated_at),
     }
 
 

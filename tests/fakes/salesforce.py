@@ -22,7 +22,10 @@ STAGES = (
     ("Closed Won", True, True, 100),
     ("Closed Lost", True, False, 0),
 )
+#: Name of a status of cases, and whether it closes one.
+CASE_STATUSES = (("New", False), ("On Hold", False), ("Working", False), ("Closed", True))
 _LONGEST_URL = 16_384
+_DRAFT, _SENT = "5", "3"
 _WHEN = {"CreatedDate": "datetime", "LastModifiedDate": "datetime", "SystemModstamp": "datetime"}
 _WHOSE = {"Id": "id", "OwnerId": "reference", "IsDeleted": "boolean", **_WHEN}
 _SEEN = {"LastViewedDate": "datetime"}
@@ -161,9 +164,57 @@ OBJECTS: dict[str, dict[str, str]] = {
         "IsEscalated": "boolean",
         "ClosedDate": "datetime",
     },
+    "CaseStatus": {
+        "Id": "id",
+        "MasterLabel": "string",
+        "ApiName": "string",
+        "IsClosed": "boolean",
+        "IsDefault": "boolean",
+        "SortOrder": "int",
+    },
+    "CaseHistory": {
+        "Id": "id",
+        "CaseId": "reference",
+        "CreatedById": "reference",
+        "Field": "picklist",
+        "DataType": "picklist",
+        "OldValue": "anyType",
+        "NewValue": "anyType",
+        "CreatedDate": "datetime",
+        "IsDeleted": "boolean",
+    },
+    "EmailMessage": {
+        "Id": "id",
+        "ParentId": "reference",
+        "CreatedById": "reference",
+        "Status": "picklist",
+        "Incoming": "boolean",
+        "MessageDate": "datetime",
+        "Subject": "string",
+        "TextBody": "textarea",
+        "FromAddress": "string",
+        "IsDeleted": "boolean",
+        **_WHEN,
+    },
+    "CaseComment": {
+        "Id": "id",
+        "ParentId": "reference",
+        "CreatedById": "reference",
+        "CommentBody": "textarea",
+        "IsPublished": "boolean",
+        "IsDeleted": "boolean",
+        **_WHEN,
+    },
 }
 _PREFIXES = dict(
-    zip(OBJECTS, ("006", "008", "017", "01J", "005", "00Q", "00T", "00U", "500"), strict=True)
+    zip(
+        OBJECTS,
+        (
+            *("006", "008", "017", "01J", "005", "00Q", "00T", "00U", "500"),
+            *("0CS", "0CH", "02s", "00a"),
+        ),
+        strict=True,
+    )
 )
 _COMPOUND = {"FirstName": "Name", "LastName": "Name", "Site__Street__s": "Site__c"}
 
@@ -193,6 +244,7 @@ class FakeSalesforce(CrmServer):
         budget_is_used_up: Whether those are used up.
         rotates: Whether a refresh token is worth one use.
         refresh_token: The one that is valid.
+        customer: A user who is none of the organisation's own people.
         session_calls: Calls after which a session is over.
     """
 
@@ -236,7 +288,22 @@ class FakeSalesforce(CrmServer):
                 FirstName="Rep",
                 LastName=str(number),
                 Email=f"rep{number}@example.com",
+                UserType="Standard",
                 IsActive=number != 3,
+            )
+        self._reps = list(self.records["User"])
+        self.customer = self._add(
+            "User", datetime(2024, 1, 1, tzinfo=UTC), Name="Buyer", UserType="CspLitePortal"
+        )
+        for position, (name, is_closed) in enumerate(CASE_STATUSES, 1):
+            self._add_plain(
+                "CaseStatus",
+                datetime(2024, 1, 1, tzinfo=UTC),
+                MasterLabel=name,
+                ApiName=name,
+                IsClosed=is_closed,
+                IsDefault=position == 1,
+                SortOrder=position,
             )
 
     @contextmanager
@@ -264,7 +331,7 @@ class FakeSalesforce(CrmServer):
                 self.add_task(deal)
             if number % 5 == 0:
                 self.add_event(deal)
-                self.add_case()
+                self.live_through(self.add_case(self._lately() - timedelta(days=9)))
 
     def add_deal(self, created_at: datetime | None = None, moves: int = 0) -> Record:
         """A deal, at its first stage, that then moved so often."""
@@ -337,7 +404,7 @@ class FakeSalesforce(CrmServer):
 
     def reassign(self, deal: Record) -> None:
         """The deal gets another owner."""
-        others = [each for each in self.records["User"] if each != deal["OwnerId"]]
+        others = [each for each in self._reps if each != deal["OwnerId"]]
         self.change(deal, OwnerId=self._random.choice(others))
 
     def delete(self, record: Record) -> None:
@@ -416,18 +483,81 @@ class FakeSalesforce(CrmServer):
         self._add("Event", at, **values, IsChild=True)
         return self._add("Event", at, **values, IsChild=False)
 
-    def add_case(self) -> Record:
-        """A case."""
-        at, is_closed = self._lately(), self._random.random() < 0.5
+    def add_case(self, created_at: datetime | None = None) -> Record:
+        """A case that nobody has looked at."""
         return self._add(
             "Case",
-            at,
+            created_at or self._lately(),
             CaseNumber=f"{self._numbers['Case']:08}",
-            Status="Closed" if is_closed else "New",
+            Status="New",
             Priority=self._random.choice(["High", "Medium", "Low", None]),
-            IsClosed=is_closed,
+            IsClosed=False,
             IsEscalated=False,
-            ClosedDate=_instant(at + timedelta(seconds=60)) if is_closed else None,
+        )
+
+    def live_through(self, case: Record) -> None:
+        """A case is waited for, answered, closed and opened again, or some of it, over days."""
+        at = _read(case["CreatedDate"])
+        for _ in range(self._random.randrange(6)):
+            at += timedelta(seconds=self._random.randrange(1, 86_400))
+            match self._random.randrange(6):
+                case 0:
+                    self.send_email(case, at, is_incoming=self._random.random() < 0.5)
+                case 1:
+                    self.send_email(case, at, status=_DRAFT)
+                case 2:
+                    by = self._random.choice([self.customer["Id"], *self._reps])
+                    self.comment(case, at, by, is_published=self._random.random() < 0.7)
+                case _:
+                    self.set_status(case, self._random.choice(CASE_STATUSES)[0], at)
+
+    def set_status(self, case: Record, status: str, at: datetime | None = None) -> None:
+        """A case gets a status, which may close it or open it again."""
+        before, at = case["Status"], self._next(case, at)
+        if status == before:
+            return
+        listed = self.records["CaseStatus"].values()
+        is_closed = any(each["IsClosed"] for each in listed if each["MasterLabel"] == status)
+        closed_at = (case["ClosedDate"] or _instant(at)) if is_closed else None
+        case.update(Status=status, IsClosed=is_closed, ClosedDate=closed_at)
+        self._touch(case, at)
+        self._add_plain(
+            "CaseHistory",
+            at,
+            CaseId=case["Id"],
+            CreatedById=case["OwnerId"],
+            Field="Status",
+            DataType="DynamicEnum",
+            OldValue=before,
+            NewValue=status,
+        )
+
+    def send_email(
+        self, case: Record, at: datetime, *, is_incoming: bool = False, status: str = _SENT
+    ) -> Record:
+        """An email about a case, which is not a change of the case."""
+        return self._add(
+            "EmailMessage",
+            at,
+            ParentId=case["Id"],
+            CreatedById=case["OwnerId"],
+            Status=status,
+            Incoming=is_incoming,
+            MessageDate=_instant(at),
+            Subject="Your question",
+            TextBody="What a customer reads.",
+            FromAddress="somebody@example.com",
+        )
+
+    def comment(self, case: Record, at: datetime, by: str, *, is_published: bool = True) -> Record:
+        """A user comments on a case, which is not a change of the case."""
+        return self._add(
+            "CaseComment",
+            at,
+            ParentId=case["Id"],
+            CreatedById=by,
+            CommentBody="What a customer reads.",
+            IsPublished=is_published,
         )
 
     def deals(self) -> list[Record]:
@@ -573,7 +703,7 @@ class FakeSalesforce(CrmServer):
     def _add(self, of: str, at: datetime, **values: Any) -> Record:
         record = self._add_plain(of, at, **values)
         if "OwnerId" in self.fields[of]:
-            record["OwnerId"] = self._random.choice(list(self.records["User"]))
+            record["OwnerId"] = self._random.choice(self._reps)
         for name in ("LastModifiedDate", "SystemModstamp"):
             if name in self.fields[of]:
                 record[name] = _instant(at)

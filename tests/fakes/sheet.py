@@ -15,11 +15,15 @@ class FakeSheet(CrmServer):
 
     Attributes:
         rows: The truth, by id: column -> what is written there.
+        is_published: It is open to everyone, and to nobody who shows a token.
+        leads: Path -> where it leads to.
     """
 
     def __init__(self, seed: int = 1, *, limit: Limit | None = None) -> None:
         super().__init__(limit)
         self.rows: dict[str, dict[str, str]] = {}
+        self.is_published = False
+        self.leads: dict[str, str] = {}
         self._random = random.Random(seed)  # noqa: S311 - no secret
 
     @property
@@ -45,7 +49,8 @@ class FakeSheet(CrmServer):
             }
 
     def is_authentic(self, call: Call) -> bool:
-        return call.headers.get("authorization") == f"Bearer {self.token}"
+        shown = call.headers.get("authorization")
+        return shown is None if self.is_published else shown == f"Bearer {self.token}"
 
     def unauthentic(self) -> Reply:
         return Reply(401, b"Unauthorized")
@@ -54,6 +59,9 @@ class FakeSheet(CrmServer):
         return Reply(429, b"Too many", {"Retry-After": str(int(wait) + 1)})
 
     def answer(self, call: Call) -> Reply:
+        if call.path in self.leads:
+            to = {"Location": self.leads[call.path], "Set-Cookie": "seen=1"}
+            return Reply(307, b"Temporary Redirect", to)
         if call.path != "/deals.csv":
             return Reply(404, b"<html>Not found</html>")
         written = io.StringIO()

@@ -143,6 +143,8 @@ class _Parser:
 
     def _value(self, kind: str) -> Any:
         found, written = self._tokens.pop(0) if self._tokens else ("", "")
+        if (found, written) == ("word", "null"):
+            return None
         if found != _FORMS[kind] or (kind == "boolean" and written not in ("true", "false")):
             raise SoqlError(
                 "INVALID_FIELD", f"value of filter criterion must be of type {kind}: {written}"

@@ -123,7 +123,7 @@ def crms(server: TestServer, dbt: WarmDbt, short_folder: Path) -> Iterator[Crms]
         set_up(patch, "keycrm", keycrm)
         seen = _live_keycrm(keycrm)
         _settle()
-        wanted = (*HISTORY, *KPIS, *FLOW, *ORDERS)
+        wanted = ("base_hubspot__activities", *HISTORY, *KPIS, *FLOW, *ORDERS)
         dbt.run(*(f"+{name}" for name in wanted), variables={"as_of": AS_OF.isoformat()})
         loaded = frozenset(
             (row["source_system"], row["id"])
@@ -138,6 +138,7 @@ def crms(server: TestServer, dbt: WarmDbt, short_folder: Path) -> Iterator[Crms]
 
 def _live_hubspot(fake: FakeHubspot) -> None:
     fake.populate(deals=60)
+    fake.archive("companies", next(iter(fake.objects["companies"])))  # it keeps no name
     for number, deal in enumerate(list(fake.deals.values())):
         if number % 3 == 0:
             fake.set(deal, "amount", str(7 * number + 10))
@@ -412,6 +413,13 @@ def entries_of(crms: Crms) -> Entries:
     return found
 
 
+def _company(fake: FakeHubspot, deal_id: int) -> str | None:
+    """The name of a deal's company; of more than one, that of the primary one."""
+    companies = fake.linked["deals", deal_id, "companies"]
+    company = fake.objects["companies"][companies[0]] if companies else None
+    return company.properties["name"] if company and company.archived is None else None
+
+
 def deals_of(crms: Crms) -> list[dict[str, Any]]:
     """The deals as they are now, in the fields of files."""
     found = []
@@ -424,7 +432,7 @@ def deals_of(crms: Crms) -> list[dict[str, Any]]:
                 "opportunity_id": str(deal_id),
                 "lead_id": None,
                 "name": has["dealname"],
-                "company": None,
+                "company": _company(crms.hubspot, deal_id),
                 "record_origin": f"deal {deal_id}",
                 "expected_close_date": _day(read_moment(has["closedate"])),
                 "facility_id": has["facility_code"] or None,
@@ -441,6 +449,8 @@ def deals_of(crms: Crms) -> list[dict[str, Any]]:
             }
         )
     regions = {1: "North", 2: "South", None: None}
+    names = {number: each.name for number, each in crms.pipedrive.organizations.items()}
+    names |= {None: None}
     for truth in crms.pipedrive.deals.values():
         stage = crms.pipedrive.stages[truth.stage_id]
         chance = truth.probability or stage.probability
@@ -450,7 +460,7 @@ def deals_of(crms: Crms) -> list[dict[str, Any]]:
                 "opportunity_id": str(truth.deal_id),
                 "lead_id": None,
                 "name": truth.title,
-                "company": None,
+                "company": names[truth.org_id],
                 "record_origin": f"deal {truth.deal_id}",
                 "expected_close_date": truth.expected_close_date,
                 "facility_id": regions[truth.custom_fields[REGION]],
@@ -570,6 +580,16 @@ def test_deals_are_told_as_the_crms_have_them(crms: Crms) -> None:
             said = {name: row[name] for name in columns}
             deal = known[opportunity_id]
             assert said == {name: deal[name] for name in columns}, (source, opportunity_id)
+
+
+def test_hubspots_activities_know_their_deal(crms: Crms) -> None:
+    found = read("select activity_id, opportunity_id from staging.base_hubspot__activities")
+    kinds = {"call": "calls", "meeting": "meetings"}
+    for row in found:
+        kind, _, number = row["activity_id"].partition(" ")
+        about = crms.hubspot.linked[kinds[kind], int(number), "deals"]
+        assert row["opportunity_id"] == (str(about[0]) if about else None), row
+    assert len({row["opportunity_id"] for row in found}) > 2
 
 
 def test_entries_into_stages_are_those_of_the_truth(crms: Crms) -> None:

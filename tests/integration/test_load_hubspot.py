@@ -4,6 +4,7 @@ import random
 import subprocess
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -15,6 +16,7 @@ from loaders.accounts import chosen
 from loaders.hubspot_tables import (
     ARCHIVED_DEALS,
     CALLS,
+    COMPANIES,
     DEAL_HISTORY,
     DEAL_STAGES,
     DEALS,
@@ -29,11 +31,21 @@ from stageline.cli import main
 from stageline.database import Connection, connect
 from stageline.errors import StagelineError
 from tests.conftest import TEMPLATE, TestServer, _clone
-from tests.crm_loads import begin_load, end_sessions, kill_some_time, load_now, rows, set_up
+from tests.crm_loads import (
+    begin_load,
+    end_sessions,
+    kill_some_time,
+    load_now,
+    loose_ends,
+    rows,
+    set_up,
+)
 from tests.fakes.crm_server import Reply
 from tests.fakes.hubspot import FakeHubspot, instant
 
 DAY = 86_400_000
+#: As HubSpot has it; of the loads of other tests a fake's account may be searched at will.
+SEARCHES = hubspot.SOURCE.paces[hubspot_api.SEARCH]
 #: Of the test that kills: each takes some ten seconds.
 SEEDS = range(1)
 WEBPAGE = Reply(530, b"<!DOCTYPE html><html><title>error 1016</title></html>")
@@ -137,6 +149,7 @@ def test_a_first_load_brings_what_is_open_and_what_closed_lately(
 
     assert done.left_out == {} and done.stopped is None
     assert_is_truth(fake, project, all_deals=False)
+    assert loose_ends("hubspot", project) == []
     assert str(old.object_id) not in {row["deal_id"] for row in rows(DEALS, project)}
     some = next(row for row in rows(DEALS, project) if row["deal_id"] == "9001")
     assert (some["custom_fields"] == "{}") is not fake.deals[9001].properties["facility_code"]
@@ -388,3 +401,51 @@ def change(fake: FakeHubspot, chance: random.Random) -> None:
                 getattr(fake, chance.choice(["restore", "purge"]))("deals", chance.choice(archived))
             case 7:
                 fake.merge(*chance.sample(live, 2))
+
+
+def test_companies_are_asked_for_where_a_deal_has_changed_and_once_a_day(
+    fake: FakeHubspot, project: str
+) -> None:
+    load_now("hubspot", project)
+    deal, other, *_ = (each for each in fake.deals.values() if each.properties["amount"])
+    company = fake.add_company("Kiosks of the north")
+    second = next(iter(fake.linked["deals", deal.object_id, "companies"]), company.object_id)
+    at = fake.clock() - 60_000
+    fake.link("deals", deal.object_id, "companies", [company.object_id, second], at=at)
+    fake.link("deals", other.object_id, "companies", [], at=at)
+    fake.calls.clear()
+    load_now("hubspot", project)
+    # Two changed deals: one question for associations, one for the name of the new company.
+    (asked,) = fake.calls_of("associations")
+    assert {each["id"] for each in asked.body["inputs"]} == {
+        str(deal.object_id),
+        str(other.object_id),
+    }
+    (named,) = fake.calls_of("objects/companies")
+    assert named.body["inputs"] == [{"id": str(company.object_id)}]
+    fake.calls.clear()
+    load_now("hubspot", project)
+    assert fake.calls_of("associations|companies") == []
+
+    fake.set(company, "name", "Kiosks of the south")  # which is no change of its deal
+    with connect("loader", autocommit=True) as session:
+        session.execute(
+            "update ops.load_positions set position = %s"
+            " where project_id = %s and resource = 'companies'",
+            ['{"at": "2020-01-01T00:00:00+00:00"}', project],
+        )
+    load_now("hubspot", project)
+    names = {row["company_id"]: row["name"] for row in rows(COMPANIES, project)}
+    assert names[str(company.object_id)] == "Kiosks of the south"
+
+
+def test_no_plan_makes_searches_faster(
+    fake: FakeHubspot, project: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paces = {**hubspot.SOURCE.paces, hubspot_api.SEARCH: SEARCHES}
+    monkeypatch.setattr(hubspot, "SOURCE", replace(hubspot.SOURCE, paces=paces))
+    load_now("hubspot", project)
+    times = [call.at for call in fake.calls_of("search$")]
+    assert len(times) >= 5
+    # The account may do a million times as much as one of the smallest plan.
+    assert times[-1] - times[0] > (len(times) - 2) * SEARCHES.slot

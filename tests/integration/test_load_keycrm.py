@@ -1,5 +1,6 @@
 """Loads of KeyCRM: what its account holds is what is loaded, whatever happens meanwhile."""
 
+import json
 import random
 from collections import defaultdict
 from collections.abc import Iterator
@@ -26,7 +27,15 @@ from stageline.errors import StagelineError
 from stageline.settings import encryption
 from stageline.settings.dictionaries import STAGES
 from tests.conftest import TEMPLATE, TestServer, _clone
-from tests.crm_loads import begin_load, end_sessions, kill_some_time, load_now, rows, set_up
+from tests.crm_loads import (
+    begin_load,
+    end_sessions,
+    kill_some_time,
+    load_now,
+    loose_ends,
+    rows,
+    set_up,
+)
 from tests.fakes.crm_server import Limit, Reply
 from tests.fakes.keycrm import FakeKeycrm
 
@@ -179,6 +188,7 @@ def test_a_first_load_brings_open_orders_and_those_that_changed_lately(shop: Fak
     done = load_now("keycrm")
     assert done.stopped is None
     assert done.left_out == {}
+    assert loose_ends("keycrm") == []
     since = datetime.now(UTC) - timedelta(days=90)
     expected = {
         order_id: order
@@ -261,6 +271,19 @@ def test_what_changed_is_brought_with_what_it_was(shop: FakeKeycrm) -> None:
         assert found[f"{back} stage"][-1][:2] == (str(status), str(status))
     assert found[f"{new} stage"][-1][3] is False
     assert_history_is_true(shop, {})
+
+
+def test_fields_of_an_account_of_its_own_are_kept(shop: FakeKeycrm) -> None:
+    first, other, odd = (shop.add_order() for _ in range(3))
+    load_now("keycrm")
+    kept = {int(row["order_id"]): json.loads(row["custom_fields"]) for row in rows(ORDERS)}
+    assert kept[first] == {"OR_1001": "North", "Sizes": ["S", "L"]}
+    added = {"id": 9, "uuid": "OR_1009", "name": "New", "type": "number", "value": 7}
+    shop._change(other, custom_fields=[added])
+    shop._change(odd, custom_fields="as nobody knows it")
+    load_now("keycrm")
+    kept = {int(row["order_id"]): json.loads(row["custom_fields"]) for row in rows(ORDERS)}
+    assert (kept[other], kept[odd]) == ({"OR_1009": 7}, "as nobody knows it")
 
 
 def test_pages_that_move_while_they_are_read_lose_no_order(shop: FakeKeycrm) -> None:

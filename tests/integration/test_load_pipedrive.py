@@ -24,6 +24,7 @@ from loaders.pipedrive_tables import (
     DEAL_FIELD_OPTIONS,
     DEAL_HISTORIES,
     LISTED_DEALS,
+    ORGANIZATIONS,
     STAGES,
     TABLES,
     USERS,
@@ -41,6 +42,7 @@ from tests.crm_loads import (
     end_sessions,
     kill_some_time,
     load_now,
+    loose_ends,
     rows,
     set_up,
 )
@@ -203,6 +205,7 @@ def test_a_first_load_and_a_load_of_nothing(fake: FakePipedrive) -> None:
     assert all(found == set() for found in written().values())
     assert load().left_out == {}
     assert_equal_to_truth(fake, since)
+    assert loose_ends("pipedrive") == []
     assert {row["user_id"]: row["is_active"] for row in rows(USERS)} == {
         "71": True,
         "72": True,
@@ -471,6 +474,54 @@ def test_a_deal_that_a_webhook_named_is_not_read_twice(fake: FakePipedrive) -> N
     follow_up(deal)
     load()
     assert written(DEAL_CHANGES, DEAL_HISTORIES) == marked
+
+
+def test_names_of_organizations_are_asked_for_once_and_when_they_change(
+    fake: FakePipedrive,
+) -> None:
+    def names() -> dict[str, str | None]:
+        return {row["organization_id"]: row["name"] for row in rows(ORGANIZATIONS)}
+
+    north, south, other = (fake.add_organization(each) for each in ("North", "South", "Other"))
+    deals = [fake.create() for _ in range(3)]
+    for deal, number in zip(deals, (north.organization_id, 999, None), strict=True):
+        deal.org_id = number
+    load()
+    assert names() == {"301": "North", "999": None}  # the second one is no longer listed
+    fake.calls.clear()
+    fake.update(deals[2], org_id=south.organization_id)
+    load()
+    assert names() == {"301": "North", "302": "South", "999": None}
+    (asked,) = fake.calls_of("organizations")
+    assert asked.query["ids"] == "302"
+    fake.calls.clear()
+    load()
+    assert fake.calls_of("organizations") == []
+    # The next day, one was renamed and one deleted.
+    at = datetime.now(UTC).replace(microsecond=0) - timedelta(seconds=2)
+    north.name, north.updated_at, other.updated_at = "Far north", at, at
+    del fake.organizations[south.organization_id]
+    with connect("owner", autocommit=True) as session:
+        session.execute(
+            "update ops.load_positions set position = jsonb_build_object('at', %s::text)"
+            " where resource = 'organizations'",
+            [f"{at - timedelta(days=2):%Y-%m-%dT%H:%M:%SZ}"],
+        )
+    load()
+    assert names() == {"301": "Far north", "302": "South", "999": None}
+    load(is_full=True)
+    assert names() == {"301": "Far north", "302": "South", "999": None}
+
+
+def test_a_deleted_activity_is_found_by_a_list_of_all_of_them(fake: FakePipedrive) -> None:
+    kept, deleted = (fake.add_activity(fake.create()) for _ in range(2))
+    load()
+    del fake.activities[deleted.activity_id]
+    late = fake.add_activity(fake.create(), datetime.now(UTC) - timedelta(minutes=40))
+    make_sweeps_due()
+    assert load().tables["activities"].gone == 1
+    gone = {int(row["activity_id"]): row["is_gone"] for row in rows(ACTIVITIES)}
+    assert gone == {kept.activity_id: False, deleted.activity_id: True, late.activity_id: False}
 
 
 # Whatever happens

@@ -17,6 +17,9 @@ from loaders.crm import BACKFILL
 from loaders.records import Rows, Table
 from loaders.salesforce import OVERLAP, SOURCE
 from loaders.salesforce_tables import (
+    CASE_COMMENTS,
+    CASE_EMAILS,
+    CASE_HISTORY,
     CASES,
     EVENTS,
     LEADS,
@@ -40,11 +43,12 @@ from tests.crm_loads import (
     end_sessions,
     kill_some_time,
     load_now,
+    loose_ends,
     rows,
     set_up,
 )
 from tests.fakes.crm_server import TOKEN, Call, Limit, Reply
-from tests.fakes.salesforce import FakeSalesforce, Record
+from tests.fakes.salesforce import CASE_STATUSES, FakeSalesforce, Record
 
 CRM = "salesforce"
 
@@ -136,6 +140,16 @@ def assert_loaded(fake: FakeSalesforce) -> None:
         assert {key: found.get(key) for key in expected} == expected
         alive = {deal["Id"] for deal in fake.deals()}
         assert {k for k, row in found.items() if row["opportunity_id"] in alive} <= set(expected)
+    cases = loaded(CASES)
+    there = [each for key, each in fake.records["Case"].items() if (key,) in cases]
+    assert told(CASES, there) == cases
+    for table, of, case in (
+        (CASE_HISTORY, "CaseHistory", "CaseId"),
+        (CASE_EMAILS, "EmailMessage", "ParentId"),
+        (CASE_COMMENTS, "CaseComment", "ParentId"),
+    ):
+        of_them = [each for each in fake.records[of].values() if (each[case],) in cases]
+        assert told(table, of_them) == loaded(table)
     leads = loaded(LEADS)
     for key, row in told(LEADS, list(fake.records["Lead"].values())).items():
         assert key not in leads or leads[key] == row
@@ -161,6 +175,7 @@ def test_a_first_load_brings_what_is_open_or_closed_lately_with_its_history(
     assert done.stopped is None
     assert done.left_out == {}
     assert_loaded(fake)
+    assert loose_ends(CRM) == []
     assert (old["Id"],) not in loaded(OPPORTUNITIES)
     assert {key[0] for key in loaded(USERS)} == set(fake.records["User"])
     tasks = [task for task in fake.records["Task"].values() if task["IsArchived"]]
@@ -192,7 +207,7 @@ def test_a_load_without_changes_writes_nothing_and_makes_few_calls(fake: FakeSal
     assert sum(each.touched for each in again.tables.values()) == 0
     assert len(fake.calls_of("describe")) + len(fake.calls_of("query(All)?$")) == len(fake.calls)
     # Field lists and changes of each object; what changed within the overlap is read again.
-    assert len(fake.calls) == 16
+    assert len(fake.calls) == 26
 
 
 def test_changes_deletions_and_merges_arrive(fake: FakeSalesforce) -> None:
@@ -422,7 +437,8 @@ def test_check_says_what_an_account_lacks_and_what_it_lacks_is_left_out(
     assert "can be loaded" in result.output
     assert "the right to read Case" in result.output
     done = load_now(CRM)
-    assert set(done.left_out) == {"field history", "cases"}
+    of_cases = {"cases", "case history", "case emails", "case comments"}
+    assert set(done.left_out) == {"field history", *of_cases}
     assert done.stopped is None
     assert len(rows(OPPORTUNITIES)) > 0
 
@@ -518,6 +534,16 @@ def happen(fake: FakeSalesforce, dice: random.Random, purged: set[str]) -> None:
                 fake.merge(leads[0], leads[1])
         case 7:
             fake.add_lead(deal if dice.random() < 0.5 else None)
+        case 8:
+            case = dice.choice(list(fake.records["Case"].values()))
+            at = datetime.now(UTC).replace(microsecond=0) - timedelta(seconds=dice.randrange(2, 99))
+            match dice.randrange(3):
+                case 0:
+                    fake.set_status(case, dice.choice(CASE_STATUSES)[0])
+                case 1:
+                    fake.send_email(case, at)
+                case _:
+                    fake.comment(case, at, case["OwnerId"])
         case _:
             fake.move(deal)
 

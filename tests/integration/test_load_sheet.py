@@ -1,11 +1,15 @@
 """Loads of a sheet: the source that shows how little a source is."""
 
+import os
 from collections.abc import Iterator
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from loaders.sheet import OPPORTUNITIES
+from stageline.cli import main
 from stageline.errors import StagelineError
 from tests.crm_loads import load_now, rows, set_up
 from tests.fakes.crm_server import Reply
@@ -48,6 +52,77 @@ def test_a_sheet_is_loaded_as_it_is(sheet: FakeSheet) -> None:
     assert found["4"]["unreadable"] == '{"status": ["maybe"], "win_probability": ["40"]}'
     same = {key for key, row in found.items() if row["written_by"] == before[key]}
     assert same == set(before) - {"2", "3", "4", "5", "6"}
+
+
+@pytest.fixture
+def published(monkeypatch: pytest.MonkeyPatch, sheet: FakeSheet) -> Iterator[FakeSheet]:
+    """What publishes the sheet to everyone, at another host; it leads to where the sheet is."""
+    with FakeSheet() as publisher:
+        publisher.is_published = sheet.is_published = True
+        publisher.leads["/pub"] = f"{sheet.url}/deals.csv"
+        set_up_open(monkeypatch, publisher, "/pub?output=csv")
+        yield publisher
+
+
+def set_up_open(patch: pytest.MonkeyPatch, publisher: FakeSheet, path: str) -> None:
+    netrc = Path(os.environ["STAGELINE_HOME"]) / "netrc"
+    netrc.write_text("machine 127.0.0.1 login somebody password secret\n")
+    patch.setenv("NETRC", str(netrc))
+    address = f"{publisher.url}{path}"
+    result = CliRunner().invoke(
+        main, ["projects", "api", "sheet", "main", "--no-token", "--base-url", address]
+    )
+    assert result.exit_code == 0, result.output
+
+
+def test_a_published_sheet_is_followed_to_where_it_is(
+    sheet: FakeSheet, published: FakeSheet
+) -> None:
+    load_now("sheet")
+    assert {row["opportunity_id"] for row in rows(OPPORTUNITIES)} == set(sheet.rows)
+    assert {call.query["output"] for call in published.calls} == {"csv"}
+    for call in (*sheet.calls, *published.calls):
+        assert not {"authorization", "cookie"} & set(call.headers)
+
+
+def test_an_address_leads_on_five_times_at_most(sheet: FakeSheet, published: FakeSheet) -> None:
+    published.leads["/pub"] = "/1"
+    published.leads |= {f"/{number}": f"/{number + 1}" for number in range(1, 4)}
+    published.leads["/4"] = f"{sheet.url}/deals.csv"
+    load_now("sheet")
+    assert len(rows(OPPORTUNITIES)) == len(sheet.rows)
+    published.leads |= {"/4": "/5", "/5": f"{sheet.url}/deals.csv"}
+    sheet.calls.clear()
+    with pytest.raises(StagelineError, match="leads on more than 5 times"):
+        load_now("sheet")
+    assert sheet.calls == []
+
+
+def test_where_an_address_may_not_lead(published: FakeSheet) -> None:
+    for location, words in (
+        ("http://sheets.example.com/deals.csv", "does not begin with https://"),
+        ("file:///etc/passwd", "none that can be asked"),
+        ("ftp://127.0.0.1/deals.csv", "does not begin with https://"),
+        ("https://somebody:secret@sheets.example.com/", "none that can be asked"),
+        ("http://[half/", "leads to none"),
+        ("", "leads to none"),
+    ):
+        published.calls.clear()
+        published.leads["/pub"] = location
+        with pytest.raises(StagelineError, match=words) as error:
+            load_now("sheet")
+        assert "secret" not in str(error.value)
+        assert len(published.calls) == 1
+
+
+def test_with_a_token_no_redirect_is_followed(sheet: FakeSheet) -> None:
+    sheet.leads["/deals.csv"] = f"{sheet.url}/elsewhere"
+    with pytest.raises(StagelineError, match="a redirect"):
+        load_now("sheet")
+    assert sheet.calls_of("elsewhere") == []
+    result = CliRunner().invoke(main, ["projects", "api", "hubspot", "main", "--no-token"])
+    assert result.exit_code == 1
+    assert "hubspot has a token" in result.output
 
 
 @pytest.mark.parametrize(

@@ -11,12 +11,14 @@ import psycopg
 import pytest
 
 from jobs.data_docs import offline
-from jobs.expectations import TABLES, Freshness, Limits, RawTable, limits, rules
+from jobs.expectations import ANSWER_REFERENCES, TABLES, Freshness, Limits, RawTable, limits, rules
 from jobs.quality import Report, run_checks
 from loaders.entities import ENTITIES
+from loaders.registry import source
 from stageline.config import PROJECT_ROOT, settings
 from stageline.database import Role, connect, connection
 from stageline.errors import StagelineError
+from tests.crm_loads import loose_ends
 
 NOW = datetime.now(UTC)
 HOUR = timedelta(hours=1)
@@ -229,6 +231,42 @@ def test_every_kind_of_rule_finds_its_row() -> None:
     assert score.failing == 1
     with pytest.raises(StagelineError, match=r"raw_files\.satisfaction: not so for 1"):
         report.stop_on_critical()
+
+
+def minimal(crm: str, name: str, project: str, **values: Any) -> dict[str, Any]:
+    """A row of a CRM's table with what it cannot be without, and these values."""
+    declared = next((each for each in source(crm).tables if each.name == name), None)
+    key = declared.key if declared else ("deal_id",)
+    types = {column.name: column.type for column in declared.columns} if declared else {}
+    keys = {each: {"timestamp": NOW, "int32": 1}.get(types.get(each, ""), "mine") for each in key}
+    return {"project_id": project, "fetched_at": NOW, **keys, **values}
+
+
+@in_database
+def test_what_tables_of_a_crm_refer_to_is_looked_for_in_the_same_project() -> None:
+    children: dict[tuple[str, str], dict[str, str]] = {}
+    for crm, references in ANSWER_REFERENCES.items():
+        for (name, column), _ in references:
+            children.setdefault((crm, name), {})[column] = "nowhere"
+    for (crm, name), values in children.items():
+        insert("loader", f"raw_{crm}.{name}", minimal(crm, name, "p", **values))
+    parents = {
+        (crm, *targets[-1])
+        for crm, references in ANSWER_REFERENCES.items()
+        for _, targets in references
+    }
+    for crm, name, column in parents:
+        insert("loader", f"raw_{crm}.{name}", minimal(crm, name, "q", **{column: "nowhere"}))
+
+    assert found(run_checks()) == {
+        ("warning", f"raw_{crm}.{name}", "reference", column)
+        for (crm, name), values in children.items()
+        for column in values
+    }
+
+    for crm, name, column in parents:
+        insert("loader", f"raw_{crm}.{name}", minimal(crm, name, "p", **{column: "nowhere"}))
+    assert [end for crm in ANSWER_REFERENCES for end in loose_ends(crm, "p")] == []
 
 
 @in_database

@@ -172,3 +172,12 @@ def test_an_answer_without_end_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> 
         server.next(Reply(body={"long": "x" * 2000}))
         with session(server.url) as opened, pytest.raises(FailedError, match="1000 bytes"):
             opened.get("/order/1")
+
+
+def test_a_redirect_is_not_read_further_than_any_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api, "LARGEST_ANSWER", 1000)
+    with Plain() as crm, session(crm.url) as endless:
+        crm.next(Reply(302, b"x" * 2000, {"Location": "/elsewhere"}))
+        with pytest.raises(FailedError, match="more than 1000 bytes"):
+            endless.get("/deals")
+    assert len(crm.calls) == 1

@@ -12,6 +12,7 @@ final as (
         activity_type,
         rep_id,
         lead_id,
+        opportunity_id,
         facility_id,
         channel,
         scheduled_at,

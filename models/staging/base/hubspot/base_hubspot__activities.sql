@@ -8,6 +8,11 @@ meetings as (
     select * from {{ source('raw_hubspot', 'meetings') }}
 ),
 
+associations as (
+    select * from {{ source('raw_hubspot', 'associations') }}
+    where to_type = 'deals'
+),
+
 field_map as (
     select * from {{ ref('base_settings__field_map') }}
     where source_system = 'hubspot' and entity = 'activities'
@@ -17,6 +22,8 @@ field_map as (
 activities as (
     select
         project_id,
+        'calls' as kind,
+        call_id as object_id,
         {{ dbt.concat(["'call '", 'call_id']) }} as activity_id,
         'call' as activity_type,
         owner_id,
@@ -31,6 +38,8 @@ activities as (
     union all
     select
         project_id,
+        'meetings' as kind,
+        meeting_id as object_id,
         {{ dbt.concat(["'meeting '", 'meeting_id']) }} as activity_id,
         'meeting' as activity_type,
         owner_id,
@@ -55,6 +64,7 @@ final as (
             {{ text_at('activities.custom_fields', 'field_map.rep_id') }}, activities.owner_id
         ) as rep_id,
         {{ text_at('activities.custom_fields', 'field_map.lead_id') }} as lead_id,
+        associations.to_id as opportunity_id,
         {{ text_at('activities.custom_fields', 'field_map.facility_id') }} as facility_id,
         cast(activities.channel as {{ type_label() }}) as channel,
         activities.scheduled_at,
@@ -63,6 +73,11 @@ final as (
         activities.is_gone as is_deleted,
         activities.activity_id as record_origin
     from activities
+    left join associations
+        on
+            activities.project_id = associations.project_id
+            and activities.object_id = associations.from_id
+            and activities.kind = associations.from_type
     left join field_map on activities.project_id = field_map.project_id
 )
 

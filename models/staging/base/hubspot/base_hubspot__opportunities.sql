@@ -16,6 +16,14 @@ deletions as (
     select * from {{ ref('base_hubspot__deletions') }}
 ),
 
+associations as (
+    select * from {{ source('raw_hubspot', 'associations') }}
+),
+
+companies as (
+    select * from {{ source('raw_hubspot', 'companies') }}
+),
+
 field_map as (
     select * from {{ ref('base_settings__field_map') }}
     where entity = 'deals'
@@ -66,7 +74,9 @@ final as (
             {{ text_at('judged_deals.custom_fields', 'field_map.rep_id') }}, judged_deals.owner_id
         ) as rep_id,
         judged_deals.name,
-        {{ text_at('judged_deals.custom_fields', 'field_map.company') }} as company,
+        coalesce(
+            {{ text_at('judged_deals.custom_fields', 'field_map.company') }}, companies.name
+        ) as company,
         judged_deals.stage,
         judged_deals.status,
         judged_deals.amount,
@@ -89,6 +99,16 @@ final as (
         on
             judged_deals.project_id = last_moves.project_id
             and judged_deals.deal_id = last_moves.deal_id
+    left join associations
+        on
+            judged_deals.project_id = associations.project_id
+            and judged_deals.deal_id = associations.from_id
+            and associations.from_type = 'deals'
+            and associations.to_type = 'companies'
+    left join companies
+        on
+            associations.project_id = companies.project_id
+            and associations.to_id = companies.company_id
     left join deletions
         on
             judged_deals.project_id = deletions.project_id

@@ -18,6 +18,10 @@ options as (
     select * from {{ source('raw_pipedrive', 'deal_field_options') }}
 ),
 
+organizations as (
+    select * from {{ source('raw_pipedrive', 'organizations') }}
+),
+
 states as (
     select * from {{ ref('base_pipedrive__deals') }}
 ),
@@ -111,7 +115,7 @@ final as (
         mapped_values.facility_id,
         coalesce(mapped_values.rep_id, deals.owner_id) as rep_id,
         deals.title as name,
-        mapped_values.company,
+        coalesce(mapped_values.company, organizations.name) as company,
         coalesce(stages.name, deals.stage_id) as stage,
         case when deals.status in ('won', 'lost') then deals.status else 'open' end as status,
         deals.value as amount,
@@ -137,6 +141,10 @@ final as (
         on
             deals.project_id = stages.project_id
             and deals.stage_id = stages.stage_id
+    left join organizations
+        on
+            deals.project_id = organizations.project_id
+            and deals.org_id = organizations.organization_id
     left join mapped_values
         on
             deals.project_id = mapped_values.project_id

@@ -76,8 +76,13 @@ final as (
             {{ salesforce_field('activities', 'field_map.lead_id', standard) }},
             case when activities.who_id like '00Q%' then activities.who_id end
         ) as lead_id,
+        case when activities.what_id like '006%' then activities.what_id end as opportunity_id,
         {{ salesforce_field('activities', 'field_map.facility_id', standard) }} as facility_id,
-        cast(null as {{ type_label() }}) as channel,
+        case activities.kind
+            when 'call' then 'phone'
+            when 'listemail' then 'email'
+            else activities.kind
+        end as channel,
         activities.scheduled_at,
         activities.completed_at,
         activities.outcome,
