@@ -120,15 +120,19 @@ def load(
     started = time.monotonic()
     done = CrmLoad(source, project_id, {table.name: TableLoad() for table in source.tables})
     with _alone(source, project_id) as session, _calls(source, project_id, account) as calls:
-        work = _Load(source, Account(source.name, project_id), session, calls, done, dry_run)
+        work = _Load(
+            *(source, Account(source.name, project_id), account.base_url),
+            *(session, calls, done),
+            dry_run=dry_run,
+        )
         if dry_run:
-            _run(work, done, account, since, is_full)
+            _run(work, done, since, is_full)
         else:
             projects.require(source.name, project_id)
             entry = Entry(source.name, None, project_id)
             with logged(session, entry, of_project=True):
                 try:
-                    _run(work, done, account, since, is_full)
+                    _run(work, done, since, is_full)
                 finally:
                     entry.stopped = str(done.stopped) if done.stopped else None
                     entry.read = sum(each.read for each in done.tables.values())
@@ -140,13 +144,11 @@ def load(
     return done
 
 
-def _run(
-    work: "_Load", done: CrmLoad, account: ApiAccount, since: datetime | None, is_full: bool
-) -> None:
+def _run(work: "_Load", done: CrmLoad, since: datetime | None, is_full: bool) -> None:
     """Runs a load; what ends it is noted, or said in a line."""
     title, project = done.source.title, done.project_id
     try:
-        work.run(account.base_url, since, is_full)
+        work.run(since, is_full)
     except LaterError as error:
         done.stopped = error
     except RefusedError as error:
@@ -215,36 +217,36 @@ class _Load:
         self,
         source: Source,
         account: Account,
+        base_url: str,
         session: Session,
         calls: Calls,
         done: CrmLoad,
+        *,
         dry_run: bool,
     ) -> None:
-        self._source, self._account, self._session = source, account, session
-        self._calls, self._done, self._dry_run = calls, done, dry_run
+        self._source, self._account, self._base_url = source, account, base_url
+        self._session, self._calls, self._done, self._dry_run = session, calls, done, dry_run
         self._rejects = rejects_of(source.dataset)
         self._rows = {table: Rows(table) for table in (*source.tables, self._rejects)}
         self._positions: dict[str, Position] = {}
         self._landed_at = time.monotonic()
         self._began_at = datetime.now(UTC)
 
-    def run(self, base_url: str, since: datetime | None, is_full: bool) -> None:
+    def run(self, since: datetime | None, is_full: bool) -> None:
         """Loads every resource, then looks for what is gone."""
         known = positions.all_of(self._session, self._account)
         is_first = not known
-        if not is_full and "backfill" in known:
-            self._require_same(known["backfill"].get("base_url", base_url), base_url)
+        if not is_full and "account" in known:
+            self._require_same(known["account"]["base_url"])
         until = self._began_at.replace(microsecond=0)
         earliest = self._since(known, since, until)
-        backfill = {"since": earliest.isoformat(), "base_url": base_url}
-        # Kept before the first page: the same command goes on with it, however often it stops.
-        if "backfill" in known and _instant(known["backfill"]["since"]) <= earliest:
-            backfill["since"] = known["backfill"]["since"]
-            self._keep("backfill", backfill)
-        else:
+        if "backfill" not in known or _instant(known["backfill"]["since"]) > earliest:
+            # Kept before the first page: the same command goes on with it, however often it stops.
             known = {}
             if not self._dry_run:
-                positions.begin(self._session, self._account, "backfill", backfill)
+                positions.begin(
+                    self._session, self._account, "backfill", {"since": earliest.isoformat()}
+                )
         pull = Pull(self._account.project_id, self._calls, until, earliest, is_full)
         try:
             for resource in self._source.resources:
@@ -260,14 +262,15 @@ class _Load:
             else:
                 self._sweep(sweep, pull, known.get(_sweep_name(sweep)))
 
-    def _require_same(self, before: str, now: str) -> None:
+    def _require_same(self, before: str) -> None:
         """Positions of one account say nothing of another, and deals of two must not mix."""
-        if before != now:
+        if before != self._base_url:
+            source, project = self._account
             raise StagelineError(
-                f"Project {self._account.project_id} of {self._account.source_system} was loaded"
-                f" from {before}, and its account is now at {now}. Give another account a project"
-                f" of its own (`stageline projects add {self._account.source_system} NAME`); if it"
-                " is the same one at a new address, run it once with --full."
+                f"Project {project} of {source} was loaded from {before}, and its account is now at"
+                f" {self._base_url}. Give another account a project of its own (`stageline projects"
+                f" add {source} NAME`); if it is the same one at a new address, run it once with"
+                " --full."
             )
 
     def _since(
@@ -333,6 +336,8 @@ class _Load:
                     done.read += read.num_rows
                     done.unreadable = dict(rows.unreadable)
                 part.append((table, read))
+        if part:  # only what has answered is the account of this project
+            self._keep("account", {"base_url": self._base_url})
         if not self._dry_run:
             news = [(table, new) for table, read in part if len(new := self._new(table, read))]
             for is_last in (False, True):

@@ -49,6 +49,15 @@ def test_another_account_is_not_loaded_into_the_project_of_one(sheet: FakeSheet)
     assert {row["opportunity_id"] for row in rows(OPPORTUNITIES) if not row["is_gone"]} == {"x1"}
 
 
+def test_an_address_that_never_answered_is_no_account(sheet: FakeSheet) -> None:
+    api_accounts.store("sheet", PROJECT, TOKEN, f"{sheet.url}/nowhere")
+    with pytest.raises(StagelineError, match="base URL"):
+        load_now("sheet")
+    api_accounts.store("sheet", PROJECT, TOKEN, sheet.base_url)
+    load_now("sheet")
+    assert len(rows(OPPORTUNITIES)) == len(sheet.rows)
+
+
 def test_a_crm_that_throttles_without_end_ends_the_load_cleanly(
     sheet: FakeSheet, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -415,7 +415,7 @@ def entries_of(crms: Crms) -> Entries:
 
 def _company(fake: FakeHubspot, deal_id: int) -> str | None:
     """The name of a deal's company; of more than one, that of the primary one."""
-    companies = fake.linked["deals", deal_id, "companies"]
+    companies = fake.linked.get(("deals", deal_id, "companies"))
     company = fake.objects["companies"][companies[0]] if companies else None
     return company.properties["name"] if company and company.archived is None else None
 

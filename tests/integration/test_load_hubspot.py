@@ -334,7 +334,7 @@ def test_what_the_account_refuses_is_said_in_one_line(fake: FakeHubspot, project
             " where project_id = %s",
             [project],
         )
-    shown = CliRunner().invoke(main, ["load", "hubspot", "--project", project])
+    shown = CliRunner().invoke(main, ["load", "hubspot", "--project", project, "--full"])
     assert shown.exit_code == 1
     assert "is the base URL of the API right?" in shown.output
     assert written_by(project) == before
