@@ -122,7 +122,9 @@ def _stages(pull: Pull, _: Position | None) -> Iterator[Page]:
     stages = every(pull.calls, "/api/v2/stages")
     order = {identifier(each.get("id")): each.get("order_nr") or 0 for each in pipelines}
     named = [each for each in stages if number_of(each)]
-    named.sort(key=lambda s: (order.get(identifier(s.get("pipeline_id")), 0), s.get("order_nr")))
+    named.sort(
+        key=lambda s: (order.get(identifier(s.get("pipeline_id")), 0), s.get("order_nr") or 0)
+    )
     yield Page(
         {PIPELINES: pipelines, STAGES: stages},
         stages=[

@@ -300,6 +300,20 @@ def test_a_used_up_day_stops_the_load_and_the_next_one_goes_on(
     assert_is_truth(fake, project)
 
 
+def test_what_an_answer_lacks_is_asked_for_again_and_no_answer_means_that_all_is_gone(
+    fake: FakeHubspot, project: str
+) -> None:
+    partial = {"status": "COMPLETE", "results": [], "numErrors": 1, "errors": [{"status": "error"}]}
+    fake.next(Reply(207, partial), path="deals/batch/read$")
+    load_now("hubspot", project)
+    assert_is_truth(fake, project, all_deals=False)
+    before = written_by(project)
+    fake.next(Reply(200, {"status": "error"}), path="objects/deals$")
+    with pytest.raises(StagelineError, match="without its list of results"):
+        load_now("hubspot", project)
+    assert written_by(project) == before
+
+
 def test_what_the_account_refuses_is_said_in_one_line(fake: FakeHubspot, project: str) -> None:
     fake.refused = {"feedback_submissions", "tickets"}
     done = load_now("hubspot", project)
