@@ -165,6 +165,18 @@ def assert_is_truth(fake: FakeHubspot, project: str, *, all_deals: bool = True) 
     assert not any(row["unreadable"] for table in TABLES for row in rows(table, project))
 
 
+def test_no_plan_makes_searches_faster(
+    fake: FakeHubspot, project: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paces = {**hubspot.SOURCE.paces, hubspot_api.SEARCH: SEARCHES}
+    monkeypatch.setattr(hubspot, "SOURCE", replace(hubspot.SOURCE, paces=paces))
+    load_now("hubspot", project)
+    times = [call.at for call in fake.calls_of("search$")]
+    assert len(times) >= 5
+    # The account may do a million times as much as one of the smallest plan.
+    assert times[-1] - times[0] > (len(times) - 2) * SEARCHES.slot
+
+
 def test_a_first_load_brings_what_is_open_and_what_closed_lately(
     fake: FakeHubspot, project: str
 ) -> None:
@@ -482,93 +494,6 @@ def test_opportunities_stage_events_and_values_are_those_of_the_truth(
         }
         amount = float(last[deal_id, "amount"]["new_value"])
         assert amount == float(fake.deals[deal_id].properties["amount"])
-
-
-def test_deals_have_their_company_and_activities_their_deal(
-    fake: FakeHubspot, project: str, tmp_path: Path
-) -> None:
-    fake.archive("companies", next(iter(fake.objects["companies"])))  # it keeps no name
-    load_now("hubspot", project)
-    deal, other, *_ = (each for each in fake.deals.values() if each.properties["amount"])
-    company = fake.add_company("Kiosks of the north")
-    second = next(iter(fake.linked["deals", deal.object_id, "companies"]), company.object_id)
-    at = fake.clock() - 60_000
-    fake.link("deals", deal.object_id, "companies", [company.object_id, second], at=at)
-    fake.link("deals", other.object_id, "companies", [], at=at)
-    fake.calls.clear()
-    load_now("hubspot", project)
-    # Two changed deals: one question for associations, one for the name of the new company.
-    (asked,) = fake.calls_of("associations")
-    assert {each["id"] for each in asked.body["inputs"]} == {
-        str(deal.object_id),
-        str(other.object_id),
-    }
-    (named,) = fake.calls_of("objects/companies")
-    assert named.body["inputs"] == [{"id": str(company.object_id)}]
-    fake.calls.clear()
-    load_now("hubspot", project)
-    assert fake.calls_of("associations|companies") == []
-
-    fake.set(company, "name", "Kiosks of the south")  # which is no change of its deal
-    with connect("loader", autocommit=True) as session:
-        session.execute(
-            "update ops.load_positions set position = %s"
-            " where project_id = %s and resource = 'companies'",
-            ['{"at": "2020-01-01T00:00:00+00:00"}', project],
-        )
-    load_now("hubspot", project)
-    models = (*MODELS, "staging/base/hubspot/base_hubspot__activities.sql")
-    folder = dbt_project(tmp_path / "project", models)
-    build(
-        "+base_hubspot__opportunities +base_hubspot__activities",
-        project=folder,
-        target_path=tmp_path / "target",
-        command="run",
-    )
-    with connect("transformer") as session:
-        companies = dict(
-            session.execute(
-                "select opportunity_id, company from intermediate.base_hubspot__opportunities"
-                " where project_id = %s",
-                [project],
-            ).fetchall()
-        )
-        deals = dict(
-            session.execute(
-                "select activity_id, opportunity_id from intermediate.base_hubspot__activities"
-                " where project_id = %s",
-                [project],
-            ).fetchall()
-        )
-    assert companies[str(deal.object_id)] == "Kiosks of the south"
-    names = {
-        number: each.properties["name"]
-        for number, each in fake.objects["companies"].items()
-        if each.archived is None
-    }
-    first = {
-        each: next(iter(fake.linked["deals", int(each), "companies"]), 0) for each in companies
-    }
-    assert companies == {each: names.get(first[each]) for each in companies}
-    assert None in companies.values()
-    kinds = {"call": "calls", "meeting": "meetings"}
-    for activity, found in deals.items():
-        kind, _, number = activity.partition(" ")
-        about = fake.linked[kinds[kind], int(number), "deals"]
-        assert found == (str(about[0]) if about else None), activity
-    assert any(deals.values())
-
-
-def test_no_plan_makes_searches_faster(
-    fake: FakeHubspot, project: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    paces = {**hubspot.SOURCE.paces, hubspot_api.SEARCH: SEARCHES}
-    monkeypatch.setattr(hubspot, "SOURCE", replace(hubspot.SOURCE, paces=paces))
-    load_now("hubspot", project)
-    times = [call.at for call in fake.calls_of("search$")]
-    assert len(times) >= 5
-    # The account may do a million times as much as one of the smallest plan.
-    assert times[-1] - times[0] > (len(times) - 2) * SEARCHES.slot
 
 
 def _place(change: dict[str, Any]) -> datetime:

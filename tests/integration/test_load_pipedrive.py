@@ -252,12 +252,17 @@ def assert_models_tell_the_truth(fake: FakePipedrive) -> None:
     """Opportunities, entries into stages, and values of the deals that are loaded."""
     deals = [fake.deals[int(deal_id)] for deal_id in loaded_deals()]
     regions = {1: "North", 2: "South", None: None}
-    names = {None: None} | {number: each.name for number, each in fake.organizations.items()}
     chances = {d: d.probability or fake.stages[d.stage_id].probability for d in deals}
     assert ask("select * from intermediate.base_pipedrive__opportunities") == {
         (
             *("pipedrive", PROJECT, str(d.deal_id), None, regions[d.custom_fields[REGION]]),
-            *(str(d.owner_id), d.title, names[d.org_id], fake.stages[d.stage_id].name, d.status),
+            *(
+                str(d.owner_id),
+                d.title,
+                fake.organization_of(d),
+                fake.stages[d.stage_id].name,
+                d.status,
+            ),
             *(Decimal(str(d.value)), d.currency, Decimal(chances[d]) / 100, d.added_at),
             *(d.closed_at, d.expected_close_date, d.updated_at, d.is_deleted),
             f"deal {d.deal_id}",
