@@ -365,7 +365,7 @@ _TRIED = {
     "surveys": path("objects", "feedback_submissions"),
     "deal companies": path("objects", "companies"),
     "companies": path("objects", "companies"),
-    "deals of activities": path("objects", "calls"),
+    "activity deals": path("objects", "calls"),
 }
 
 _DEAL_SCOPE = "the scope crm.objects.deals.read"

@@ -153,7 +153,7 @@ RESOURCES = (
         reads_loaded=True,
     ),
     Resource(
-        "deals of activities",
+        "activity deals",
         _activities,
         "the scopes crm.objects.contacts.read and crm.objects.deals.read",
         is_optional=True,

@@ -291,6 +291,7 @@ CASE_EMAILS = Table(
             ("case_id", "id", "ParentId"),
             ("created_by_id", "id", "CreatedById"),
             ("status", "text", "Status"),
+            ("automation_type", "text", "AutomationType"),
             ("is_incoming", "boolean", "Incoming"),
             ("is_deleted", "boolean", "IsDeleted"),
             ("sent_at", "timestamp", "MessageDate"),

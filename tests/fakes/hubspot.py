@@ -249,6 +249,13 @@ class FakeHubspot(CrmServer):
             of.modified = max(of.modified, at)
             self._found.clear()
 
+    def company_of(self, deal_id: int) -> str | None:
+        """Name of the primary company of a deal; None where there is none, or it is deleted."""
+        for number in self.linked.get(("deals", deal_id, "companies"), [])[:1]:
+            company = self.objects["companies"][number]
+            return None if company.archived else company.properties["name"]
+        return None
+
     def move(self, deal: ObjectTruth, at: int | None = None) -> None:
         """The deal goes to another stage of its pipeline."""
         stages = [each[0] for each in STAGES[deal.properties["pipeline"]]]

@@ -279,6 +279,10 @@ class FakePipedrive(CrmServer):
         self.organizations[number] = OrganizationTruth(number, name, at or _now())
         return self.organizations[number]
 
+    def organization_of(self, deal: DealTruth) -> str | None:
+        """Name of the organization that a deal is about."""
+        return None if deal.org_id is None else self.organizations[deal.org_id].name
+
     def add_activity(
         self, deal: DealTruth, at: datetime | None = None, chance: random.Random | None = None
     ) -> ActivityTruth:

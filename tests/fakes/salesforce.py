@@ -188,6 +188,7 @@ OBJECTS: dict[str, dict[str, str]] = {
         "ParentId": "reference",
         "CreatedById": "reference",
         "Status": "picklist",
+        "AutomationType": "picklist",
         "Incoming": "boolean",
         "MessageDate": "datetime",
         "Subject": "string",

@@ -413,13 +413,6 @@ def entries_of(crms: Crms) -> Entries:
     return found
 
 
-def _company(fake: FakeHubspot, deal_id: int) -> str | None:
-    """The name of a deal's company; of more than one, that of the primary one."""
-    companies = fake.linked.get(("deals", deal_id, "companies"))
-    company = fake.objects["companies"][companies[0]] if companies else None
-    return company.properties["name"] if company and company.archived is None else None
-
-
 def deals_of(crms: Crms) -> list[dict[str, Any]]:
     """The deals as they are now, in the fields of files."""
     found = []
@@ -432,7 +425,7 @@ def deals_of(crms: Crms) -> list[dict[str, Any]]:
                 "opportunity_id": str(deal_id),
                 "lead_id": None,
                 "name": has["dealname"],
-                "company": _company(crms.hubspot, deal_id),
+                "company": crms.hubspot.company_of(deal_id),
                 "record_origin": f"deal {deal_id}",
                 "expected_close_date": _day(read_moment(has["closedate"])),
                 "facility_id": has["facility_code"] or None,
@@ -449,8 +442,6 @@ def deals_of(crms: Crms) -> list[dict[str, Any]]:
             }
         )
     regions = {1: "North", 2: "South", None: None}
-    names = {number: each.name for number, each in crms.pipedrive.organizations.items()}
-    names |= {None: None}
     for truth in crms.pipedrive.deals.values():
         stage = crms.pipedrive.stages[truth.stage_id]
         chance = truth.probability or stage.probability
@@ -460,7 +451,7 @@ def deals_of(crms: Crms) -> list[dict[str, Any]]:
                 "opportunity_id": str(truth.deal_id),
                 "lead_id": None,
                 "name": truth.title,
-                "company": names[truth.org_id],
+                "company": crms.pipedrive.organization_of(truth),
                 "record_origin": f"deal {truth.deal_id}",
                 "expected_close_date": truth.expected_close_date,
                 "facility_id": regions[truth.custom_fields[REGION]],

@@ -140,6 +140,18 @@ def assert_is_truth(fake: FakeHubspot, project: str, *, all_deals: bool = True) 
     assert not any(row["unreadable"] for table in TABLES for row in rows(table, project))
 
 
+def test_no_plan_makes_searches_faster(
+    fake: FakeHubspot, project: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paces = {**hubspot.SOURCE.paces, hubspot_api.SEARCH: SEARCHES}
+    monkeypatch.setattr(hubspot, "SOURCE", replace(hubspot.SOURCE, paces=paces))
+    load_now("hubspot", project)
+    times = [call.at for call in fake.calls_of("search$")]
+    assert len(times) >= 5
+    # The account may do a million times as much as one of the smallest plan.
+    assert times[-1] - times[0] > (len(times) - 2) * SEARCHES.slot
+
+
 def test_a_first_load_brings_what_is_open_and_what_closed_lately(
     fake: FakeHubspot, project: str
 ) -> None:

@@ -68,6 +68,7 @@ create table raw_salesforce.case_emails (
     case_id text,
     created_by_id text,
     status text,
+    automation_type text,
     is_incoming boolean,
     is_deleted boolean,
     sent_at timestamptz,

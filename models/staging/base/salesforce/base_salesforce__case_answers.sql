@@ -24,7 +24,10 @@ said as (
         coalesce(sent_at, created_at) as answered_at,
         {{ dbt.concat(["'email '", 'email_id']) }} as record_origin
     from emails
-    where not coalesce(is_incoming, false) and coalesce(status, '') != '{{ draft }}'
+    where
+        not coalesce(is_incoming, false)
+        and coalesce(status, '') != '{{ draft }}'
+        and coalesce(automation_type, '') != 'AiAutomated'
     union all
     select
         project_id,
