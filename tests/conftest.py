@@ -42,19 +42,22 @@ OF_DBT = (
     "test_flow_oracle",
     "test_kpi_oracle",
     "test_live_orders",
+    "test_map_simulation",
     "test_orders_oracle",
     "test_partial_builds",
     "test_pipeline_export",
     "test_readme",
+    "test_real_log",
     "test_semantic_layer",
+    "test_stage_intervals",
     "test_staging_of_webhooks",
+    "test_webhook_stats",
 )
 
 #: Modules that take long, the longest first.
 LONG = (
     *OF_DBT,
     "test_demo",
-    "test_map_simulation",
     "test_load_pipedrive",
     "test_load_salesforce",
     "test_load_file",
