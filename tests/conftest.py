@@ -42,7 +42,6 @@ OF_DBT = (
     "test_flow_oracle",
     "test_kpi_oracle",
     "test_live_orders",
-    "test_map_simulation",
     "test_orders_oracle",
     "test_partial_builds",
     "test_pipeline_export",
@@ -58,6 +57,7 @@ OF_DBT = (
 LONG = (
     *OF_DBT,
     "test_demo",
+    "test_map_simulation",
     "test_load_pipedrive",
     "test_load_salesforce",
     "test_load_file",
