@@ -46,8 +46,11 @@ OF_DBT = (
     "test_partial_builds",
     "test_pipeline_export",
     "test_readme",
+    "test_real_log",
     "test_semantic_layer",
+    "test_stage_intervals",
     "test_staging_of_webhooks",
+    "test_webhook_stats",
 )
 
 #: Modules that take long, the longest first.

@@ -55,27 +55,6 @@ CALENDAR_MODELS = (
     "intermediate/flow/int_flow_changes.sql",
     "intermediate/flow/int_working_calendar.sql",
 )
-INTERVAL_MODELS = (
-    *CALENDAR_MODELS,
-    "staging/base/settings/base_settings__stages.sql",
-    "staging/base/settings/base_settings__stage_groups.sql",
-    "staging/base/receiver/base_receiver__stage_events.sql",
-    "staging/base/pipedrive/base_pipedrive__deals.sql",
-    "staging/base/pipedrive/base_pipedrive__deal_changes.sql",
-    "staging/base/pipedrive/base_pipedrive__stage_events.sql",
-    "staging/base/hubspot/base_hubspot__deals.sql",
-    "staging/base/hubspot/base_hubspot__deal_history.sql",
-    "staging/base/hubspot/base_hubspot__deal_stages.sql",
-    "staging/base/hubspot/base_hubspot__stage_events.sql",
-    "staging/base/salesforce/base_salesforce__snapshots.sql",
-    "staging/base/salesforce/base_salesforce__stage_events.sql",
-    "staging/base/keycrm/base_keycrm__orders.sql",
-    "staging/base/keycrm/base_keycrm__order_changes.sql",
-    "staging/base/keycrm/base_keycrm__stage_events.sql",
-    "staging/base/files/base_files__stage_events.sql",
-    "staging/stg_stage_events.sql",
-    "intermediate/flow/int_stage_intervals.sql",
-)
 
 
 def dbt_project(folder: Path, models: Iterable[str]) -> Path:

@@ -463,15 +463,3 @@ def test_companies_are_asked_for_where_a_deal_has_changed_and_once_a_day(
     load_now("hubspot", project)
     names = {row["company_id"]: row["name"] for row in rows(COMPANIES, project)}
     assert names[str(company.object_id)] == "Kiosks of the south"
-
-
-def test_no_plan_makes_searches_faster(
-    fake: FakeHubspot, project: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    paces = {**hubspot.SOURCE.paces, hubspot_api.SEARCH: SEARCHES}
-    monkeypatch.setattr(hubspot, "SOURCE", replace(hubspot.SOURCE, paces=paces))
-    load_now("hubspot", project)
-    times = [call.at for call in fake.calls_of("search$")]
-    assert len(times) >= 5
-    # The account may do a million times as much as one of the smallest plan.
-    assert times[-1] - times[0] > (len(times) - 2) * SEARCHES.slot

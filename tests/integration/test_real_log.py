@@ -16,13 +16,13 @@ from zoneinfo import ZoneInfo
 import psycopg
 import pytest
 
-from jobs.build import build
 from loaders.files import load_file
 from stageline import config
 from stageline.config import PROJECT_ROOT
 from stageline.database import connect
-from tests.conftest import TEMPLATE, TestServer, _clone
-from tests.flow_database import INTERVAL_MODELS, dbt_project, store_schedule
+from tests.conftest import DATABASE, TEMPLATE, TestServer, _clone
+from tests.flow_database import store_schedule
+from tests.warm_dbt import WarmDbt
 from tests.working_time_oracle import Calendar, Schedule
 
 CASES = 400
@@ -79,10 +79,10 @@ class Measured:
 
 
 @pytest.fixture(scope="module")
-def measured(server: TestServer, short_folder: Path) -> Iterator[Measured]:
+def measured(server: TestServer, dbt: WarmDbt, short_folder: Path) -> Iterator[Measured]:
     """The log loaded by the command, and built."""
     folder = short_folder / "real_log"
-    project = dbt_project(folder / "project", INTERVAL_MODELS)
+    folder.mkdir()
     log = random_log()
     with (folder / "events.csv").open("w", newline="") as file:
         writer = csv.writer(file)
@@ -91,12 +91,15 @@ def measured(server: TestServer, short_folder: Path) -> Iterator[Measured]:
             writer.writerows(
                 (case, stage, at.isoformat(), place) for place, (stage, at) in enumerate(events)
             )
-    with pytest.MonkeyPatch.context() as patch, _clone(server, TEMPLATE, folder, patch) as owner:
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        _clone(server, TEMPLATE, folder, patch, DATABASE) as owner,
+    ):
         with connect("owner") as session, session.cursor() as cursor:
             store_schedule(cursor, "file", "permits", SCHEDULE)
         mapping = PROJECT_ROOT / "docs/examples/receipt_events.yml"
         load_file(folder / "events.csv", "stage_events", mapping_path=mapping, project_id="permits")
-        build(project=project)
+        dbt.run("+int_stage_intervals")
         with psycopg.connect(**owner.libpq()) as session:
             rows = session.execute(
                 "select entity_id, coalesce(sum(seconds), 0)::bigint,"

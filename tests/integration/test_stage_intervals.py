@@ -14,12 +14,12 @@ import pytest
 from psycopg import sql
 from psycopg.rows import dict_row
 
-from jobs.build import build
 from stageline import config
 from stageline.database import connect
-from tests.conftest import TEMPLATE, TestServer, _clone
-from tests.flow_database import INTERVAL_MODELS, dbt_project, store_schedule
+from tests.conftest import DATABASE, TEMPLATE, TestServer, _clone
+from tests.flow_database import store_schedule
 from tests.stage_intervals_oracle import Dictionary, Place, Told, visits
+from tests.warm_dbt import WarmDbt
 from tests.working_time_oracle import Calendar, Schedule, Walk
 
 ENTITIES = 3_000
@@ -190,19 +190,22 @@ def dictionaries(owner: psycopg.Connection[Any]) -> dict[Place, Dictionary]:
 
 
 @pytest.fixture(scope="module")
-def built(server: TestServer, short_folder: Path) -> Iterator[Built]:
+def built(server: TestServer, dbt: WarmDbt, short_folder: Path) -> Iterator[Built]:
     """All histories in one database, built once, of the models that it takes."""
     folder = short_folder / "stage_intervals"
-    project = dbt_project(folder / "project", INTERVAL_MODELS)
+    folder.mkdir()
     dice = random.Random(4)  # noqa: S311 - the same histories in every run
     told = [
         one
         for number in range(ENTITIES)
         for one in history(dice, list(SCHEDULES)[number % len(SCHEDULES)], number)
     ]
-    with pytest.MonkeyPatch.context() as patch, _clone(server, TEMPLATE, folder, patch) as owner:
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        _clone(server, TEMPLATE, folder, patch, DATABASE) as owner,
+    ):
         store(told)
-        build(project=project)
+        dbt.run("+int_stage_intervals")
         with psycopg.connect(**owner.libpq()) as session:
             known = dictionaries(session)
             session.row_factory = dict_row

@@ -2,29 +2,16 @@
 
 import random
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
 import psycopg
 import pytest
 
-from jobs.build import build
 from stageline.database import connect
 from tests import webhook_oracle
-from tests.flow_database import CALENDAR_MODELS, dbt_project
+from tests.warm_dbt import WarmDbt
 
-MODELS = (
-    *CALENDAR_MODELS,
-    *(
-        f"staging/base/receiver/base_receiver__{name}.sql"
-        for name in (
-            *("deliveries", "replays", "unparsed_deliveries", "refusals"),
-            "landed_stage_events",
-        )
-    ),
-    "kpis/flow/webhook_stats.sql",
-)
 START = datetime(2026, 3, 1, tzinfo=UTC)
 
 
@@ -102,7 +89,7 @@ class Traffic:
 
 def built() -> dict[webhook_oracle.Cell, tuple[int | None, ...]]:
     with connect("transformer") as session:
-        rows = session.execute("select * from intermediate.webhook_stats").fetchall()
+        rows = session.execute("select * from kpis.webhook_stats").fetchall()
     return {(row[0], row[1], row[2].astimezone(UTC)): row[3:-1] for row in rows}
 
 
@@ -114,7 +101,7 @@ def counted() -> dict[webhook_oracle.Cell, tuple[int | None, ...]]:
 def when_built(cell: webhook_oracle.Cell) -> datetime:
     with connect("transformer") as session:
         ((instant,),) = session.execute(
-            "select updated_at from intermediate.webhook_stats"
+            "select updated_at from kpis.webhook_stats"
             " where (source_system, project_id, hour_at) = (%s, %s, %s)",
             cell,
         ).fetchall()
@@ -122,16 +109,14 @@ def when_built(cell: webhook_oracle.Cell) -> datetime:
 
 
 @pytest.mark.usefixtures("database")
-def test_every_run_ends_at_what_is_counted_in_all_that_landed(tmp_path: Path) -> None:
-    folder = dbt_project(tmp_path / "project", MODELS)
-
-    def run(select: str | None = "int_flow_changes webhook_stats") -> None:
-        build(select, command="run", project=folder, target_path=folder / "target")
+def test_every_run_ends_at_what_is_counted_in_all_that_landed(dbt: WarmDbt) -> None:
+    def run() -> None:
+        dbt.run("int_flow_changes", "webhook_stats")
 
     traffic = Traffic()
     with connect("owner") as session:
         traffic.come(session, 300, first_day=0)
-    run(select=None)
+    dbt.run("+webhook_stats")
     assert built() == counted()
     earliest = min(built())
     first_run = when_built(earliest)

@@ -19,7 +19,7 @@
     'stage': 'stage_id',
     'pipeline': 'pipeline_id',
 } %}
-{#- A deleted deal tells in place of its status that it is deleted: it was open unless it changed. #}
+{#- A deleted deal tells, in place of its status, that it is: it was open unless that changed. #}
 
 with
 
