@@ -510,7 +510,8 @@ def _iso(at: int) -> str:
     return written.strftime("%Y-%m-%dT%H:%M:%S.") + f"{at % 1000:03}{end}"
 
 
-def _read_moment(value: str) -> int:
+def read_moment(value: str) -> int:
+    """The instant that a property has, in milliseconds since 1970."""
     if value.isdecimal():
         return int(value)
     return round(datetime.fromisoformat(value).timestamp() * 1000)
@@ -525,10 +526,10 @@ def _holds(of: ObjectTruth, condition: Mapping[str, str]) -> bool:
         case "NOT_HAS_PROPERTY":
             return not value
         case "GTE":
-            return bool(value) and _read_moment(value) >= int(condition["value"])
+            return bool(value) and read_moment(value) >= int(condition["value"])
         case "BETWEEN":
             low, high = int(condition["value"]), int(condition["highValue"])
-            return bool(value) and low <= _read_moment(value) <= high
+            return bool(value) and low <= read_moment(value) <= high
     raise AssertionError(f"a search with {operator}")
 
 
