@@ -17,7 +17,7 @@ from tests.conftest import TEMPLATE, TestServer, _clone
 from tests.crm_loads import load_now, set_up
 from tests.fakes.hubspot import STAGES, FakeHubspot, instant, read_moment
 from tests.fakes.pipedrive import STAGES as STAGES_OF
-from tests.fakes.pipedrive import FakePipedrive
+from tests.fakes.pipedrive import DealTruth, FakePipedrive
 
 MODELS = (
     "pipeline_as_of",
@@ -144,6 +144,17 @@ def change_more(fake: FakePipedrive) -> None:
         fake.update(deal, later + timedelta(hours=3), stage_id=STAGES_OF[deal.pipeline_id][-1])
 
 
+def delete_one_of_each(fake: FakePipedrive) -> None:
+    """Of the deals that were there at AS_OF, one that is open, won, lost is deleted today."""
+    for status in ("open", "won", "lost"):
+        fake.delete(next(d for d in fake.deals.values() if is_there(d) and d.status == status))
+
+
+def is_there(deal: DealTruth) -> bool:
+    """Whether a deal was there at AS_OF, and has been since."""
+    return deal.added_at < AS_OF and not deal.is_deleted and deal.archived_at is None
+
+
 def at(states: list[tuple[datetime, State | None]], moment: datetime) -> State | None:
     """The state of a deal at an instant."""
     past = [state for since, state in states if since <= moment]
@@ -170,6 +181,8 @@ def truth(server: TestServer, short_folder: Path) -> Iterator[Truth]:
         for name, fake in (("hubspot", hubspot), ("pipedrive", pipedrive)):
             set_up(patch, name, fake)
             load_now(name)
+        delete_one_of_each(pipedrive)
+        load_now("pipedrive")
         build(
             select=" ".join(f"+{name}" for name in MODELS),
             exclude="resource_type:test resource_type:unit_test",

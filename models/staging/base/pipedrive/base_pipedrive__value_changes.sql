@@ -15,7 +15,7 @@
     'probability': plain_number('probability / 100'),
     'expected_close_date': 'cast(expected_close_date as ' ~ type_label() ~ ')',
     'owner': 'owner_id',
-    'status': 'status',
+    'status': "case when status = 'deleted' then 'open' else status end",
     'stage': 'stage_id',
     'pipeline': 'pipeline_id',
 } %}
@@ -38,6 +38,7 @@ deal_changes as (
     select * from {{ ref('base_pipedrive__deal_changes') }}
 ),
 
+-- A deletion is no outcome, and leaves the deal what it was: `int_deletion_statements` tells of it.
 -- Numbers without zeros that say nothing, days as such; chances are counted in percent there.
 changes as (
     select
@@ -55,13 +56,16 @@ changes as (
             when 'currency' then upper({{ side }})
             when 'probability' then {{ plain_number(number_of(side) ~ ' / 100') }}
             when 'expected_close_date' then cast({{ date_of(side) }} as {{ type_label() }})
+            when 'status' then case when {{ side }} = 'deleted' then 'open' else {{ side }} end
             else {{ side }}
         end as {{ side }},
         {%- endfor %}
         changed_at,
         fetched_at
     from deal_changes
-    where changed_at is not null
+    where
+        changed_at is not null
+        and (field_key != 'status' or new_value is distinct from 'deleted')
 ),
 
 -- Ids are numbers kept as text: the shorter one is the smaller one. Of several changes within a
