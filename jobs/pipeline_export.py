@@ -1,4 +1,4 @@
-"""The files of spec pulls, made of what the models hold: open and won deals of real sources."""
+"""The files of spec pulls, made of what the models hold: deals that are open or won."""
 
 from datetime import datetime
 from decimal import Decimal
@@ -12,21 +12,25 @@ from loaders.pipeline_files import PipelineFiles, PipelineTotals
 from stageline.database import connect
 from stageline.errors import StagelineError
 
+#: Sources whose deals ship with the product.
+MADE_UP = frozenset({"demo", "sample"})
+
 
 def export(source: str | None = None, at: datetime | None = None) -> PipelineFiles:
     """Writes the pipeline as the last build left it.
 
     Amounts of several currencies are not added up: the totals are empty then, and stand by currency
-    beside them.
+    beside them. Deals that ship with the product are left out where there are others.
 
     Args:
-        source: Only the deals of this one.
+        source: Only the deals of this one, made up or not.
         at: The instant that the files are to bear, now by default.
 
     Raises:
         StagelineError: nothing is built yet, there are no deals, or a file cannot be written.
     """
     deals = _deals(source)
+    deals = [deal for deal in deals if deal["source"] not in MADE_UP] or deals
     if not deals:
         whose = f" of {source}" if source else ""
         raise StagelineError(
@@ -44,7 +48,7 @@ def export(source: str | None = None, at: datetime | None = None) -> PipelineFil
         deals,
         at=at,
         source=sources[0] if len(sources) == 1 else "all",
-        is_demo=sources == ["demo"],
+        is_demo=MADE_UP.issuperset(sources),
         more={
             "by_currency": {
                 currency: {

@@ -26,26 +26,34 @@ class Scope:
         ended: The field that says when a record ended.
         is_closed: The field that says whether it has; where empty, each has an end.
         is_date: ``ended`` is a calendar day (UTC), not an instant.
+        changed: The field that says when it last changed, where people set ``ended`` as they like:
+            what changed since then is brought too.
     """
 
     ended: str
     is_closed: str = ""
     is_date: bool = False
+    changed: str = ""
 
     @property
     def fields(self) -> tuple[str, ...]:
         """The fields that it is judged by."""
-        return (self.is_closed, self.ended) if self.is_closed else (self.ended,)
+        return tuple(filter(None, (self.is_closed, self.ended, self.changed)))
 
     def condition(self, since: datetime) -> str:
         """It as a condition of SOQL, in which days and instants stand without quotes."""
         start = f"{since.date()}" if self.is_date else written(since)
         late = f"{self.ended} >= {start}"
+        if self.changed:
+            late += f" OR {self.changed} >= {written(since)}"
         return f"({self.is_closed} = false OR {late})" if self.is_closed else late
 
     def holds(self, record: Record, since: datetime) -> bool:
         """Whether a record is one of those."""
         if self.is_closed and record.get(self.is_closed) is False:
+            return True
+        changed_at = instant(record.get(self.changed))
+        if changed_at is not None and changed_at >= since:
             return True
         ended = record.get(self.ended)
         if not isinstance(ended, str):

@@ -323,7 +323,7 @@ OPPORTUNITY = Object(
     OPPORTUNITIES,
     needed=("Id", CHANGED, "StageName", "IsClosed", "IsWon", "CloseDate"),
     related={"AccountId": "Account.Name"},
-    scope=Scope("CloseDate", "IsClosed", is_date=True),
+    scope=Scope("CloseDate", "IsClosed", is_date=True, changed=CHANGED),
 )
 HISTORY = Object(
     "OpportunityHistory",

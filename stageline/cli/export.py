@@ -18,6 +18,9 @@ def export() -> None:
 def pipeline(source: str | None) -> None:
     """Write the sales pipeline as the last build left it.
 
+    Deals of the demo and of the sample are left out where there are real ones, unless --source
+    names them.
+
     sales_pipeline.json has the totals and the deals that are open or won, daily_summary.json the
     totals alone, and sales_cache keeps a copy of each time for 30 days (SALES_PIPELINE_CACHE names
     another folder).

@@ -587,6 +587,7 @@ def _iso(at: int) -> str:
 
 
 def read_moment(value: str) -> int:
+    """The instant that a property has, in milliseconds since 1970."""
     if value.isdecimal():
         return int(value)
     return round(datetime.fromisoformat(value).timestamp() * 1000)

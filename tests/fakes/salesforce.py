@@ -375,7 +375,7 @@ class FakeSalesforce(CrmServer):
             ForecastCategory=new["ForecastCategory"],
             LastStageChangeDate=_instant(at),
         )
-        if new["IsClosed"]:
+        if new["IsClosed"] and self._random.random() < 0.7:  # people set it, or leave it
             deal["CloseDate"] = f"{at.date()}"
         self._touch(deal, at)
         self._snapshot(deal, at, before)

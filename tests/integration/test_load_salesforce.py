@@ -11,6 +11,7 @@ from typing import Any
 import psycopg
 import pytest
 from click.testing import CliRunner
+from psycopg import sql
 
 from loaders import salesforce_queries
 from loaders.crm import BACKFILL
@@ -117,7 +118,11 @@ def shown(record: Record) -> Record:
 def in_scope(fake: FakeSalesforce) -> list[Record]:
     """The deals that every load has to have brought."""
     since = f"{(datetime.now(UTC) - BACKFILL + timedelta(days=1)).date()}"
-    return [deal for deal in fake.deals() if not deal["IsClosed"] or deal["CloseDate"] >= since]
+    return [
+        deal
+        for deal in fake.deals()
+        if not deal["IsClosed"] or max(deal["CloseDate"], deal["SystemModstamp"][:10]) >= since
+    ]
 
 
 def assert_loaded(fake: FakeSalesforce) -> None:
@@ -155,6 +160,17 @@ def assert_loaded(fake: FakeSalesforce) -> None:
         assert key not in leads or leads[key] == row
 
 
+def forget(table: Table, record_id: str) -> None:
+    """As if a record had never been loaded."""
+    with connect("owner", autocommit=True) as session:
+        session.execute(
+            sql.SQL("delete from {} where {} = %s").format(
+                sql.Identifier(table.dataset, table.name), sql.Identifier(table.key[0])
+            ),
+            [record_id],
+        )
+
+
 def positions_of(name: str) -> dict[str, Any]:
     with connect("loader") as session:
         row = session.execute(
@@ -171,12 +187,21 @@ def test_a_first_load_brings_what_is_open_or_closed_lately_with_its_history(
     long_ago = datetime.now(UTC) - timedelta(days=300)
     old = fake.add_deal(long_ago)
     fake.move(old, "Closed Won", long_ago + timedelta(days=2))
+    overdue = fake.add_deal(long_ago)
+    fake.move(overdue, "Closed Won", datetime.now(UTC) - timedelta(days=7))
+    overdue["CloseDate"] = f"{(long_ago + timedelta(days=30)).date()}"
     done = load_now(CRM)
     assert done.stopped is None
     assert done.left_out == {}
     assert_loaded(fake)
     assert loose_ends(CRM) == []
     assert (old["Id"],) not in loaded(OPPORTUNITIES)
+    assert (overdue["Id"],) in loaded(OPPORTUNITIES)
+    forget(OPPORTUNITIES, overdue["Id"])
+    sweep_again()
+    load_now(CRM)
+    assert (old["Id"],) not in loaded(OPPORTUNITIES)
+    assert (overdue["Id"],) in loaded(OPPORTUNITIES)
     assert {key[0] for key in loaded(USERS)} == set(fake.records["User"])
     tasks = [task for task in fake.records["Task"].values() if task["IsArchived"]]
     assert tasks

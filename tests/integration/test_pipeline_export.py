@@ -32,7 +32,7 @@ def test_the_files_add_up_what_the_table_holds() -> None:
     assert (snapshot["total_leads"], len(snapshot["leads"])) == (count, count)
     assert (snapshot["total_value"], snapshot["weighted_value"]) == (value, weighted)
     assert sum(snapshot["stage_breakdown"].values()) == count
-    assert (snapshot["source"], snapshot["demo"]) == ("sample", False)
+    assert (snapshot["source"], snapshot["demo"]) == ("sample", True)
     assert summary["sales_pipeline_summary"]["total_value"] == value
     assert files.cache.read_text() == files.pipeline.read_text()
     with pytest.raises(StagelineError, match="no deals of hubspot in the pipeline"):
@@ -47,6 +47,7 @@ def test_amounts_of_several_currencies_are_not_added_up() -> None:
         None,
         "all",
     )
+    assert snapshot["demo"] is True
     by_currency = snapshot["by_currency"]
     assert by_currency["XXX"] == {  # those of the demo, as the spec has them
         "total_leads": 5,
@@ -54,6 +55,21 @@ def test_amounts_of_several_currencies_are_not_added_up() -> None:
         "weighted_value": 254500.0,
     }
     assert sum(each["total_leads"] for each in by_currency.values()) == snapshot["total_leads"]
+
+
+@pytest.mark.usefixtures("sample_database")
+def test_what_is_made_up_is_left_out_beside_real_deals() -> None:
+    with connect("owner", autocommit=True) as session:
+        session.execute(
+            "update kpis.pipeline_as_of set source_system = 'hubspot' where opportunity_key in ("
+            " select opportunity_key from kpis.pipeline_as_of"
+            " where source_system = 'sample' and status = 'open' limit 2)"
+        )
+    real = read(export(at=AT).pipeline)
+    assert (real["source"], real["demo"], real["total_leads"]) == ("hubspot", False, 2)
+    assert {deal["source"] for deal in real["leads"]} == {"hubspot"}
+    demo = read(export("demo", at=AT).pipeline)
+    assert (demo["source"], demo["demo"], demo["total_leads"]) == ("demo", True, 5)
 
 
 @pytest.mark.usefixtures("sample_database")

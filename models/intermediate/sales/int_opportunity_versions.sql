@@ -30,6 +30,12 @@ stages as (
     select * from {{ ref('base_settings__stages') }}
 ),
 
+-- Where a field of its own tells the rep of a deal, changes of its owner tell nothing of the rep.
+mapped_reps as (
+    select * from {{ ref('base_settings__field_map') }}
+    where entity = 'deals' and rep_id is not null
+),
+
 deletion_statements as (
     select * from {{ ref('int_deletion_statements') }}
     where entity_type = 'deal'
@@ -83,7 +89,12 @@ told as (
             and value_changes.source_system = new_stages.source_system
             and value_changes.project_id = new_stages.project_id
             and value_changes.new_value = new_stages.stage_id
-    where value_changes.field in {{ names }}
+    left join mapped_reps
+        on
+            value_changes.field = 'owner'
+            and value_changes.source_system = mapped_reps.source_system
+            and value_changes.project_id = mapped_reps.project_id
+    where value_changes.field in {{ names }} and mapped_reps.rep_id is null
 ),
 
 -- A source that tells of no change of the outcome tells when it came about.

@@ -83,10 +83,19 @@ final as (
         judged_deals.currency,
         judged_deals.win_probability,
         judged_deals.created_at,
-        -- HubSpot fills in the day when a deal is closed; somebody may have emptied it.
+        -- HubSpot fills in the day when a deal is closed; somebody may have emptied it, or set one
+        -- that was still to come, or before there was a deal. The stage was entered at an instant.
         case
-            when judged_deals.status != 'open'
-                then coalesce(judged_deals.close_at, last_moves.moved_at, judged_deals.modified_at)
+            when judged_deals.status = 'open' then null
+            when
+                judged_deals.close_at
+                between judged_deals.created_at and judged_deals.fetched_at
+                then judged_deals.close_at
+            else
+                greatest(
+                    coalesce(last_moves.moved_at, judged_deals.modified_at),
+                    judged_deals.created_at
+                )
         end as closed_at,
         {{ local_period(
             "'day'", 'judged_deals.close_at', "coalesce(projects.timezone, 'UTC')"

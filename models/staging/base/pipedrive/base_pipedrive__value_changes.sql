@@ -31,10 +31,15 @@ listed_deals as (
     select * from {{ source('raw_pipedrive', 'listed_deals') }}
 ),
 
+stages as (
+    select * from {{ source('raw_pipedrive', 'stages') }}
+),
+
 deal_changes as (
     select * from {{ ref('base_pipedrive__deal_changes') }}
 ),
 
+-- A deletion is no outcome, and leaves the deal what it was: `int_deletion_statements` tells of it.
 -- Numbers without zeros that say nothing, days as such; chances are counted in percent there.
 changes as (
     select
@@ -52,13 +57,16 @@ changes as (
             when 'currency' then upper({{ side }})
             when 'probability' then {{ plain_number(number_of(side) ~ ' / 100') }}
             when 'expected_close_date' then cast({{ date_of(side) }} as {{ type_label() }})
+            when 'status' then case when {{ side }} = 'deleted' then 'open' else {{ side }} end
             else {{ side }}
         end as {{ side }},
         {%- endfor %}
         changed_at,
         fetched_at
     from deal_changes
-    where changed_at is not null
+    where
+        changed_at is not null
+        and (field_key != 'status' or new_value is distinct from 'deleted')
 ),
 
 -- Ids are numbers kept as text: the shorter one is the smaller one. Of several changes within a
@@ -145,21 +153,155 @@ first_values as (
         end
 ),
 
-final as (
+told as (
     select
-        cast('pipedrive' as {{ type_label() }}) as source_system,
         project_id,
-        cast('deal' as {{ type_label() }}) as entity_type,
-        deal_id as entity_id,
+        deal_id,
         field,
         cast(null as {{ type_label() }}) as old_value,
         new_value,
         changed_at,
-        fetched_at as ingested_at,
-        {{ dbt.concat(["'deal '", 'deal_id', "', first value'"]) }} as record_origin
+        fetched_at,
+        ', first value' as place_of_origin
     from first_values
-    where new_value is not null and changed_at is not null
+    where changed_at is not null and (new_value is not null or field = 'probability')
     union all
+    select
+        project_id,
+        deal_id,
+        field,
+        old_value,
+        new_value,
+        changed_at,
+        fetched_at,
+        {{ dbt.concat(["', change '", 'change_id']) }} as place_of_origin
+    from ranked_changes
+    where place_from_last = 1
+),
+
+-- A deal without a chance of its own has that of its stage: it changes with either of them.
+chance_instants as (
+    select
+        {%- for field in ['probability', 'stage'] %}
+        max(case when field = '{{ field }}' then old_value end) as old_{{ field }},
+        max(case when field = '{{ field }}' then new_value end) as {{ field }},
+        max({{ flag("field = '" ~ field ~ "'") }}) as has_{{ field }},
+        {%- endfor %}
+        project_id,
+        deal_id,
+        changed_at,
+        max(fetched_at) as fetched_at,
+        max(place_of_origin) as place_of_origin
+    from told
+    where field in ('probability', 'stage')
+    group by project_id, deal_id, changed_at
+),
+
+chance_spans as (
+    select
+        chance_instants.*,
+        {%- for field in ['probability', 'stage'] %}
+        sum(has_{{ field }}) over in_order as {{ field }}_span,
+        {%- endfor %}
+        row_number() over in_order as place
+    from chance_instants
+    window in_order as (
+        partition by project_id, deal_id
+        order by changed_at
+        rows between unbounded preceding and current row
+    )
+),
+
+chance_parts as (
+    select
+        project_id,
+        deal_id,
+        {%- for field in ['probability', 'stage'] %}
+        max({{ field }}) over (partition by project_id, deal_id, {{ field }}_span) as {{ field }},
+        {%- endfor %}
+        old_probability,
+        old_stage,
+        probability_span,
+        place,
+        changed_at,
+        fetched_at,
+        place_of_origin
+    from chance_spans
+),
+
+-- A chance of its own that no change tells of has been there all along.
+chances as (
+    select
+        chance_parts.project_id,
+        chance_parts.deal_id,
+        chance_parts.place,
+        chance_parts.changed_at,
+        chance_parts.fetched_at,
+        chance_parts.place_of_origin,
+        coalesce(
+            chance_parts.old_probability,
+            {{ plain_number('old_stages.deal_probability / 100') }}
+        ) as first_old_value,
+        coalesce(
+            case
+                when chance_parts.probability_span = 0
+                    then {{ plain_number('states.probability / 100') }}
+                else chance_parts.probability
+            end,
+            {{ plain_number('stages.deal_probability / 100') }}
+        ) as value
+    from chance_parts
+    left join states
+        on
+            chance_parts.project_id = states.project_id
+            and chance_parts.deal_id = states.deal_id
+    left join stages
+        on
+            chance_parts.project_id = stages.project_id
+            and chance_parts.stage = stages.stage_id
+    left join stages as old_stages
+        on
+            chance_parts.project_id = old_stages.project_id
+            and chance_parts.old_stage = old_stages.stage_id
+),
+
+chance_changes as (
+    select
+        chances.*,
+        case
+            when place = 1 then first_old_value
+            else lag(value) over (partition by project_id, deal_id order by changed_at)
+        end as old_value
+    from chances
+),
+
+changed as (
+    select
+        project_id,
+        deal_id,
+        field,
+        old_value,
+        new_value,
+        changed_at,
+        fetched_at,
+        place_of_origin
+    from told
+    where field != 'probability'
+    union all
+    select
+        project_id,
+        deal_id,
+        'probability' as field,
+        old_value,
+        value as new_value,
+        changed_at,
+        fetched_at,
+        place_of_origin
+    from chance_changes
+    where value is distinct from old_value
+),
+
+final as (
     select
         cast('pipedrive' as {{ type_label() }}) as source_system,
         project_id,
@@ -170,9 +312,8 @@ final as (
         new_value,
         changed_at,
         fetched_at as ingested_at,
-        {{ dbt.concat(["'deal '", 'deal_id', "', change '", 'change_id']) }} as record_origin
-    from ranked_changes
-    where place_from_last = 1
+        {{ dbt.concat(["'deal '", 'deal_id', 'place_of_origin']) }} as record_origin
+    from changed
 )
 
 select * from final

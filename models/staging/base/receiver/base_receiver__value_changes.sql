@@ -27,6 +27,10 @@ final as (
         {{ dbt.concat(["'delivery '", 'cast(delivery_id as ' ~ type_label() ~ ')']) }}
             as record_origin
     from source
+    -- A deal whose own chance is taken back has that of its stage, which webhooks do not tell.
+    where
+        new_value is not null
+        or not (field = 'probability' and source_system = 'pipedrive')
 )
 
 select * from final
