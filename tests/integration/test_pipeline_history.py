@@ -1,5 +1,6 @@
 """The pipeline of past dates is made again, as the CRMs know it."""
 
+import json
 from collections import defaultdict
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
@@ -12,6 +13,7 @@ import pytest
 from psycopg.rows import dict_row
 
 from jobs.build import build
+from jobs.pipeline_export import export
 from stageline.database import connect
 from tests.conftest import TEMPLATE, TestServer, _clone
 from tests.crm_loads import load_now, set_up
@@ -256,3 +258,20 @@ def test_days_and_changes_agree_with_the_pipeline(truth: Truth) -> None:
     assert {(r["source_system"], r["currency"], r["open_value"]) for r in now} == {
         (r["source_system"], r["currency"], r["open_value"]) for r in per_day
     }
+
+
+def test_the_file_names_owners_and_says_when_a_deal_was_updated(truth: Truth) -> None:
+    leads = json.loads(export().pipeline.read_text())["leads"]
+    names = {
+        "hubspot": lambda owner_id: f"Rep {owner_id}",
+        "pipedrive": lambda owner_id: f"User {owner_id}",
+    }
+    assert {lead["source"] for lead in leads} == set(names)
+    for lead in leads:
+        state = at(truth[lead["source"], lead["id"]], AS_OF)
+        assert state is not None
+        assert lead["owner"] == names[lead["source"]](state.rep_id)
+        created_at, updated_at = (
+            datetime.fromisoformat(lead[name]) for name in ("created_at", "updated_at")
+        )
+        assert created_at <= updated_at <= AS_OF
