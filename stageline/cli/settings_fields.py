@@ -35,7 +35,8 @@ def set_field(project: ProjectKey, entity: str, field: str, crm_field: str) -> N
 
     ENTITY is deals, tickets, surveys, activities, orders or leads; FIELD is facility_id, rep_id,
     lead_id or company; CRM_FIELD is what the CRM's API calls its field. Of Pipedrive, it may be
-    what people call it: once the account is loaded, its key is kept, which stays the same.
+    what people call it: once the account is loaded, its key is kept, which stays the same. What no
+    model reads of a CRM is refused.
 
     \b
     Example:

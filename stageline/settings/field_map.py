@@ -1,5 +1,6 @@
 """Which field of a CRM feeds which of ours: facilities and the like are custom fields there."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
@@ -12,6 +13,23 @@ ENTITIES: tuple[Entity, ...] = get_args(Entity)
 
 Field = Literal["facility_id", "rep_id", "lead_id", "company"]
 FIELDS: tuple[Field, ...] = get_args(Field)
+
+#: Source -> kind of record -> the fields of ours that its base model takes from mapped ones.
+READ: Mapping[str, Mapping[Entity, tuple[Field, ...]]] = {
+    "hubspot": {
+        "deals": FIELDS,
+        "tickets": ("facility_id", "rep_id"),
+        "surveys": ("facility_id",),
+        "activities": ("facility_id", "rep_id", "lead_id"),
+    },
+    "pipedrive": {"deals": FIELDS},
+    "salesforce": {
+        "deals": FIELDS,
+        "tickets": ("facility_id", "rep_id"),
+        "activities": ("facility_id", "rep_id", "lead_id"),
+        "leads": ("facility_id", "rep_id"),
+    },
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,9 +93,28 @@ def labels(session: Session, project: ProjectKey) -> dict[str, str]:
     )
 
 
+def _require_read(source: str, row: MappedField) -> None:
+    """Makes sure that the mapping would change something."""
+    if source not in READ:
+        raise StagelineError(
+            f"No model reads fields of {source}. There are some of: {', '.join(READ)}."
+        )
+    if row.entity not in READ[source]:
+        raise StagelineError(
+            f"No model reads fields of {row.entity} of {source}."
+            f" There are: {', '.join(READ[source])}."
+        )
+    if row.field not in READ[source][row.entity]:
+        raise StagelineError(
+            f"No model reads {row.field} of {row.entity} of {source}."
+            f" There are: {', '.join(READ[source][row.entity])}."
+        )
+
+
 def _with_key(session: Session, project: ProjectKey, row: MappedField) -> MappedField:
     """The row, naming its field by the key where a label names it; before a load, as it is."""
     row.require_valid()
+    _require_read(project.source_system, row)
     known = labels(session, project)
     if not known or row.crm_field in known:
         return row

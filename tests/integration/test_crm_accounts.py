@@ -117,6 +117,15 @@ def test_fields_of_the_crm_are_named_listed_and_forgotten() -> None:
         (("deal", "facility_id", "branch"), "'deal' is no kind of record. There are: deals"),
         (("deals", "facility", "branch"), "'facility' is no field of ours. There are: facility_id"),
         (("deals", "facility_id", " "), "The field of the CRM"),
+        (("deals", "segment", "tier"), "'segment' is no field of ours"),
+        (
+            ("leads", "facility_id", "branch"),
+            "No model reads fields of leads of hubspot. There are: deals, tickets, surveys,",
+        ),
+        (
+            ("tickets", "company", "branch"),
+            "No model reads company of tickets of hubspot. There are: facility_id, rep_id.",
+        ),
     ],
 )
 def test_fields_that_do_not_exist_are_one_line(words: tuple[str, ...], message: str) -> None:
@@ -125,6 +134,15 @@ def test_fields_that_do_not_exist_are_one_line(words: tuple[str, ...], message: 
     assert done.exit_code == 1
     assert message in done.output
     assert done.output.count("\n") == 1
+
+
+def test_a_source_without_fields_of_its_own_says_so() -> None:
+    projects.add("files", "main")
+    done = CliRunner().invoke(
+        main, ["settings", "fields", "set", "files", "main", "deals", "rep_id", "seller"]
+    )
+    assert (done.exit_code, done.output.count("\n")) == (1, 1)
+    assert "No model reads fields of files. There are some of: hubspot, pipedrive" in done.output
 
 
 def set_field(*words: str) -> str:
