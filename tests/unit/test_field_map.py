@@ -3,6 +3,12 @@
 import re
 from pathlib import Path
 
+import pytest
+
+from loaders.hubspot_tables import DEALS, TICKETS
+from loaders.pipedrive_tables import LISTED_DEALS
+from loaders.records import Table
+from loaders.salesforce_tables import OPPORTUNITIES
 from stageline.settings.field_map import READ
 
 MODELS = Path(__file__).parents[2] / "models" / "staging" / "base"
@@ -26,3 +32,28 @@ def test_what_can_be_mapped_is_what_models_read() -> None:
         source: {entity: set(fields) for entity, fields in entities.items()}
         for source, entities in READ.items()
     }
+
+
+def columned(table: Table) -> set[str]:
+    """The CRM's fields that have columns of text or ids in a table, but for the record's id."""
+    return {
+        (column.of or column.name).removeprefix("properties.")
+        for column in table.columns
+        if column.type in ("text", "id") and isinstance(column.of, str)
+    } - {"id", "Id", "hs_merged_object_ids"}
+
+
+@pytest.mark.parametrize(
+    ("model", "table"),
+    [
+        ("hubspot/base_hubspot__opportunities", DEALS),
+        ("hubspot/base_hubspot__tickets", TICKETS),
+        ("pipedrive/base_pipedrive__opportunities", LISTED_DEALS),
+        ("salesforce/base_salesforce__opportunities", OPPORTUNITIES),
+    ],
+)
+def test_a_field_that_has_a_column_is_found_too(model: str, table: Table) -> None:
+    text = (MODELS / f"{model}.sql").read_text()
+    listed = re.search(r"set (?:standard|columns) = \{(.*?)\}", text, re.DOTALL)
+    assert listed
+    assert set(re.findall(r"'([\w.]+)': '", listed[1])) == columned(table)
