@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from loaders.hubspot_tables import DEALS, TICKETS
+from loaders.hubspot_tables import DEALS, FEEDBACK, TICKETS
 from loaders.pipedrive_tables import LISTED_DEALS
 from loaders.records import Table
-from loaders.salesforce_tables import OPPORTUNITIES
+from loaders.salesforce_tables import CASES, LEADS, OPPORTUNITIES
 from stageline.settings.field_map import READ
 
 MODELS = Path(__file__).parents[2] / "models" / "staging" / "base"
@@ -35,21 +35,27 @@ def test_what_can_be_mapped_is_what_models_read() -> None:
 
 
 def columned(table: Table) -> set[str]:
-    """The CRM's fields that have columns of text or ids in a table, but for the record's id."""
+    """The CRM's fields that have columns of text or ids in a table.
+
+    Left out are the record's own id, what is a list, and what is read as a number.
+    """
     return {
         (column.of or column.name).removeprefix("properties.")
         for column in table.columns
         if column.type in ("text", "id") and isinstance(column.of, str)
-    } - {"id", "Id", "hs_merged_object_ids"}
+    } - {"id", "Id", "hs_merged_object_ids", "hs_value"}
 
 
 @pytest.mark.parametrize(
     ("model", "table"),
     [
         ("hubspot/base_hubspot__opportunities", DEALS),
+        ("hubspot/base_hubspot__satisfaction", FEEDBACK),
         ("hubspot/base_hubspot__tickets", TICKETS),
         ("pipedrive/base_pipedrive__opportunities", LISTED_DEALS),
         ("salesforce/base_salesforce__opportunities", OPPORTUNITIES),
+        ("salesforce/base_salesforce__leads", LEADS),
+        ("salesforce/base_salesforce__tickets", CASES),
     ],
 )
 def test_a_field_that_has_a_column_is_found_too(model: str, table: Table) -> None:
