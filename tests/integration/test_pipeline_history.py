@@ -146,6 +146,18 @@ def change_more(fake: FakePipedrive) -> None:
         fake.update(deal, later + timedelta(hours=3), stage_id=STAGES_OF[deal.pipeline_id][-1])
 
 
+def move_within_a_month(fake: FakePipedrive) -> None:
+    """Of two deals that are to close in the month before AS_OF, one advances and one goes back."""
+    last_day = AS_OF.astimezone(TIMEZONE).replace(day=1) - timedelta(days=1)
+    for stages in (STAGES_OF[1], STAGES_OF[1][::-1]):
+        deal = fake.create()
+        deal.changes.clear()
+        deal.added_at = last_day.replace(day=1).astimezone(UTC) - timedelta(days=9)
+        deal.pipeline_id, deal.stage_id, deal.probability = 1, stages[0], None
+        deal.expected_close_date = last_day.date()
+        fake.update(deal, last_day.replace(day=15).astimezone(UTC), stage_id=stages[-1])
+
+
 def delete_one_of_each(fake: FakePipedrive) -> None:
     """Of the deals that were there at AS_OF, one that is open, won, lost is deleted today."""
     for status in ("open", "won", "lost"):
@@ -180,6 +192,7 @@ def truth(server: TestServer, short_folder: Path) -> Iterator[Truth]:
             if number % 3 == 0:
                 hubspot.set(deal, "amount", str(7 * number + 10))
         change_more(pipedrive)
+        move_within_a_month(pipedrive)
         for name, fake in (("hubspot", hubspot), ("pipedrive", pipedrive)):
             set_up(patch, name, fake)
             load_now(name)
@@ -275,3 +288,13 @@ def test_the_file_names_owners_and_says_when_a_deal_was_updated(truth: Truth) ->
             datetime.fromisoformat(lead[name]) for name in ("created_at", "updated_at")
         )
         assert created_at <= updated_at <= AS_OF
+
+
+def test_a_month_tells_of_deals_that_came_nearer_or_went_back(truth: Truth) -> None:
+    assert truth
+    (found,) = read(
+        "select sum(advanced_opportunities) as advanced, sum(moved_back_opportunities) as back"
+        " from kpis.pipeline_bridge where source_system = 'pipedrive'"
+    )
+    assert found["advanced"] > 0
+    assert found["back"] > 0
