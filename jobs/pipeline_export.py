@@ -88,9 +88,10 @@ def _deals(source: str | None) -> list[dict[str, Any]]:
                     win_probability as probability,
                     expected_amount as expected,
                     currency,
-                    rep_id as owner,
+                    rep_name as owner,
+                    rep_id as owner_id,
                     created_at,
-                    unchanged_since as updated_at,
+                    changed_at as updated_at,
                     source_system as source,
                     project_id as project
                 from kpis.pipeline_as_of

@@ -1,14 +1,7 @@
 {#- What a record holds in a field of Salesforce, named by a column: one of the organisation's own, or
     one of the standard fields in `columns`, field -> column. -#}
 {% macro salesforce_field(record, field, columns) -%}
-    coalesce(
-        {{ text_at(record ~ '.custom_fields', field) }},
-        case {{ field }}
-            {%- for name, column in columns.items() %}
-            when '{{ name }}' then {{ record }}.{{ column }}
-            {%- endfor %}
-        end
-    )
+    {{ mapped_field(record, field, columns) }}
 {%- endmacro %}
 
 {#- The beginning of a day, UTC. -#}

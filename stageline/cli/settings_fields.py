@@ -8,8 +8,9 @@ from stageline.cli.build import require_migrations
 from stageline.cli.project_rules import of_project
 from stageline.cli.settings_tables import show_or_say
 from stageline.cli.tables import Column
+from stageline.database import connect
 from stageline.errors import StagelineError
-from stageline.settings.field_map import FIELD_MAP, Entity, Field, MappedField
+from stageline.settings.field_map import FIELD_MAP, Entity, Field, MappedField, labels
 from stageline.settings.rule_tables import ProjectKey, changing_project, listed
 
 
@@ -33,7 +34,9 @@ def set_field(project: ProjectKey, entity: str, field: str, crm_field: str) -> N
     """Have a field of the CRM feed one of ours, from the next build on, for all records.
 
     ENTITY is deals, tickets, surveys, activities, orders or leads; FIELD is facility_id, rep_id,
-    lead_id or company; CRM_FIELD is what the CRM's API calls its field.
+    lead_id or company; CRM_FIELD is what the CRM's API calls its field. Of Pipedrive, it may be
+    what people call it: once the account is loaded, its key is kept, which stays the same. What no
+    model reads of a CRM is refused.
 
     \b
     Example:
@@ -46,8 +49,9 @@ def set_field(project: ProjectKey, entity: str, field: str, crm_field: str) -> N
     )
     with changing_project(project) as session:
         is_there = FIELD_MAP.rows(session, project, {"entity": entity, "field": field})
-        (FIELD_MAP.update if is_there else FIELD_MAP.insert)(session, project, row)
-    click.echo(f"{field} of {entity} of {project} comes from {row.crm_field}.")
+        row = (FIELD_MAP.update if is_there else FIELD_MAP.insert)(session, project, row)
+        name = _shown(row.crm_field, labels(session, project))
+    click.echo(f"{field} of {entity} of {project} comes from {name}.")
 
 
 @fields.command("remove")
@@ -83,8 +87,17 @@ def list_fields(project: ProjectKey) -> None:
         stageline settings fields list hubspot main
     """
     require_migrations()
+    rows = listed(FIELD_MAP, project)
+    with connect("owner") as session:
+        known = labels(session, project)
     show_or_say(
         [Column(title) for title in ("records", "field of ours", "field of the CRM")],
-        [(row.entity, row.field, row.crm_field) for row in listed(FIELD_MAP, project)],
+        [(row.entity, row.field, _shown(row.crm_field, known)) for row in rows],
         f"{project} has no fields of its own.",
     )
+
+
+def _shown(crm_field: str, known: dict[str, str]) -> str:
+    """A field of the CRM, with what people call it where that is something else."""
+    label = known.get(crm_field, crm_field)
+    return crm_field if label == crm_field else f"{crm_field} ({label})"

@@ -1,6 +1,7 @@
 """Which account a load is about, and what is said where there is none."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -127,6 +128,15 @@ def test_fields_of_the_crm_are_named_listed_and_forgotten() -> None:
         (("deal", "facility_id", "branch"), "'deal' is no kind of record. There are: deals"),
         (("deals", "facility", "branch"), "'facility' is no field of ours. There are: facility_id"),
         (("deals", "facility_id", " "), "The field of the CRM"),
+        (("deals", "segment", "tier"), "'segment' is no field of ours"),
+        (
+            ("leads", "facility_id", "branch"),
+            "No model reads fields of leads of hubspot. There are: deals, tickets, surveys,",
+        ),
+        (
+            ("tickets", "company", "branch"),
+            "No model reads company of tickets of hubspot. There are: facility_id, rep_id.",
+        ),
     ],
 )
 def test_fields_that_do_not_exist_are_one_line(words: tuple[str, ...], message: str) -> None:
@@ -135,3 +145,58 @@ def test_fields_that_do_not_exist_are_one_line(words: tuple[str, ...], message: 
     assert done.exit_code == 1
     assert message in done.output
     assert done.output.count("\n") == 1
+
+
+def test_a_source_without_fields_of_its_own_says_so() -> None:
+    projects.add("files", "main")
+    done = CliRunner().invoke(
+        main, ["settings", "fields", "set", "files", "main", "deals", "rep_id", "seller"]
+    )
+    assert (done.exit_code, done.output.count("\n")) == (1, 1)
+    assert "No model reads fields of files. There are some of: hubspot, pipedrive" in done.output
+
+
+def set_field(*words: str) -> str:
+    return run("settings", "fields", "set", "pipedrive", "main", "deals", *words)
+
+
+def mapped(field: str) -> str:
+    """The field of Pipedrive that feeds one of ours."""
+    with connect("owner") as session:
+        row = session.execute(
+            "select crm_field from settings.field_map where field = %s", [field]
+        ).fetchone()
+    assert row is not None
+    return str(row[0])
+
+
+def test_a_label_of_pipedrive_is_kept_as_the_key_that_does_not_change(tmp_path: Path) -> None:
+    projects.add("pipedrive", "main")
+    projects.add("pipedrive", "other")
+    set_field("facility_id", "Office")  # nothing is loaded yet that could tell
+    assert mapped("facility_id") == "Office"
+    with connect("owner", autocommit=True) as session:
+        session.execute(
+            "insert into raw_pipedrive.deal_fields (project_id, field_key, name, fetched_at) values"
+            " ('main', 'k1', 'Office', now()), ('main', 'k2', 'Seller', now()),"
+            " ('main', 'k3', 'Seller', now()), ('main', 'Seller key', 'k1', now()),"
+            " ('other', 'k9', 'Office', now()), ('other', 'k8', 'Of another account', now())"
+        )
+    assert "comes from k1 (Office)" in set_field("facility_id", "Office")
+    assert mapped("facility_id") == "k1"
+    assert "comes from k1 (Office)" in set_field("facility_id", "k1")  # a key counts before a label
+    assert "k1 (Office)" in run("settings", "fields", "list", "pipedrive", "main")
+    for label, message in (
+        ("Seller", "Several fields of pipedrive main are called 'Seller': k2, k3. Give one of"),
+        ("Of another account", "pipedrive main has no field 'Of another account' among those"),
+    ):
+        done = CliRunner().invoke(
+            main, ["settings", "fields", "set", "pipedrive", "main", "deals", "rep_id", label]
+        )
+        assert (done.exit_code, done.output.count("\n")) == (1, 1)
+        assert message in done.output
+    file = tmp_path / "settings.yaml"
+    run("settings", "export", str(file))
+    file.write_text(file.read_text().replace("crm_field: k1", "crm_field: Office"))
+    run("settings", "import", str(file))
+    assert mapped("facility_id") == "k1"

@@ -1,5 +1,6 @@
 """The pipeline of past dates is made again, as the CRMs know it."""
 
+import json
 from collections import defaultdict
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
@@ -12,6 +13,7 @@ import pytest
 from psycopg.rows import dict_row
 
 from jobs.build import build
+from jobs.pipeline_export import export
 from stageline.database import connect
 from tests.conftest import TEMPLATE, TestServer, _clone
 from tests.crm_loads import load_now, set_up
@@ -144,6 +146,18 @@ def change_more(fake: FakePipedrive) -> None:
         fake.update(deal, later + timedelta(hours=3), stage_id=STAGES_OF[deal.pipeline_id][-1])
 
 
+def move_within_a_month(fake: FakePipedrive) -> None:
+    """Of two deals that are to close in the month before AS_OF, one advances and one goes back."""
+    last_day = AS_OF.astimezone(TIMEZONE).replace(day=1) - timedelta(days=1)
+    for stages in (STAGES_OF[1], STAGES_OF[1][::-1]):
+        deal = fake.create()
+        deal.changes.clear()
+        deal.added_at = last_day.replace(day=1).astimezone(UTC) - timedelta(days=9)
+        deal.pipeline_id, deal.stage_id, deal.probability = 1, stages[0], None
+        deal.expected_close_date = last_day.date()
+        fake.update(deal, last_day.replace(day=15).astimezone(UTC), stage_id=stages[-1])
+
+
 def delete_one_of_each(fake: FakePipedrive) -> None:
     """Of the deals that were there at AS_OF, one that is open, won, lost is deleted today."""
     for status in ("open", "won", "lost"):
@@ -178,6 +192,7 @@ def truth(server: TestServer, short_folder: Path) -> Iterator[Truth]:
             if number % 3 == 0:
                 hubspot.set(deal, "amount", str(7 * number + 10))
         change_more(pipedrive)
+        move_within_a_month(pipedrive)
         for name, fake in (("hubspot", hubspot), ("pipedrive", pipedrive)):
             set_up(patch, name, fake)
             load_now(name)
@@ -256,3 +271,30 @@ def test_days_and_changes_agree_with_the_pipeline(truth: Truth) -> None:
     assert {(r["source_system"], r["currency"], r["open_value"]) for r in now} == {
         (r["source_system"], r["currency"], r["open_value"]) for r in per_day
     }
+
+
+def test_the_file_names_owners_and_says_when_a_deal_was_updated(truth: Truth) -> None:
+    leads = json.loads(export().pipeline.read_text())["leads"]
+    names = {
+        "hubspot": lambda owner_id: f"Rep {owner_id}",
+        "pipedrive": lambda owner_id: f"User {owner_id}",
+    }
+    assert {lead["source"] for lead in leads} == set(names)
+    for lead in leads:
+        state = at(truth[lead["source"], lead["id"]], AS_OF)
+        assert state is not None
+        assert lead["owner"] == names[lead["source"]](state.rep_id)
+        created_at, updated_at = (
+            datetime.fromisoformat(lead[name]) for name in ("created_at", "updated_at")
+        )
+        assert created_at <= updated_at <= AS_OF
+
+
+def test_a_month_tells_of_deals_that_came_nearer_or_went_back(truth: Truth) -> None:
+    assert truth
+    (found,) = read(
+        "select sum(advanced_opportunities) as advanced, sum(moved_back_opportunities) as back"
+        " from kpis.pipeline_bridge where source_system = 'pipedrive'"
+    )
+    assert found["advanced"] > 0
+    assert found["back"] > 0

@@ -12,6 +12,10 @@ opportunities as (
     select * from {{ ref('stg_opportunities') }}
 ),
 
+owners as (
+    select * from {{ ref('stg_owners') }}
+),
+
 stages as (
     select * from {{ ref('stage_weights') }}
     where stage = 'opportunity'
@@ -39,6 +43,7 @@ final as (
         opportunities.company,
         opportunities.facility_id,
         chances.rep_id,
+        coalesce(owners.owner_name, chances.rep_id) as rep_name,
         chances.pipeline_id,
         chances.stage,
         chances.status,
@@ -51,9 +56,19 @@ final as (
         chances.expected_close_date,
         opportunities.created_at,
         chances.valid_from as unchanged_since,
+        case
+            when opportunities.changed_at between chances.valid_from and {{ as_of() }}
+                then opportunities.changed_at
+            else chances.valid_from
+        end as changed_at,
         {{ built_at() }} as updated_at
     from chances
     inner join opportunities on chances.opportunity_key = opportunities.opportunity_key
+    left join owners
+        on
+            chances.source_system = owners.source_system
+            and chances.project_id = owners.project_id
+            and chances.rep_id = owners.owner_id
 )
 
 select * from final

@@ -1,3 +1,17 @@
+{%- set standard = {
+    'closed_lost_reason': 'closed_lost_reason',
+    'closed_won_reason': 'closed_won_reason',
+    'deal_currency_code': 'currency',
+    'dealname': 'name',
+    'dealstage': 'stage_id',
+    'dealtype': 'deal_type',
+    'hs_manual_forecast_category': 'forecast_category',
+    'hs_next_step': 'next_step',
+    'hubspot_owner_id': 'owner_id',
+    'hubspot_team_id': 'team_id',
+    'pipeline': 'pipeline_id',
+} %}
+
 with
 
 deals as (
@@ -68,10 +82,11 @@ final as (
         judged_deals.source_system,
         judged_deals.project_id,
         judged_deals.deal_id as opportunity_id,
-        {{ text_at('judged_deals.custom_fields', 'field_map.lead_id') }} as lead_id,
-        {{ text_at('judged_deals.custom_fields', 'field_map.facility_id') }} as facility_id,
+        {{ mapped_field('judged_deals', 'field_map.lead_id', standard) }} as lead_id,
+        {{ mapped_field('judged_deals', 'field_map.facility_id', standard) }} as facility_id,
         coalesce(
-            {{ text_at('judged_deals.custom_fields', 'field_map.rep_id') }}, judged_deals.owner_id
+            {{ mapped_field('judged_deals', 'field_map.rep_id', standard) }},
+            judged_deals.owner_id
         ) as rep_id,
         judged_deals.name,
         coalesce(

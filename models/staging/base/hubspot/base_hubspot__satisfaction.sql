@@ -1,3 +1,14 @@
+{%- set standard = {
+    'hs_contact_id': 'contact_id',
+    'hs_response_group': 'response_group',
+    'hs_sentiment': 'sentiment',
+    'hs_survey_channel': 'survey_channel',
+    'hs_survey_id': 'survey_id',
+    'hs_survey_name': 'survey_name',
+    'hs_survey_type': 'survey_type',
+    'hs_ticket_id': 'ticket_id',
+} %}
+
 with
 
 feedback as (
@@ -15,7 +26,7 @@ final as (
         feedback.source_system,
         feedback.project_id,
         feedback.submission_id as response_id,
-        {{ text_at('feedback.custom_fields', 'field_map.facility_id') }} as facility_id,
+        {{ mapped_field('feedback', 'field_map.facility_id', standard) }} as facility_id,
         feedback.ticket_id,
         feedback.survey_type,
         cast(feedback.score as bigint) as score,

@@ -1,3 +1,14 @@
+{%- set standard = {
+    'hs_pipeline': 'pipeline_id',
+    'hs_pipeline_stage': 'stage_id',
+    'hs_resolution': 'resolution',
+    'hs_ticket_category': 'category',
+    'hs_ticket_priority': 'priority',
+    'hubspot_owner_id': 'owner_id',
+    'source_type': 'origin',
+    'subject': 'subject',
+} %}
+
 with
 
 tickets as (
@@ -18,9 +29,9 @@ final as (
         cast('hubspot' as {{ type_label() }}) as source_system,
         tickets.project_id,
         tickets.ticket_id,
-        {{ text_at('tickets.custom_fields', 'field_map.facility_id') }} as facility_id,
+        {{ mapped_field('tickets', 'field_map.facility_id', standard) }} as facility_id,
         coalesce(
-            {{ text_at('tickets.custom_fields', 'field_map.rep_id') }}, tickets.owner_id
+            {{ mapped_field('tickets', 'field_map.rep_id', standard) }}, tickets.owner_id
         ) as agent_id,
         case upper(tickets.priority)
             when 'LOW' then 'low'

@@ -1,4 +1,20 @@
 {%- set fields = ['facility_id', 'rep_id', 'lead_id', 'company'] %}
+{%- set columns = {
+    'channel': 'channel',
+    'channel_id': 'channel_id',
+    'creator_user_id': 'creator_user_id',
+    'currency': 'currency',
+    'lost_reason': 'lost_reason',
+    'org_id': 'org_id',
+    'origin': 'origin',
+    'origin_id': 'origin_id',
+    'owner_id': 'owner_id',
+    'person_id': 'person_id',
+    'pipeline_id': 'pipeline_id',
+    'stage_id': 'stage_id',
+    'status': 'status',
+    'title': 'title',
+} %}
 
 with
 
@@ -77,7 +93,7 @@ custom_values as (
         deals.deal_id,
         mapped_keys.field,
         mapped_keys.field_key,
-        {{ text_at('deals.custom_fields', 'mapped_keys.field_key') }} as value
+        {{ mapped_field('deals', 'mapped_keys.field_key', columns) }} as value
     from deals
     inner join mapped_keys on deals.project_id = mapped_keys.project_id
 ),

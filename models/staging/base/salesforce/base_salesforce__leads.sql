@@ -1,4 +1,13 @@
-{%- set standard = {'OwnerId': 'owner_id', 'LeadSource': 'lead_source', 'Company': 'company'} %}
+{%- set standard = {
+    'Company': 'company',
+    'ConvertedAccountId': 'converted_account_id',
+    'ConvertedContactId': 'converted_contact_id',
+    'ConvertedOpportunityId': 'converted_opportunity_id',
+    'LeadSource': 'lead_source',
+    'MasterRecordId': 'master_record_id',
+    'OwnerId': 'owner_id',
+    'Status': 'status',
+} %}
 
 with
 

@@ -2,9 +2,15 @@
     'AccountId': 'account_id',
     'Account.Name': 'account_name',
     'CampaignId': 'campaign_id',
+    'CurrencyIsoCode': 'currency',
+    'ForecastCategory': 'forecast_category',
+    'ForecastCategoryName': 'forecast_category_name',
     'LeadSource': 'lead_source',
+    'Name': 'name',
+    'NextStep': 'next_step',
     'OwnerId': 'owner_id',
     'RecordTypeId': 'record_type_id',
+    'StageName': 'stage_name',
     'Type': 'opportunity_type',
 } %}
 

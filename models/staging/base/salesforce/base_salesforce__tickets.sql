@@ -1,4 +1,12 @@
-{%- set standard = {'AccountId': 'account_id', 'OwnerId': 'owner_id', 'Origin': 'origin'} %}
+{%- set standard = {
+    'AccountId': 'account_id',
+    'CaseNumber': 'case_number',
+    'MasterRecordId': 'master_record_id',
+    'Origin': 'origin',
+    'OwnerId': 'owner_id',
+    'Priority': 'priority',
+    'Status': 'status',
+} %}
 
 with
 
