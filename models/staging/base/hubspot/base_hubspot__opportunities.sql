@@ -90,7 +90,7 @@ final as (
         ) as rep_id,
         judged_deals.name,
         coalesce(
-            {{ text_at('judged_deals.custom_fields', 'field_map.company') }}, companies.name
+            {{ mapped_field('judged_deals', 'field_map.company', standard) }}, companies.name
         ) as company,
         judged_deals.stage,
         judged_deals.status,
