@@ -33,8 +33,8 @@ from stageline.errors import StagelineError
 def fake_crm(name: str, port: int, deals: int, seed: int) -> None:
     """Serve a made-up CRM on this machine, to try a loader on.
 
-    It answers as the real one does, pages and limits included, and only calls from this machine.
-    Ctrl-C ends it.
+    It answers as the real one does, page by page, and only calls from this machine; KeyCRM's also
+    keeps to its limit of calls. Ctrl-C ends it.
 
     \b
     Example:
