@@ -4,19 +4,21 @@ All expectations are computed from the truth of the fakes, none is read from the
 only which deals a load brought.
 """
 
+import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
 import pytest
 from psycopg import sql
 from psycopg.rows import dict_row
 
+from jobs.pipeline_export import export
 from stageline import config
 from stageline.database import connect
 from tests import flow_oracle, kpi_oracle, orders_oracle
@@ -24,7 +26,8 @@ from tests.conftest import DATABASE, TEMPLATE, TestServer, _clone
 from tests.crm_loads import PROJECT, load_now, set_up
 from tests.fakes.hubspot import STAGES, FakeHubspot, instant, read_moment
 from tests.fakes.keycrm import FakeKeycrm
-from tests.fakes.pipedrive import REGION, FakePipedrive
+from tests.fakes.pipedrive import REGION, DealTruth, FakePipedrive
+from tests.fakes.pipedrive import STAGES as STAGES_OF
 from tests.fakes.salesforce import FakeSalesforce, Record
 from tests.integration import test_flow_oracle, test_kpi_oracle, test_orders_oracle
 from tests.orders_world import Event, Order, Project, Setting
@@ -32,6 +35,8 @@ from tests.warm_dbt import WarmDbt
 
 AS_OF = datetime.now(UTC).replace(hour=15, minute=0, second=0, microsecond=0) - timedelta(days=20)
 DAY = 86_400_000
+#: That of the projects that `set_up` makes.
+TIMEZONE = ZoneInfo("Europe/Kyiv")
 CRMS = ("hubspot", "pipedrive", "salesforce")
 
 HISTORY = (
@@ -55,14 +60,34 @@ ORDERS = (
 #: What stages mean, in turn; those of the last of each CRM's stages is not said.
 MEANINGS = ("LEAD.GENERATED", "LEAD.RFQ_RECEIVED", "ORDER.RECEIVED", "PAYMENT.INVOICED")
 
-#: Status, stage and amount of a deal.
-State = tuple[str, str, Decimal | None]
+
+class State(NamedTuple):
+    """A deal as it was at some time; columns of ours, ``...`` of which the CRM's past is silent."""
+
+    status: Any
+    stage: Any
+    amount: Any
+    currency: Any = ...
+    win_probability: Any = ...
+    rep_id: Any = ...
+    expected_close_date: Any = ...
+
+
 #: Every deal's states, each from an instant on; None = it is not there.
 Truth = dict[tuple[str, str], list[tuple[datetime, State | None]]]
 #: Source and id of a deal -> stage, pipeline and instant of each entry, the first one first.
 Entries = dict[tuple[str, str], list[tuple[str, str | None, datetime]]]
 Rows = list[dict[str, Any]]
 
+#: What HubSpot tells the past of.
+_TRACKED = (
+    "amount",
+    "dealstage",
+    "deal_currency_code",
+    "hs_deal_stage_probability",
+    "hubspot_owner_id",
+    "closedate",
+)
 _LABELS = {each[0]: each[1] for stages in STAGES.values() for each in stages}
 _PIPELINES = {each[0]: name for name, stages in STAGES.items() for each in stages}
 _CHANCES = {each[0]: each[2] for stages in STAGES.values() for each in stages}
@@ -152,11 +177,49 @@ def _live_hubspot(fake: FakeHubspot) -> None:
 
 def _live_pipedrive(fake: FakePipedrive) -> None:
     fake.populate(deals=60)
+    _change_more(fake)
+    _move_within_a_month(fake)
     load_now("pipedrive")
-    # What changes in the second in which a load begins is for the next one.
-    just_now = datetime.now(UTC).replace(microsecond=0) - timedelta(seconds=10)
-    fake.delete(next(deal for deal in fake.deals.values() if deal.status == "open"), just_now)
+    _delete_one_of_each(fake)
     load_now("pipedrive")
+
+
+def _change_more(fake: FakePipedrive) -> None:
+    """What the account did not do by itself: chances of their own, other days and currencies."""
+    for number, deal in enumerate(fake.deals.values()):
+        later = deal.changes[-1].at + timedelta(hours=1)
+        if number % 2 or later >= datetime.now(UTC) - timedelta(days=1):
+            continue
+        day = deal.added_at.date() + timedelta(days=100 + number)
+        fake.update(deal, later, probability=None if deal.probability else 35)
+        fake.update(deal, later, expected_close_date=day)
+        fake.update(deal, later + timedelta(hours=1), currency="PLN")
+        fake.update(deal, later + timedelta(hours=2), stage_id=STAGES_OF[deal.pipeline_id][0])
+        fake.update(deal, later + timedelta(hours=3), stage_id=STAGES_OF[deal.pipeline_id][-1])
+
+
+def _move_within_a_month(fake: FakePipedrive) -> None:
+    """Of two deals that are to close in the month before AS_OF, one advances and one goes back."""
+    last_day = AS_OF.astimezone(TIMEZONE).replace(day=1) - timedelta(days=1)
+    for stages in (STAGES_OF[1], STAGES_OF[1][::-1]):
+        deal = fake.create()
+        deal.changes.clear()
+        deal.added_at = last_day.replace(day=1).astimezone(UTC) - timedelta(days=9)
+        deal.pipeline_id, deal.probability = 1, None
+        deal.first_stage_id = deal.stage_id = stages[0]
+        deal.expected_close_date = last_day.date()
+        fake.update(deal, last_day.replace(day=15).astimezone(UTC), stage_id=stages[-1])
+
+
+def _delete_one_of_each(fake: FakePipedrive) -> None:
+    """Of the deals that were there at AS_OF, one that is open, won, lost is deleted today."""
+    for status in ("open", "won", "lost"):
+        fake.delete(next(d for d in fake.deals.values() if _is_there(d) and d.status == status))
+
+
+def _is_there(deal: DealTruth) -> bool:
+    """Whether a deal was there at AS_OF, and has been since."""
+    return deal.added_at < AS_OF and not deal.is_deleted and deal.archived_at is None
 
 
 def _live_salesforce(fake: FakeSalesforce) -> dict[str, list[Record]]:
@@ -302,16 +365,24 @@ def of_hubspot(fake: FakeHubspot) -> Truth:
     """Every deal's states, by its properties' histories."""
     found: Truth = {}
     for deal_id, deal in fake.deals.items():
-        at = {entry.at for name in ("amount", "dealstage") for entry in deal.history[name]}
         states: list[tuple[datetime, State | None]] = []
-        for moment in sorted(at):
-            now = {
+        for moment in sorted({entry.at for name in _TRACKED for entry in deal.history[name]}):
+            values = {
                 name: [entry.value for entry in deal.history[name] if entry.at <= moment]
-                for name in ("amount", "dealstage")
+                for name in _TRACKED
             }
-            stage = now["dealstage"][-1]
-            amount = Decimal(now["amount"][-1]) if now["amount"] else None
-            states.append((instant(moment), (_OUTCOMES[stage], _LABELS[stage], amount)))
+            now = {name: known[-1] if known else None for name, known in values.items()}
+            stage, closes = str(now["dealstage"]), read_moment(str(now["closedate"]))
+            state = State(
+                status=_OUTCOMES[stage],
+                stage=_LABELS[stage],
+                amount=_number(now["amount"] or None),
+                currency=now["deal_currency_code"],
+                win_probability=Decimal(str(now["hs_deal_stage_probability"])),
+                rep_id=str(now["hubspot_owner_id"]),
+                expected_close_date=instant(closes).astimezone(TIMEZONE).date(),
+            )
+            states.append((instant(moment), state))
         if deal.archived:
             states.append((instant(deal.archived), None))
         found["hubspot", str(deal_id)] = states
@@ -326,21 +397,35 @@ def of_pipedrive(fake: FakePipedrive) -> Truth:
             "status": deal.status,
             "stage_id": deal.stage_id,
             "value": deal.value,
+            "currency": deal.currency,
+            "probability": deal.probability,
+            "user_id": deal.owner_id,
+            "expected_close_date": deal.expected_close_date,
         }
         changes = [change for change in deal.changes if change.field_key in now]
         states: list[tuple[datetime, State | None]] = []
         for change in reversed(changes):
-            states.append((change.at, _state(now)))
+            states.append((change.at, _state(fake, now)))
             now[change.field_key] = change.old
-        states.append((deal.added_at, _state(now)))
+        states.append((deal.added_at, _state(fake, now)))
         if deal.is_deleted and deal.deleted_at:
             states.insert(0, (deal.deleted_at, None))
         found["pipedrive", str(deal.deal_id)] = [*reversed(states)]
     return found
 
 
-def _state(values: dict[str, Any]) -> State:
-    return str(values["status"]), f"Stage {values['stage_id']}", _number(values["value"])
+def _state(fake: FakePipedrive, values: dict[str, Any]) -> State:
+    own, day = values["probability"], values["expected_close_date"]
+    chance = fake.stages[int(values["stage_id"])].probability if own is None else own
+    return State(
+        status=values["status"],
+        stage=f"Stage {values['stage_id']}",
+        amount=_number(values["value"]),
+        currency=values["currency"],
+        win_probability=Decimal(chance) / 100,
+        rep_id=str(values["user_id"]),
+        expected_close_date=date.fromisoformat(day) if isinstance(day, str) else day,
+    )
 
 
 def _number(value: Any) -> Decimal | None:
@@ -357,7 +442,8 @@ def of_salesforce(crms: Crms) -> Truth:
         for each in snapshots:
             stage = labels.get(each["StageName"], each["StageName"])
             outcome = _outcome(fake, each["StageName"])
-            states.append((_at(each["CreatedDate"]), (outcome, stage, _number(each["Amount"]))))
+            state = State(outcome, stage, _number(each["Amount"]))
+            states.append((_at(each["CreatedDate"]), state))
         if fake.records["Opportunity"].get(deal_id, {"IsDeleted": True})["IsDeleted"]:
             states.append((datetime.now(UTC), None))
         found["salesforce", deal_id] = states
@@ -672,29 +758,41 @@ def at(states: list[tuple[datetime, State | None]], moment: datetime) -> State |
     return past[-1] if past else None
 
 
+def state_of(row: dict[str, Any], truth: State) -> State:
+    """The state that a row of a model tells of, as far as the truth does."""
+    return State(
+        **{name: ... if known is ... else row[name] for name, known in truth._asdict().items()}
+    )
+
+
 def test_each_deal_is_what_it_was_at_that_instant(crms: Crms, truth: Truth) -> None:
-    found = {
-        (row["source_system"], row["opportunity_id"]): (row["status"], row["stage"], row["amount"])
+    rows = {
+        (row["source_system"], row["opportunity_id"]): row
         for row in read("select * from kpis.pipeline_as_of")
     }
-    expected = {key: at(states, AS_OF) for key, states in truth.items() if key in crms.loaded}
-    assert found == {key: state for key, state in expected.items() if state is not None}
-    assert {key[0] for key in found} == {*CRMS}
-    now = {key: states[-1][1] for key, states in truth.items()}
+    states = {key: at(truth[key], AS_OF) for key in crms.loaded if key in truth}
+    there = {key: state for key, state in states.items() if state is not None}
+    assert rows.keys() == there.keys()
+    closed = {"won": Decimal(1), "lost": Decimal(0)}
+    for key, state in there.items():
+        chance = ... if state.win_probability is ... else closed.get(state.status)
+        expected = state if chance is None else state._replace(win_probability=chance)
+        assert state_of(rows[key], expected) == expected, key
     for source in CRMS:
-        changed = sum(state != now[key] for key, state in found.items() if key[0] == source)
+        changed = sum(
+            state != truth[key][-1][1] for key, state in there.items() if key[0] == source
+        )
         assert changed > 5, source
 
 
 def test_versions_are_the_states_one_after_the_other(truth: Truth) -> None:
-    versions = defaultdict(list)
-    for row in read("select * from intermediate.int_opportunity_versions order by valid_from"):
-        key = row["source_system"], row["opportunity_id"]
-        versions[key].append((row["valid_from"], row["status"], row["stage"], row["amount"]))
-    for key, found in versions.items():
-        for since, *state in found:
-            known = [each for begins, each in truth[key] if begins <= since and each is not None]
-            assert tuple(state) == known[-1], (key, since)
+    versions = read("select * from intermediate.int_opportunity_versions")
+    for row in versions:
+        states = truth[row["source_system"], row["opportunity_id"]]
+        state = [each for since, each in states if since <= row["valid_from"] and each][-1]
+        assert state is not None
+        assert state_of(row, state) == state, row
+    assert len(versions) > len(truth)
 
 
 def test_days_and_changes_agree_with_the_pipeline(crms: Crms) -> None:
@@ -721,6 +819,31 @@ def test_days_and_changes_agree_with_the_pipeline(crms: Crms) -> None:
     assert {(r["source_system"], r["currency"], r["open_value"]) for r in now} == {
         (r["source_system"], r["currency"], r["open_value"]) for r in per_day
     }
+
+
+def test_the_file_names_owners_and_says_when_a_deal_was_updated(truth: Truth) -> None:
+    leads = json.loads(export().pipeline.read_text())["leads"]
+    names = {"hubspot": "Rep", "pipedrive": "User"}
+    assert {lead["source"] for lead in leads} == {*CRMS}
+    for lead in leads:
+        state = at(truth[lead["source"], lead["id"]], AS_OF)
+        assert state is not None
+        if lead["source"] in names:
+            assert lead["owner"] == f"{names[lead['source']]} {state.rep_id}"
+        created_at, updated_at = (
+            datetime.fromisoformat(lead[name]) for name in ("created_at", "updated_at")
+        )
+        assert created_at <= updated_at <= AS_OF
+
+
+def test_a_month_tells_of_deals_that_came_nearer_or_went_back(crms: Crms) -> None:
+    assert crms
+    (found,) = read(
+        "select sum(advanced_opportunities) as advanced, sum(moved_back_opportunities) as back"
+        " from kpis.pipeline_bridge where source_system = 'pipedrive'"
+    )
+    assert found["advanced"] > 0
+    assert found["back"] > 0
 
 
 # KPIs
