@@ -53,7 +53,11 @@ select distinct linked.to_id, known.company_id is not null
 from raw_hubspot.associations as linked
 left join raw_hubspot.companies as known
     on known.project_id = linked.project_id and known.company_id = linked.to_id
-where linked.project_id = %s and linked.to_type = 'companies' and linked.to_id is not null
+where
+    linked.project_id = %(project)s
+    and linked.to_type = 'companies'
+    and linked.to_id is not null
+    and (%(asks_all)s or known.company_id is null)
 order by 1
 """
 
@@ -119,11 +123,13 @@ def _activities(pull: Pull, position: Position | None) -> Iterator[Page]:
 
 def _companies(pull: Pull, position: Position | None) -> Iterator[Page]:
     """The companies of deals that are not known yet and, once a day, all of them."""
-    with connect("loader", autocommit=True) as session:
-        named = session.execute(_NAMED, [pull.project_id]).fetchall()
     last = None if position is None else datetime.fromisoformat(position["at"])
     asks_all = pull.is_full or last is None or last <= pull.until - _NAMES_EVERY
-    ids = [each for each, is_known in named if asks_all or not is_known]
+    with connect("loader", autocommit=True) as session:
+        named = session.execute(
+            _NAMED, {"project": pull.project_id, "asks_all": asks_all}
+        ).fetchall()
+    ids = [each for each, _ in named]
     known = {each for each, is_known in named if is_known}
     for start in range(0, len(ids), _READ):
         part = ids[start : start + _READ]
