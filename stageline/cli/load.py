@@ -27,7 +27,21 @@ _ENTITY = click.option(
 )
 
 
-@click.group()
+class _Loads(click.Group):
+    """Says in one line what can be loaded, where something else is asked for."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
+            raise StagelineError(
+                f"{args[0]!r} is nothing that can be loaded. There are:"
+                f" {', '.join(self.list_commands(ctx))}."
+            )
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=_Loads)
 def load() -> None:
     """Load data of yours.
 

@@ -77,6 +77,8 @@ def _run(
     from stageline.cli.build import require_migrations
 
     require_migrations()
+    if since is not None and since > datetime.now(UTC):
+        raise StagelineError(f"--since {since:%Y-%m-%d} lies in the future. Write a day gone by.")
     console = Console() if sys.stdout.isatty() else Console(width=200)
     accounts = chosen(name, project)
     if check:

@@ -3,12 +3,14 @@
 from collections.abc import Iterator
 
 import pytest
+from click.testing import CliRunner
 
 from loaders import calls
 from loaders.sheet import OPPORTUNITIES
+from stageline.cli import main
 from stageline.database import connect
 from stageline.errors import StagelineError
-from stageline.settings import api_accounts
+from stageline.settings import api_accounts, projects
 from tests.crm_loads import PROJECT, load_now, rows, set_up
 from tests.fakes.crm_server import TOKEN, Reply
 from tests.fakes.sheet import FakeSheet
@@ -79,6 +81,49 @@ def test_a_clock_that_is_ahead_is_said_before_it_costs_a_change(
     status, error, _ = last_load()
     assert status == "failed"
     assert "clock" in str(error)
+
+
+def said(*words: str) -> tuple[int, str]:
+    """Exit code of a command, and what it said."""
+    done = CliRunner().invoke(main, words)
+    return done.exit_code, done.output
+
+
+def test_a_load_that_is_not_to_be_had_is_one_line(sheet: FakeSheet) -> None:
+    code, line = said("load", "sugar")
+    assert (code, line.count("\n")) == (1, 1)
+    assert "'sugar' is nothing that can be loaded. There are: " in line and "hubspot" in line
+    code, line = said("load", "sheet", "--since", "2999-01-01")
+    assert (code, line.count("\n")) == (1, 1)
+    assert "--since 2999-01-01 lies in the future" in line
+    assert sheet.calls == []
+
+
+def test_an_account_that_is_refused_keeps_no_other_from_being_tried(sheet: FakeSheet) -> None:
+    projects.add("sheet", "a-first")
+    api_accounts.store("sheet", "a-first", "wrong-token", sheet.base_url)
+    code, text = said("load", "sheet", "--check")
+    assert code == 1
+    assert "error: " in text and "gives no access to a-first" in text
+    assert text.index("project main") > text.index("project a-first")
+    assert "can be loaded" in text
+
+
+def test_a_full_load_that_stops_says_how_to_go_on(
+    sheet: FakeSheet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(calls, "THROTTLED", 1)
+    for words, command in (
+        ((), "the same command goes on"),
+        (
+            ("--full",),
+            "the same command without --full goes on",
+        ),
+    ):
+        sheet.next(Reply(429, b"{}", {"Retry-After": "1"}))
+        code, text = said("load", "sheet", *words)
+        assert code == 75
+        assert command in " ".join(text.split())
 
 
 def test_what_ends_a_load_stands_in_the_book_of_loads(sheet: FakeSheet) -> None:

@@ -326,6 +326,26 @@ def test_what_an_answer_lacks_is_asked_for_again_and_no_answer_means_that_all_is
     assert written_by(project) == before
 
 
+def test_a_daily_look_is_not_put_off_by_a_load_that_comes_a_little_early(
+    fake: FakeHubspot, project: str
+) -> None:
+    def purge_and_load(hours: float) -> int:
+        """How many deals are found gone, so long after the last look."""
+        fake.purge("deals", next(iter(fake.deals)))
+        at = (datetime.now(UTC) - timedelta(hours=hours)).isoformat()
+        with connect("loader", autocommit=True) as session:
+            session.execute(
+                "update ops.load_positions set position = jsonb_build_object('at', %s::text)"
+                " where project_id = %s and resource = 'sweep of deals'",
+                [at, project],
+            )
+        return load_now("hubspot", project).tables["deals"].gone
+
+    load_now("hubspot", project, since=datetime(2020, 1, 1, tzinfo=UTC))
+    assert purge_and_load(22) == 0
+    assert purge_and_load(23.5) == 2
+
+
 def test_what_the_account_refuses_is_said_in_one_line(fake: FakeHubspot, project: str) -> None:
     fake.refused = {"feedback_submissions", "tickets"}
     done = load_now("hubspot", project)

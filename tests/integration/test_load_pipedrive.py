@@ -225,6 +225,16 @@ def test_a_first_load_and_a_load_of_nothing(fake: FakePipedrive) -> None:
         assert fake.token not in str(call.query)
 
 
+def test_stages_without_an_order_are_stages_all_the_same(fake: FakePipedrive) -> None:
+    stages = [
+        {"id": number, "name": name, "pipeline_id": 1, "order_nr": order}
+        for number, name, order in ((11, "Second", 2), (12, "Unordered", None))
+    ]
+    fake.next(Reply(200, {"success": True, "data": stages}), path="v2/stages$")
+    load_now("pipedrive")
+    assert {row["name"] for row in rows(STAGES)} >= {"Second", "Unordered"}
+
+
 def test_a_load_costs_what_was_decided(fake: FakePipedrive) -> None:
     fake.populate(12)
     load()
@@ -565,13 +575,13 @@ def load_and_cut(fake: FakePipedrive, calls: int) -> None:
             end_sessions()
         return answer(call)
 
-    fake.answer = and_sessions_end  # type: ignore[method-assign]
+    fake.answer = and_sessions_end  # type: ignore[method-assign]  # in mid-load
     try:
         load()
     except StagelineError as error:
         assert "database went away" in str(error)
     finally:
-        fake.answer = answer  # type: ignore[method-assign]
+        fake.answer = answer  # type: ignore[method-assign]  # as before
 
 
 @pytest.mark.parametrize("seed", SEEDS)
