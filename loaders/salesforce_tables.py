@@ -4,6 +4,7 @@ A standard field has a column of its own; all others, the organisation's own amo
 ``custom_fields``. Columns whose field an organisation does not have stay empty.
 """
 
+from loaders.record_values import Type
 from loaders.records import Table
 from loaders.salesforce_objects import (
     CHANGED,
@@ -17,6 +18,16 @@ from loaders.salesforce_objects import (
 
 #: A name by which records call their stage or status: not a field, but either of two.
 NAMED = "PicklistName"
+
+_CHANGE_OF_A_FIELD: list[tuple[str, Type, str]] = [
+    ("created_by_id", "id", "CreatedById"),
+    ("field", "text", "Field"),
+    ("data_type", "text", "DataType"),
+    ("old_value", "text", "OldValue"),
+    ("new_value", "text", "NewValue"),
+    ("is_deleted", "boolean", "IsDeleted"),
+    ("created_at", "timestamp", "CreatedDate"),
+]
 
 OPPORTUNITIES = Table(
     DATASET,
@@ -87,13 +98,7 @@ OPPORTUNITY_FIELD_HISTORY = Table(
         [
             ("history_id", "id", "Id"),
             ("opportunity_id", "id", "OpportunityId"),
-            ("created_by_id", "id", "CreatedById"),
-            ("field", "text", "Field"),
-            ("data_type", "text", "DataType"),
-            ("old_value", "text", "OldValue"),
-            ("new_value", "text", "NewValue"),
-            ("is_deleted", "boolean", "IsDeleted"),
-            ("created_at", "timestamp", "CreatedDate"),
+            *_CHANGE_OF_A_FIELD,
         ]
     ),
 )
@@ -269,13 +274,7 @@ CASE_HISTORY = Table(
         [
             ("history_id", "id", "Id"),
             ("case_id", "id", "CaseId"),
-            ("created_by_id", "id", "CreatedById"),
-            ("field", "text", "Field"),
-            ("data_type", "text", "DataType"),
-            ("old_value", "text", "OldValue"),
-            ("new_value", "text", "NewValue"),
-            ("is_deleted", "boolean", "IsDeleted"),
-            ("created_at", "timestamp", "CreatedDate"),
+            *_CHANGE_OF_A_FIELD,
         ]
     ),
 )

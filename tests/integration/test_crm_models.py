@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, LiteralString, NamedTuple
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -118,9 +118,9 @@ class Crms:
     loaded: frozenset[tuple[str, str]]
 
 
-def read(query: str, *names: str) -> Rows:
+def read(query: LiteralString, *names: str) -> Rows:
     """The rows of a query; ``names`` stand in its braces."""
-    text = sql.SQL(query).format(*map(sql.Identifier, names))  # type: ignore[arg-type]
+    text = sql.SQL(query).format(*map(sql.Identifier, names))
     with connect("owner") as session, session.cursor(row_factory=dict_row) as cursor:
         cursor.execute("set timezone to 'UTC'")
         return cursor.execute(text).fetchall()

@@ -72,7 +72,9 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeSalesforce]:
             " settings.stage_dictionary cascade"
         )
         for table in SOURCE.tables:
-            session.execute(f"truncate raw_salesforce.{table.name}")  # type: ignore[arg-type]
+            session.execute(
+                sql.SQL("truncate {}").format(sql.Identifier(table.dataset, table.name))
+            )
     with FakeSalesforce(seed=5) as organisation:
         organisation.page_size = 8
         organisation.populate(deals=40)
@@ -531,7 +533,7 @@ def _load_and_cut(fake: FakeSalesforce, dice: random.Random) -> None:
             end_sessions()
         return answer(call)
 
-    fake.answer = cutting  # type: ignore[method-assign]
+    fake.answer = cutting  # type: ignore[method-assign]  # it cuts as it answers
     with suppress(StagelineError, psycopg.OperationalError):
         load_now(CRM)
     del fake.answer

@@ -12,6 +12,7 @@ from shutil import copy
 from typing import Any
 
 import pytest
+from psycopg import sql
 from psycopg.rows import dict_row
 
 from jobs.build import build
@@ -88,7 +89,9 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeSalesforce]:
     with connect("owner") as session:
         session.execute("truncate settings.projects, ops.load_positions, ops.api_pace cascade")
         for table in SOURCE.tables:
-            session.execute(f"truncate raw_salesforce.{table.name}")  # type: ignore[arg-type]
+            session.execute(
+                sql.SQL("truncate {}").format(sql.Identifier(table.dataset, table.name))
+            )
     with FakeSalesforce(seed=3) as organisation:
         organisation.page_size = 20
         for _ in range(40):
