@@ -120,7 +120,7 @@ class TestReferenceNumbers:
     def test_demo_source(self, sample: Sample) -> None:
         assert ask(
             sample.owner,
-            "select count(*), sum(amount), sum(expected_amount) from kpis.fct_pipeline_items"
+            "select count(*), sum(amount), sum(expected_amount) from kpis.fct_pipeline_deals"
             " where source_system = 'demo'",
         ) == [(5, 462000, 254500)]
 

@@ -194,7 +194,7 @@ FACTS = {
     "fct_leads": "lead_key",
     "fct_opportunities": "opportunity_key",
     "fct_outreach": "outreach_key",
-    "fct_pipeline_items": "pipeline_item_key",
+    "fct_pipeline_deals": "pipeline_deal_key",
     "fct_pipeline_scenarios": "pipeline_scenario_key",
     "fct_invoices": "invoice_key",
     "fct_tickets": "ticket_key",
@@ -377,7 +377,7 @@ def test_rows_left_out_and_other_currencies_change_nothing(
     with connect("transformer") as session:
         for fact, key in FACTS.items():
             _copy(session, fact, key, "left-out", {"excluded_reason": "deleted"})
-        for fact in ("fct_pipeline_items", "fct_pipeline_scenarios", "fct_invoices"):
+        for fact in ("fct_pipeline_deals", "fct_pipeline_scenarios", "fct_invoices"):
             _copy(session, fact, FACTS[fact], "in-dollars", {"currency": "USD"})
     mf = metricflow(tmp_path / "project", server, sample, sample_database.dbname)
     by_facility = metrics_by(FACILITY)

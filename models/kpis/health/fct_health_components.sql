@@ -6,7 +6,7 @@ applications as (
 ),
 
 items as (
-    select * from {{ ref('fct_pipeline_items') }}
+    select * from {{ ref('fct_pipeline_deals') }}
     where excluded_reason is null
 ),
 

@@ -1,7 +1,7 @@
 with
 
 items as (
-    select * from {{ ref('fct_pipeline_items') }}
+    select * from {{ ref('fct_pipeline_deals') }}
 ),
 
 scenarios as (
@@ -34,13 +34,13 @@ factors as (
 
 final as (
     select
-        {{ dbt.concat(['pipeline_item_key', "'|'", 'scenario']) }} as pipeline_scenario_key,
-        pipeline_item_key,
+        {{ dbt.concat(['pipeline_deal_key', "'|'", 'scenario']) }} as pipeline_scenario_key,
+        pipeline_deal_key,
         scenario,
-        item_type,
+        deal_type,
         source_system,
         project_id,
-        item_id,
+        deal_id,
         facility_id,
         rep_id,
         stage,

@@ -12,20 +12,20 @@ stages as (
     select * from {{ ref('stage_weights') }}
 ),
 
--- A deal is one item: its opportunity where there is one, else its lead.
+-- A deal counts once: as its opportunity where there is one, else as its lead.
 leads_with_opportunity as (
     select distinct lead_key
     from opportunities
     where lead_key is not null and excluded_reason is null
 ),
 
-items as (
+deals as (
     select
-        opportunity_key as pipeline_item_key,
-        'opportunity' as item_type,
+        opportunity_key as pipeline_deal_key,
+        'opportunity' as deal_type,
         source_system,
         project_id,
-        opportunity_id as item_id,
+        opportunity_id as deal_id,
         facility_id,
         rep_id,
         case outcome when 'open' then 'opportunity' else outcome end as stage,
@@ -39,11 +39,11 @@ items as (
     from opportunities
     union all
     select
-        leads.lead_key as pipeline_item_key,
-        'lead' as item_type,
+        leads.lead_key as pipeline_deal_key,
+        'lead' as deal_type,
         leads.source_system,
         leads.project_id,
-        leads.lead_id as item_id,
+        leads.lead_id as deal_id,
         leads.facility_id,
         leads.rep_id,
         leads.stage,
@@ -63,31 +63,31 @@ items as (
 
 final as (
     select
-        {{ dbt.concat(['items.item_type', "'|'", 'items.pipeline_item_key']) }}
-            as pipeline_item_key,
-        items.item_type,
-        items.source_system,
-        items.project_id,
-        items.item_id,
-        items.facility_id,
-        items.rep_id,
-        items.stage,
-        items.currency,
+        {{ dbt.concat(['deals.deal_type', "'|'", 'deals.pipeline_deal_key']) }}
+            as pipeline_deal_key,
+        deals.deal_type,
+        deals.source_system,
+        deals.project_id,
+        deals.deal_id,
+        deals.facility_id,
+        deals.rep_id,
+        deals.stage,
+        deals.currency,
         case
-            when items.excluded_reason is not null then items.excluded_reason
-            when items.stage = 'lost' then 'lost'
-            when items.amount is null then 'no amount'
+            when deals.excluded_reason is not null then deals.excluded_reason
+            when deals.stage = 'lost' then 'lost'
+            when deals.amount is null then 'no amount'
         end as excluded_reason,
-        items.record_origin,
-        items.amount,
-        items.win_probability,
-        cast(items.amount * items.win_probability as {{ type_money() }}) as expected_amount,
+        deals.record_origin,
+        deals.amount,
+        deals.win_probability,
+        cast(deals.amount * deals.win_probability as {{ type_money() }}) as expected_amount,
         stages.stage_weight,
-        items.month,
-        items.created_at,
+        deals.month,
+        deals.created_at,
         {{ built_at() }} as updated_at
-    from items
-    left join stages on items.stage = stages.stage
+    from deals
+    left join stages on deals.stage = stages.stage
 )
 
 select * from final
