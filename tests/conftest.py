@@ -54,16 +54,32 @@ OF_DBT = (
     "test_webhook_stats",
 )
 
-#: Modules that take long, the longest first.
+#: Modules that take long. Those that often wait come first: meanwhile dbt has the processors.
 LONG = (
     *OF_DBT,
+    "test_receiver_outages",
+    "test_receiver",
+    "test_worker",
+    "test_crash",
+    "test_receiver_inputs",
     "test_demo",
+    "test_load_hubspot",
+    "test_load_file",
     "test_map_simulation",
     "test_load_pipedrive",
-    "test_load_salesforce",
-    "test_load_file",
-    "test_server",
     "test_build",
+    "test_quality",
+    "test_load_salesforce",
+    "test_working_time",
+    "test_server",
+    "test_salesforce_cases",
+    "test_load_keycrm",
+    "test_stage_map_settings",
+    "test_commands",
+    "test_own_server",
+    "test_receiver_fuzz",
+    "test_rule_settings",
+    "test_projects",
 )
 
 #: Servers have their data in memory where there is room: each test makes and removes a thousand
