@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import psutil
 import psycopg
 import pytest
 from psycopg import sql
@@ -162,10 +163,21 @@ def short_folder() -> Iterator[Path]:
     """A folder of the test run that every account may enter (pytest's own ones are private)."""
     has_room = os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > ROOM
     where = MEMORY if has_room else DISK
-    folder = Path(tempfile.mkdtemp(prefix="stageline-tests-", dir=where))
+    _remove_left_over(where)
+    folder = Path(tempfile.mkdtemp(prefix=f"stageline-tests-{os.getpid()}-", dir=where))
     folder.chmod(0o755)
     yield folder
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove_left_over(where: Path) -> None:
+    """Ends servers of runs that were killed: what they have there takes up memory."""
+    for folder in where.glob("stageline-tests-*-*"):
+        is_ours = folder.stat().st_uid == os.getuid()
+        if is_ours and not psutil.pid_exists(int(folder.name.split("-")[2])):
+            for data in folder.glob("*/postgres"):
+                embedded.stop(data.parent)
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
