@@ -11,7 +11,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,12 +22,10 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from jobs.build import dbt_environment
+from jobs.build import DBT, dbt_environment
 from stageline.config import PROJECT_ROOT
 from stageline.database import connect
 from stageline.errors import StagelineError
-
-_DBT = (sys.executable, "-c", "from dbt.cli.main import cli; cli()")
 
 
 @dataclass(frozen=True)
@@ -91,7 +88,7 @@ def _nodes(select: Sequence[str], as_of: datetime | None, project: Path) -> dict
             shutil.copy(parsed, folder)
         done = subprocess.run(
             [
-                *_DBT,
+                *DBT,
                 # Incremental models are wanted whole.
                 *("--quiet", "--log-format", "json", "compile", "--full-refresh"),
                 *("--project-dir", str(project), "--profiles-dir", str(project)),

@@ -1,8 +1,9 @@
 {% macro kpi_node(name) -%}
-    {%- for node in graph.nodes.values() if node.resource_type == 'model' and node.name == name -%}
-        {{ return(node) }}
-    {%- endfor -%}
-    {{ exceptions.raise_compiler_error('There is no model ' ~ name) }}
+    {%- set id = 'model.' ~ project_name ~ '.' ~ name -%}
+    {%- if id not in graph.nodes -%}
+        {{ exceptions.raise_compiler_error('There is no model ' ~ name) }}
+    {%- endif -%}
+    {{ return(graph.nodes[id]) }}
 {%- endmacro %}
 
 {% macro kpi_measures(kpi) -%}

@@ -83,7 +83,12 @@ def _options(port: int, *, durable: bool) -> list[str]:
         "log_line_prefix": "%m [%p] %q%u@%d ",
     }
     if not durable:
-        values |= {"fsync": "off", "full_page_writes": "off", "autovacuum_naptime": "10min"}
+        values |= {
+            "fsync": "off",
+            "full_page_writes": "off",
+            "autovacuum_naptime": "10min",
+            "max_wal_size": "256MB",
+        }
     if _shared_memory_is_small():
         values["dynamic_shared_memory_type"] = "mmap"
     return [part for name, value in values.items() for part in ("-c", f"{name}={value}")]

@@ -3,6 +3,7 @@
 For tests of what models hold. A build that has to prove itself is `jobs.build`.
 """
 
+import gc
 import json
 import os
 import shutil
@@ -118,4 +119,7 @@ def _invoke(command: list[str], environment: dict[str, str]) -> dict[str, tuple[
         }
     assert done.success, str(done.exception)
     _read["manifest"] = done.result
+    # What was read lives to the end: Python need not look through it again and again.
+    gc.freeze()
+    gc.set_threshold(50_000, 20)
     return {}

@@ -81,7 +81,7 @@
 {% macro default__remember_flow_position() -%}
     {%- set changes = ref('int_flow_changes') -%}
     {%- set read = [changes.identifier] -%}
-    {%- for parent in model.depends_on.nodes if parent in flow_models() -%}
+    {%- for parent in model.depends_on.nodes if is_flow_model(parent) -%}
         {%- do read.append(graph.nodes[parent].alias) -%}
     {%- endfor -%}
     insert into {{ flow_positions(changes) }} (model, position, as_of)
@@ -106,15 +106,11 @@
 
 {% macro spark__flow_materialized() -%} {{ return('table') }} {%- endmacro %}
 
-{#- Ids of the models that are built by what changed. -#}
-{% macro flow_models() -%}
-    {%- set found = [] -%}
-    {%- for node in (graph.nodes.values() if execute else []) -%}
-        {%- if node.config.get('incremental_strategy') in ('by_entity', 'by_calendar_scope') -%}
-            {%- do found.append(node.unique_id) -%}
-        {%- endif -%}
-    {%- endfor -%}
-    {{ return(found) }}
+{#- Whether a node is a model that is built by what changed. dbt makes a dictionary of a node whenever it
+    is looked at: all of them are not to be looked at for each model. -#}
+{% macro is_flow_model(id) -%}
+    {%- set config = graph.nodes[id].config if execute and id.startswith('model.') else {} -%}
+    {{ return(config.get('incremental_strategy') in ('by_entity', 'by_calendar_scope')) }}
 {%- endmacro %}
 
 {#- The position of a model, as a scalar subquery; null before it is built. -#}
@@ -125,7 +121,7 @@
 {#- An aggregate over the positions of the flow models, the same way. -#}
 {% macro over_flow_positions(aggregate) -%}
     {%- set names = [] -%}
-    {%- for id in flow_models() -%}
+    {%- for id in (graph.nodes if execute else []) if is_flow_model(id) -%}
         {%- do names.append(graph.nodes[id].alias) -%}
     {%- endfor -%}
     (
