@@ -8,7 +8,7 @@ again: rows are merged by key, and rows that are equal to what is there are not 
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, quote, urlencode
@@ -38,12 +38,14 @@ class Target:
         key: Columns by which rows are merged.
         tables: Gives the rows, as Arrow tables of the table's types.
         fingerprinted: The rows carry ``FINGERPRINT``; otherwise all columns are compared.
+        is_new: All keys are new: one table of rows, which is appended by one statement.
     """
 
     table: str
     key: tuple[str, ...]
     tables: Callable[[], Iterator[pa.Table]]
     fingerprinted: bool = True
+    is_new: bool = False
 
 
 @contextmanager
@@ -81,7 +83,8 @@ def land(
     """Merges the rows of all ``targets`` into ``dataset``, as one dlt package; returns its load id.
 
     The rows are copied to scratch tables of ``<dataset>_staging``, then merged by one statement a
-    table. The scratch tables stay (``clear_scratch``), so that the caller can compare.
+    table. The scratch tables stay (``clear_scratch``), so that the caller can compare. Where all
+    keys are new, the rows are copied to their table, which saves most of the database's work.
 
     Args:
         session: From ``exclusive(dataset)``.
@@ -98,6 +101,8 @@ def land(
     shutil.rmtree(folder / name, ignore_errors=True)
     clear_scratch(session, dataset, targets)
     for target in targets:
+        if target.is_new:
+            continue
         # unlogged: a scratch table is worth nothing after a crash
         session.execute(
             sql.SQL("create unlogged table {} (like {} including defaults)").format(
@@ -115,7 +120,8 @@ def land(
         pipeline.extract([_resource(dlt, target) for target in targets])
         on_merge()
         pipeline.normalize()
-        info = pipeline.load()
+        with _one_look():
+            info = pipeline.load()
     except StagelineError:
         raise
     except Exception as error:  # noqa: BLE001 - dlt wraps whatever happens; a user gets one line
@@ -179,6 +185,30 @@ def _dlt() -> "ModuleType":
     return dlt
 
 
+@contextmanager
+def _one_look() -> Iterator[None]:
+    """Lets all copies of a package share what the driver reads of the catalogue: to read it for
+    each takes longer than to copy a small table.
+    """
+    from dlt.destinations.impl.postgres.postgres import PostgresParquetCopyJob
+
+    job_class: Any = PostgresParquetCopyJob
+    connect_job, first = job_class._connect, ExitStack()
+    connections: list[Any] = []
+
+    def connect_next(job: Any) -> Any:
+        if not connections:
+            connections.append(first.enter_context(connect_job(job)))
+        return connections[0].adbc_clone()
+
+    with first:
+        job_class._connect = connect_next
+        try:
+            yield
+        finally:
+            job_class._connect = connect_job
+
+
 def _url() -> str:
     """How dlt reaches the database as the loader.
 
@@ -216,7 +246,7 @@ def _resource(dlt: Any, target: Target) -> Any:
         tables,
         name=target.table,
         primary_key=list(target.key),
-        write_disposition=merge,
+        write_disposition="append" if target.is_new else merge,
         file_format="parquet",
     )
 

@@ -23,7 +23,7 @@ from loaders.record_values import Type, as_json, read_values
 Record = Mapping[str, Any]
 
 #: Records that are read together: Arrow has its price for each column, not for each value.
-READ_TOGETHER = 1_000
+READ_TOGETHER = 3_000
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ class Rows:
     size: int = 0
     _count: int = 0
     _raw: list[Record] = field(default_factory=list, repr=False)
-    _fetched_at: list[datetime] = field(default_factory=list, repr=False)
+    _fetched_at: list[tuple[datetime, int]] = field(default_factory=list, repr=False)
     _parts: list[pa.Table] = field(default_factory=list, repr=False)
 
     def __len__(self) -> int:
@@ -126,7 +126,7 @@ class Rows:
     def read(self, records: Sequence[Record], fetched_at: datetime) -> None:
         """Reads what was fetched at an instant; at once, or when more of it has come."""
         self._raw += records
-        self._fetched_at += [fetched_at] * len(records)
+        self._fetched_at.append((fetched_at, len(records)))
         if len(self._raw) >= READ_TOGETHER:
             self.finish()
 
@@ -150,7 +150,9 @@ class Rows:
         for name in chain.from_iterable(unfit.values()):
             self.unreadable[name] = self.unreadable.get(name, 0) + 1
         arrays["unreadable"] = _texts_at(unfit, len(records))
-        arrays["fetched_at"] = pa.array(fetched_at, TYPES["timestamp"])
+        arrays["fetched_at"] = pa.concat_arrays(
+            [pa.repeat(pa.scalar(at, TYPES["timestamp"]), count) for at, count in fetched_at]
+        )
         part = pa.table(arrays)
         if rejected:
             part = part.filter(pa.array([place not in rejected for place in range(len(records))]))
