@@ -8,7 +8,7 @@ again: rows are merged by key, and rows that are equal to what is there are not 
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, quote, urlencode
@@ -120,8 +120,7 @@ def land(
         pipeline.extract([_resource(dlt, target) for target in targets])
         on_merge()
         pipeline.normalize()
-        with _one_look():
-            info = pipeline.load()
+        info = pipeline.load()
     except StagelineError:
         raise
     except Exception as error:  # noqa: BLE001 - dlt wraps whatever happens; a user gets one line
@@ -183,30 +182,6 @@ def _dlt() -> "ModuleType":
     # Even with telemetry off it would make an id of this machine and keep it in ~/.dlt or /var/dlt.
     anon_tracker.get_anonymous_id = lambda: "none"
     return dlt
-
-
-@contextmanager
-def _one_look() -> Iterator[None]:
-    """Lets all copies of a package share what the driver reads of the catalogue: to read it for
-    each takes longer than to copy a small table.
-    """
-    from dlt.destinations.impl.postgres.postgres import PostgresParquetCopyJob
-
-    job_class: Any = PostgresParquetCopyJob
-    connect_job, first = job_class._connect, ExitStack()
-    connections: list[Any] = []
-
-    def connect_next(job: Any) -> Any:
-        if not connections:
-            connections.append(first.enter_context(connect_job(job)))
-        return connections[0].adbc_clone()
-
-    with first:
-        job_class._connect = connect_next
-        try:
-            yield
-        finally:
-            job_class._connect = connect_job
 
 
 def _url() -> str:
