@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, quote, urlencode
 
@@ -24,6 +25,8 @@ from stageline.progress import step
 
 if TYPE_CHECKING:
     from types import ModuleType
+
+    from adbc_driver_manager.dbapi import Connection, _SharedDatabase
 
 #: Column that holds a fingerprint of the row's content; a row is rewritten when it differs.
 FINGERPRINT = "_dlt_id"
@@ -178,10 +181,35 @@ def _dlt() -> "ModuleType":
     )
     import dlt
     from dlt.common.runtime import anon_tracker
+    from dlt.destinations.impl.postgres.postgres import PostgresParquetCopyJob as CopyJob
 
     # Even with telemetry off it would make an id of this machine and keep it in ~/.dlt or /var/dlt.
     anon_tracker.get_anonymous_id = lambda: "none"
+    # Its own way reads all types and columns of the database for each file that it copies.
+    CopyJob._connect = _copying  # type: ignore[assignment,method-assign]  # no setting of dlt's
     return dlt
+
+
+def _copying(job: Any) -> "Connection":
+    """The session in which dlt's ``job`` copies its file."""
+    from adbc_driver_manager import AdbcConnection
+    from adbc_driver_manager.dbapi import Connection
+
+    driver = _driver(job._job_client.config.credentials.to_native_representation())
+    return Connection(driver, AdbcConnection(driver._db))
+
+
+@lru_cache(maxsize=1)
+def _driver(uri: str) -> "_SharedDatabase":
+    """The driver of sessions, which has read the types of the database; it keeps none open.
+
+    All types of our columns are PostgreSQL's own: none that is made later has to be known.
+    """
+    from adbc_driver_manager import AdbcDatabase
+    from adbc_driver_manager.dbapi import _SharedDatabase
+    from dlt.destinations.impl.postgres.factory import get_adbc_driver_location
+
+    return _SharedDatabase(AdbcDatabase(driver=get_adbc_driver_location(), uri=uri))
 
 
 def _url() -> str:
