@@ -6,6 +6,7 @@ next one asks for some of it again, and loads none of it twice.
 """
 
 import gc
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -56,8 +57,8 @@ _EARLY = timedelta(hours=1)
 #: Ids that a sweep asks for at once, and that it notes at once.
 _ASKED_AT_ONCE, _KEPT_AT_ONCE = 500, 10_000
 
-#: Objects after which the garbage collector looks for cycles.
-_COLLECTED_AFTER = 100_000
+#: Objects after which the garbage collector looks for cycles, and seconds of a thread's turn.
+_COLLECTED_AFTER, _TURN = 100_000, 0.0005
 
 Session = psycopg.Connection[Any]
 
@@ -127,7 +128,7 @@ def load(
     started = time.monotonic()
     done = CrmLoad(source, project_id, {table.name: TableLoad() for table in source.tables})
     with (
-        _rarely_collecting(),
+        _tuned(),
         _alone(source, project_id) as session,
         _calls(source, project_id, account) as calls,
     ):
@@ -189,13 +190,20 @@ def check(source: Source, project_id: str, account: ApiAccount) -> list[Finding]
 
 
 @contextmanager
-def _rarely_collecting() -> Iterator[None]:
-    """Records hold no cycles: to look for them at the usual pace takes longer than to read JSON."""
-    usual = gc.get_threshold()
+def _tuned() -> Iterator[None]:
+    """Python, for threads that fetch and read at once, while the block runs.
+
+    Records hold no cycles: to look for them at the usual pace takes longer than to read their JSON.
+    And whoever fetches a page needs some turns for it: at the usual length of a turn of those who
+    read, a page took ten times as long to come.
+    """
+    usual, turn = gc.get_threshold(), sys.getswitchinterval()
     gc.set_threshold(_COLLECTED_AFTER, *usual[1:])
+    sys.setswitchinterval(_TURN)
     try:
         yield
     finally:
+        sys.setswitchinterval(turn)
         gc.set_threshold(*usual)
 
 
@@ -428,16 +436,12 @@ class _Load:
 
     def _are_new(self, session: Session, table: Table, rows: pa.Table) -> bool:
         """Whether no row is there that begins with the same part of the key as one of these."""
-        name = sql.Identifier(table.dataset, table.name)
-        with session.transaction():
-            # A load that was killed may have left its last statement running in the server.
-            session.execute(sql.SQL("lock table {} in share mode").format(name))
-            found = session.execute(
-                sql.SQL(
-                    "select exists (select from {} where project_id = %s and {} = any(%s))"
-                ).format(name, sql.Identifier(table.key[0])),
-                [self._account.project_id, pc.unique(rows[table.key[0]]).to_pylist()],
-            ).fetchone()
+        found = session.execute(
+            sql.SQL("select exists (select from {} where project_id = %s and {} = any(%s))").format(
+                sql.Identifier(table.dataset, table.name), sql.Identifier(table.key[0])
+            ),
+            [self._account.project_id, pc.unique(rows[table.key[0]]).to_pylist()],
+        ).fetchone()
         return found == (False,)
 
     def _new(self, table: Table, read: pa.Table) -> pa.Table:
