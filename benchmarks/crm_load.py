@@ -184,7 +184,7 @@ def load_arrow(dataset: str, rows: pa.Table) -> None:
 
     dlt = destination._dlt()
     pipeline = dlt.pipeline(
-        "bare",
+        f"bare_{dataset}",
         pipelines_dir=str(settings().home / "dlt" / "bench"),
         dataset_name=f"{dataset}_staging",
         destination=dlt.destinations.postgres(destination._url(), create_indexes=False),

@@ -361,12 +361,13 @@ class _Load:
         self._await_landed()
 
     def _await_landed(self) -> None:
-        landing, self._landing = self._landing, None
-        if landing is not None:
-            landing.result()
+        if self._landing is not None:
+            self._landing.result()
 
     def _begin_to_land(self) -> None:
-        """Lands the rows that wait while more is fetched and read; one part after the other."""
+        """Lands the rows that wait while more is fetched and read; one part after the other. After
+        one that failed none is landed: the positions of later ones would pass over its rows.
+        """
         self._await_landed()
         # Taken out first: a position is never kept after rows that an error kept from landing.
         passed, self._positions = self._positions, {}
