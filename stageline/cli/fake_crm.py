@@ -50,8 +50,8 @@ def fake_crm(name: str, port: int, deals: int, seed: int) -> None:
     except OSError:
         raise StagelineError(f"Port {port} is taken. Choose another one with --port.") from None
     server.populate(deals=deals)
-    server.be_still()
     with server:
+        server.be_still()
         click.echo(
             f"A made-up {title} with {deals} deals answers at {server.base_url}. In another"
             " terminal:\n\n"
