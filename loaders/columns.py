@@ -286,6 +286,9 @@ def content(arrays: list[pa.Array]) -> pa.Array:
 def fingerprints(texts: pa.Array) -> pa.Array:
     """A short text per row that is equal where ``texts`` (from ``content``) are, and only there."""
     return pa.array(
-        [hashlib.blake2b(text.encode(), digest_size=16).hexdigest() for text in texts.to_pylist()],
+        [
+            hashlib.blake2b(text, digest_size=16).hexdigest()
+            for text in texts.cast(pa.binary()).to_pylist()
+        ],
         pa.string(),
     )

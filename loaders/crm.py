@@ -5,17 +5,22 @@ resource is kept only after its rows are committed, so that a load can be killed
 next one asks for some of it again, and loads none of it twice.
 """
 
+import gc
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from hashlib import sha256
 from itertools import chain, islice
 from typing import Any
 
 import psycopg
 import pyarrow as pa
+import pyarrow.compute as pc
 from psycopg import sql
 
 from loaders import positions
@@ -51,6 +56,9 @@ _EARLY = timedelta(hours=1)
 
 #: Ids that a sweep asks for at once, and that it notes at once.
 _ASKED_AT_ONCE, _KEPT_AT_ONCE = 500, 10_000
+
+#: Objects after which the garbage collector looks for cycles, and seconds of a thread's turn.
+_COLLECTED_AFTER, _TURN = 100_000, 0.0005
 
 Session = psycopg.Connection[Any]
 
@@ -119,7 +127,11 @@ def load(
     """
     started = time.monotonic()
     done = CrmLoad(source, project_id, {table.name: TableLoad() for table in source.tables})
-    with _alone(source, project_id) as session, _calls(source, project_id, account) as calls:
+    with (
+        _tuned(),
+        _alone(source, project_id) as session,
+        _calls(source, project_id, account) as calls,
+    ):
         work = _Load(
             *(source, Account(source.name, project_id), account.base_url),
             *(session, calls, done),
@@ -178,6 +190,24 @@ def check(source: Source, project_id: str, account: ApiAccount) -> list[Finding]
 
 
 @contextmanager
+def _tuned() -> Iterator[None]:
+    """Python, for threads that fetch and read at once, while the block runs.
+
+    Records hold no cycles: to look for them at the usual pace takes longer than to read their JSON.
+    And whoever fetches a page needs some turns for it: at the usual length of a turn of those who
+    read, a page took ten times as long to come.
+    """
+    usual, turn = gc.get_threshold(), sys.getswitchinterval()
+    gc.set_threshold(_COLLECTED_AFTER, *usual[1:])
+    sys.setswitchinterval(_TURN)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(turn)
+        gc.set_threshold(*usual)
+
+
+@contextmanager
 def _calls(source: Source, project_id: str, account: ApiAccount) -> Iterator[Calls]:
     paces = {kind: pace.times(account.allowance) for kind, pace in source.paces.items()}
     with connect("jobs", autocommit=True) as jobs:
@@ -231,6 +261,8 @@ class _Load:
         self._positions: dict[str, Position] = {}
         self._landed_at = time.monotonic()
         self._began_at = datetime.now(UTC)
+        self._lander = ThreadPoolExecutor(1)
+        self._landing: Future[None] | None = None
 
     def run(self, since: datetime | None, is_full: bool) -> None:
         """Loads every resource, then looks for what is gone."""
@@ -307,7 +339,7 @@ class _Load:
             if page.stages is not None:
                 self._take_stages(page.stages)
             if self._is_part():
-                self._land()
+                self._begin_to_land()
         shown.note(records=count)
 
     def _read(self, page: Page) -> int:
@@ -325,6 +357,18 @@ class _Load:
 
     def _land(self) -> None:
         """Brings the rows that wait to the database, then keeps the positions after them."""
+        self._begin_to_land()
+        self._await_landed()
+
+    def _await_landed(self) -> None:
+        if self._landing is not None:
+            self._landing.result()
+
+    def _begin_to_land(self) -> None:
+        """Lands the rows that wait while more is fetched and read; one part after the other. After
+        one that failed none is landed: the positions of later ones would pass over its rows.
+        """
+        self._await_landed()
         # Taken out first: a position is never kept after rows that an error kept from landing.
         passed, self._positions = self._positions, {}
         self._set_rejects_aside()
@@ -336,13 +380,18 @@ class _Load:
                     done.read += read.num_rows
                     done.unreadable = dict(rows.unreadable)
                 part.append((table, read))
+        self._landed_at = time.monotonic()
+        self._landing = self._lander.submit(self._bring, part, passed)
+
+    def _bring(
+        self, part: Sequence[tuple[Table, pa.Table]], passed: Mapping[str, Position]
+    ) -> None:
         if part:  # only what has answered is the account of this project
             self._keep("account", {"base_url": self._base_url})
         if not self._dry_run:
             news = [(table, new) for table, read in part if len(new := self._new(table, read))]
             for is_last in (False, True):
                 self._merge([(table, new) for table, new in news if table.lands_last is is_last])
-        self._landed_at = time.monotonic()
         for name, position in passed.items():
             self._keep(name, position)
 
@@ -366,15 +415,35 @@ class _Load:
     def _merge(self, part: Sequence[tuple[Table, pa.Table]]) -> None:
         if not part:
             return
-        targets = [_target(table, rows) for table, rows in part]
         with exclusive(self._source.dataset) as session:
+            targets = [
+                Target(
+                    table.name,
+                    table.full_key,
+                    partial(iter, [rows]),
+                    is_new=self._are_new(session, table, rows),
+                )
+                for table, rows in part
+            ]
             load_id = land(session, self._source.dataset, targets)
-            for (table, _), target in zip(part, targets, strict=True):
+            for (table, rows), target in zip(part, targets, strict=True):
                 if table.name in self._done.tables:
-                    self._done.tables[table.name].touched += touched(
-                        session, self._source.dataset, target, load_id
+                    self._done.tables[table.name].touched += (
+                        rows.num_rows
+                        if target.is_new
+                        else touched(session, self._source.dataset, target, load_id)
                     )
             clear_scratch(session, self._source.dataset, targets)
+
+    def _are_new(self, session: Session, table: Table, rows: pa.Table) -> bool:
+        """Whether no row is there that begins with the same part of the key as one of these."""
+        found = session.execute(
+            sql.SQL("select exists (select from {} where project_id = %s and {} = any(%s))").format(
+                sql.Identifier(table.dataset, table.name), sql.Identifier(table.key[0])
+            ),
+            [self._account.project_id, pc.unique(rows[table.key[0]]).to_pylist()],
+        ).fetchone()
+        return found == (False,)
 
     def _new(self, table: Table, read: pa.Table) -> pa.Table:
         """The rows that were read; of few, those that differ from what is there. To land none at
@@ -447,10 +516,6 @@ class _Load:
 
 def _size(page: Page) -> int:
     return sum(map(len, page.records.values()))
-
-
-def _target(table: Table, rows: pa.Table) -> Target:
-    return Target(table.name, table.full_key, lambda: iter([rows]))
 
 
 def _keep_ids(

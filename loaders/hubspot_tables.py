@@ -4,14 +4,14 @@ HubSpot gives every value of a property as text. Properties that every account k
 their own; all others of a record go to its ``custom_fields``.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from hashlib import blake2b
 from typing import Any
 
 from loaders.record_values import Type
-from loaders.records import Column, Record, Table
+from loaders.records import Column, Columns, Record, Table
 from stageline.crm_values import instant
 
 DATASET = "raw_hubspot"
@@ -183,24 +183,16 @@ DEAL_HISTORY = Table(
     (
         Column("deal_id", "id"),
         Column("property", "text"),
-        Column("changed_at", "timestamp", "timestamp"),
+        Column("changed_at", "timestamp"),
         # Two entries may have one instant; and an empty value is one, too.
-        Column("value_mark", "id", lambda entry: _mark(str(entry.get("value") or ""))),
+        Column("value_mark", "id"),
         Column("value", "text"),
-        Column(
-            "number",
-            "numeric",
-            lambda entry: entry["value"] if entry["property"] in _NUMBERS else None,
-        ),
-        Column(
-            "instant",
-            "timestamp",
-            lambda entry: moment(entry["value"]) if entry["property"] in _INSTANTS else None,
-        ),
+        Column("number", "numeric"),
+        Column("instant", "timestamp"),
         Column("place", "integer"),
-        Column("source_type", "text", "sourceType"),
-        Column("source_id", "text", "sourceId"),
-        Column("updated_by", "id", "updatedByUserId"),
+        Column("source_type", "text"),
+        Column("source_id", "text"),
+        Column("updated_by", "id"),
     ),
 )
 
@@ -349,7 +341,7 @@ def deal_records(deals: Sequence[Record]) -> dict[Table, Sequence[Record]]:
     """What deals that were read with their history say, by table."""
     return {
         DEALS: deals,
-        DEAL_HISTORY: [entry for deal in deals for entry in _history(deal)],
+        DEAL_HISTORY: _history(deals),
         MERGED_DEALS: [
             {"deal_id": merged, "merged_into": deal.get("id")}
             for deal in deals
@@ -359,27 +351,53 @@ def deal_records(deals: Sequence[Record]) -> dict[Table, Sequence[Record]]:
     }
 
 
-def _history(deal: Record) -> Iterator[dict[str, Any]]:
-    """The entries of a deal's histories, the oldest first.
+def _history(deals: Sequence[Record]) -> Columns:
+    """The entries of the deals' histories, the oldest of each first.
 
     HubSpot gives the newest first. Entries of one instant are told apart by their place among
-    them, which stays the same when more follow.
+    them, which stays the same when more follow. They come in the order of the table's key, which
+    the database keeps them in; and as columns, as they are most of all that there is to read.
     """
-    for name, given in (deal.get("propertiesWithHistory") or {}).items():
-        entries = list(given or ())
-        if len(entries) > 1 and _instant_of(entries[0]) >= _instant_of(entries[-1]):
-            entries.reverse()
-        place, last = 0, None
-        for entry in entries:
-            at = str(entry.get("timestamp")).replace(".000Z", "Z")
-            place, last = (place + 1 if at == last else 0), at
-            yield {
-                "value": None,
-                **entry,
-                "deal_id": deal.get("id"),
-                "property": name,
-                "place": place,
-            }
+    found: dict[str, list[Any]] = {column.name: [] for column in DEAL_HISTORY.columns}
+    add_instant, add_mark, add_value, add_place, add_type, add_id, add_user = (
+        found[name].append
+        for name in (
+            *("changed_at", "value_mark", "value", "place"),
+            *("source_type", "source_id", "updated_by"),
+        )
+    )
+    for deal in deals:
+        deal_id = deal.get("id")
+        for name, given in sorted((deal.get("propertiesWithHistory") or {}).items()):
+            entries = list(given or ())
+            if len(entries) > 1 and not _is_earlier(entries[0], entries[-1]):
+                entries.reverse()
+            place, last = 0, None
+            for entry in entries:
+                at, value = entry.get("timestamp"), entry.get("value")
+                instant_of = str(at).replace(".000Z", "Z")
+                place, last = (place + 1 if instant_of == last else 0), instant_of
+                add_instant(at)
+                add_mark(_mark(str(value or "")))
+                add_value(value)
+                add_place(place)
+                add_type(entry.get("sourceType"))
+                add_id(entry.get("sourceId"))
+                add_user(entry.get("updatedByUserId"))
+            count, nothing = len(entries), [None] * len(entries)
+            values = found["value"][-count:] if count else []
+            found["deal_id"] += [deal_id] * count
+            found["property"] += [name] * count
+            found["number"] += values if name in _NUMBERS else nothing
+            found["instant"] += map(moment, values) if name in _INSTANTS else nothing
+    return Columns(found)
+
+
+def _is_earlier(entry: Record, other: Record) -> bool:
+    written = str(entry.get("timestamp")), str(other.get("timestamp"))
+    if all(len(at) == len("2026-11-02T10:00:00.000Z") and at[10::13] == "TZ" for at in written):
+        return written[0] < written[1]
+    return _instant_of(entry) < _instant_of(other)
 
 
 def _instant_of(entry: Record) -> datetime:

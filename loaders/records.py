@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from hashlib import sha256
 from itertools import chain
-from typing import Any
+from typing import Any, overload
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -23,7 +23,38 @@ from loaders.record_values import Type, as_json, read_values
 Record = Mapping[str, Any]
 
 #: Records that are read together: Arrow has its price for each column, not for each value.
-READ_TOGETHER = 1_000
+READ_TOGETHER = 3_000
+
+
+class Columns(Sequence[Record]):
+    """Records that are kept as lists of values, each under its column's name.
+
+    Where there are many small ones, to make an object of each would take longer than to read them.
+
+    Attributes:
+        values: Name -> values, as many for each name.
+    """
+
+    def __init__(self, values: dict[str, list[object]]) -> None:
+        self.values = values
+
+    def __len__(self) -> int:
+        return len(next(iter(self.values.values()), ()))
+
+    @overload
+    def __getitem__(self, place: int) -> Record: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> "Columns": ...
+
+    def __getitem__(self, place: int | slice) -> "Record | Columns":
+        found: dict[str, Any] = {name: values[place] for name, values in self.values.items()}
+        return Columns(found) if isinstance(place, slice) else found
+
+    def extend(self, records: "Columns") -> None:
+        """These records follow."""
+        for name, values in records.values.items():
+            self.values.setdefault(name, []).extend(values)
 
 
 @dataclass(frozen=True)
@@ -48,6 +79,8 @@ class Column:
             records: The records.
             known: Objects within the records by their path, for the next column's use.
         """
+        if isinstance(records, Columns):
+            return records.values[self.name]
         if callable(self.of):
             return list(map(self.of, records))
         path, _, name = (self.of or self.name).rpartition(".")
@@ -117,25 +150,35 @@ class Rows:
     size: int = 0
     _count: int = 0
     _raw: list[Record] = field(default_factory=list, repr=False)
-    _fetched_at: list[datetime] = field(default_factory=list, repr=False)
+    _columns: Columns = field(default_factory=lambda: Columns({}), repr=False)
+    _fetched_at: list[tuple[datetime, int]] = field(default_factory=list, repr=False)
     _parts: list[pa.Table] = field(default_factory=list, repr=False)
 
     def __len__(self) -> int:
-        return self._count + len(self._raw)
+        return self._count + len(self._raw) + len(self._columns)
 
     def read(self, records: Sequence[Record], fetched_at: datetime) -> None:
-        """Reads what was fetched at an instant; at once, or when more of it has come."""
-        self._raw += records
-        self._fetched_at += [fetched_at] * len(records)
-        if len(self._raw) >= READ_TOGETHER:
+        """Reads what was fetched at an instant; at once, or when more of it has come.
+
+        Args:
+            records: All of one table are of one kind: objects, or `Columns`.
+            fetched_at: When.
+        """
+        if isinstance(records, Columns):
+            self._columns.extend(records)
+        else:
+            self._raw += records
+        self._fetched_at.append((fetched_at, len(records)))
+        if len(self._raw) + len(self._columns) >= READ_TOGETHER:
             self.finish()
 
     def finish(self) -> None:
         """Reads what waits to be read: rejects, sizes and counts are whole then."""
-        if not self._raw:
+        records: Sequence[Record] = self._raw or self._columns
+        if not records:
             return
-        records, fetched_at = self._raw, self._fetched_at
-        self._raw, self._fetched_at = [], []
+        fetched_at = self._fetched_at
+        self._raw, self._columns, self._fetched_at = [], Columns({}), []
         arrays: dict[str, pa.Array] = {}
         unfit: dict[int, dict[str, object]] = {}
         known: dict[str, Sequence[Record]] = {}
@@ -150,7 +193,9 @@ class Rows:
         for name in chain.from_iterable(unfit.values()):
             self.unreadable[name] = self.unreadable.get(name, 0) + 1
         arrays["unreadable"] = _texts_at(unfit, len(records))
-        arrays["fetched_at"] = pa.array(fetched_at, TYPES["timestamp"])
+        arrays["fetched_at"] = pa.concat_arrays(
+            [pa.repeat(pa.scalar(at, TYPES["timestamp"]), count) for at, count in fetched_at]
+        )
         part = pa.table(arrays)
         if rejected:
             part = part.filter(pa.array([place not in rejected for place in range(len(records))]))

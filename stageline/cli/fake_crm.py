@@ -51,6 +51,7 @@ def fake_crm(name: str, port: int, deals: int, seed: int) -> None:
         raise StagelineError(f"Port {port} is taken. Choose another one with --port.") from None
     server.populate(deals=deals)
     with server:
+        server.be_still()
         click.echo(
             f"A made-up {title} with {deals} deals answers at {server.base_url}. In another"
             " terminal:\n\n"

@@ -126,6 +126,9 @@ class CrmServer:
         """What an account's base URL is."""
         return self.url
 
+    def be_still(self) -> None:
+        """Nothing changes from now on: what is slow to answer may be got ready."""
+
     def next(self, *replies: Reply, path: str = "") -> None:
         """Answers the next calls whose path matches with these replies, instead of the truth."""
         with self._lock:

@@ -111,6 +111,7 @@ class FakeHubspot(CrmServer):
         self._next_id = 9_000
         self.linked: dict[tuple[str, int, str], list[int]] = {}
         self._found: dict[str, list[int]] = {}
+        self._written: dict[int, tuple[str, dict[str, str], dict[str, str]]] = {}
 
     @property
     def deals(self) -> dict[int, ObjectTruth]:
@@ -484,17 +485,11 @@ class FakeHubspot(CrmServer):
             and (found.archived is not None) is is_archived
         ]
         self._random.shuffle(there)  # HubSpot promises no order
-        results = []
-        for each in there:
-            shown = self._shown(each, body["properties"])
-            histories_shown = {
-                name: [_entry(entry) for entry in reversed(entries[-self.history_length :])]
-                for name in histories
-                if (entries := list(each.history.get(name, ())))
-            }
-            if histories:
-                shown["propertiesWithHistory"] = histories_shown
-            results.append(shown)
+        if self._written and kind == "deals" and len(there) == len(ids):
+            written = [self._as_written(each, body["properties"], histories) for each in there]
+            text = ", ".join(written)
+            return Reply(body=f'{{"status": "COMPLETE", "results": [{text}]}}'.encode())
+        results = [self._shown(each, body["properties"], histories) for each in there]
         answer = {"status": "COMPLETE", "results": results}
         if len(there) < len(ids):
             return Reply(207, {**answer, "numErrors": 1, "errors": [{"status": "error"}]})
@@ -532,7 +527,32 @@ class FakeHubspot(CrmServer):
             return Reply(207, {**answer, "numErrors": len(errors), "errors": errors})
         return Reply(body=answer)
 
-    def _shown(self, of: ObjectTruth, names: Iterable[str]) -> dict[str, Any]:
+    def be_still(self) -> None:
+        for deal in self.deals.values():
+            names = [*deal.properties, "hs_object_id", "hs_lastmodifieddate"]
+            shown = self._shown(deal, names, _WITH_HISTORY)
+            values, histories = shown.pop("properties"), shown.pop("propertiesWithHistory")
+            self._written[deal.object_id] = (
+                json.dumps(shown)[1:-1],
+                *(
+                    {n: f'"{n}": {json.dumps(v)}' for n, v in of.items()}
+                    for of in (values, histories)
+                ),
+            )
+
+    def _as_written(self, of: ObjectTruth, names: Iterable[str], histories: Iterable[str]) -> str:
+        """What `_shown` gives, of a deal that was written down."""
+        head, values, known = self._written[of.object_id]
+        properties = ", ".join([values.get(n) or f'"{n}": null' for n in names])
+        told = f'{{{head}, "properties": {{{properties}}}'
+        if histories:
+            entries = ", ".join([known[n] for n in histories if n in known])
+            told += f', "propertiesWithHistory": {{{entries}}}'
+        return told + "}"
+
+    def _shown(
+        self, of: ObjectTruth, names: Iterable[str], histories: Iterable[str] = ()
+    ) -> dict[str, Any]:
         known = {
             **of.properties,
             "hs_object_id": str(of.object_id),
@@ -547,6 +567,12 @@ class FakeHubspot(CrmServer):
         }
         if of.archived is not None:
             shown["archivedAt"] = _iso(of.archived)
+        if histories:
+            shown["propertiesWithHistory"] = {
+                name: [_entry(entry) for entry in reversed(entries[-self.history_length :])]
+                for name in histories
+                if (entries := list(of.history.get(name, ())))
+            }
         return shown
 
     def _add(self, kind: str, at: int, properties: dict[str, str]) -> ObjectTruth:

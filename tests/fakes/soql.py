@@ -4,10 +4,12 @@ Refused are: fields that an object does not have, values of another type than th
 and days stand without quotes, ids and texts with them), and AND beside OR without parentheses.
 """
 
+import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
+from functools import lru_cache
 from typing import Any
 
 Record = Mapping[str, Any]
@@ -25,6 +27,14 @@ _FORMS = {
     "datetime": "datetime",
     "date": "date",
     "boolean": "word",
+}
+
+
+_COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
 }
 
 
@@ -60,6 +70,7 @@ def parse(soql: str, objects: Mapping[str, Mapping[str, str]]) -> Query:
     return _Parser(soql, objects).query()
 
 
+@lru_cache(maxsize=2**18)
 def comparable(value: Any, kind: str) -> Any:
     """A value in the form in which two of them compare; None for null."""
     if value is None:
@@ -198,14 +209,7 @@ def _holds(value: Any, sign: str, wanted: Any) -> bool:
         return (value == wanted) is (sign == "=")
     if value is None:
         return False
-    return bool(
-        {
-            "<": value < wanted,
-            "<=": value <= wanted,
-            ">": value > wanted,
-            ">=": value >= wanted,
-        }[sign]
-    )
+    return bool(_COMPARISONS[sign](value, wanted))
 
 
 def sort_key(record: Record, names: Sequence[str], types: Mapping[str, str]) -> tuple[Any, ...]:

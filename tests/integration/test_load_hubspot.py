@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from psycopg import sql
 
 from loaders import crm, hubspot, hubspot_api
 from loaders.accounts import chosen
@@ -138,6 +139,30 @@ def assert_is_truth(fake: FakeHubspot, project: str, *, all_deals: bool = True) 
     into = {(int(r["deal_id"]), int(r["merged_into"])) for r in rows(MERGED_DEALS, project)}
     assert into >= {(old, new) for old, new in fake.merged.items() if new in live}
     assert not any(row["unreadable"] for table in TABLES for row in rows(table, project))
+
+
+def test_nothing_is_kept_of_what_came_after_a_part_that_did_not_land(
+    fake: FakeHubspot, project: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ever = datetime(2000, 1, 1, tzinfo=UTC)
+    refused = sorted(fake.deals)[17]  # of the last part before a position is passed
+    with connect("owner", autocommit=True) as owner:
+        owner.execute(
+            sql.SQL(
+                "alter table raw_hubspot.deals add constraint refused"
+                " check (project_id != {} or deal_id != {}) not valid"
+            ).format(project, str(refused))
+        )
+        with monkeypatch.context() as patch, pytest.raises(StagelineError, match="refused"):
+            patch.setattr(crm, "PART_ROWS", 1)
+            patch.setattr(hubspot, "SEARCHED", 20)
+            patch.setattr(hubspot, "READ_WITH_HISTORY", 5)
+            load_now("hubspot", project, since=ever)
+        there = sorted(int(row["deal_id"]) for row in rows(DEALS, project))
+        assert there == sorted(fake.deals)[:15]  # a sweep would find what was passed over
+        owner.execute("alter table raw_hubspot.deals drop constraint refused")
+    load_now("hubspot", project, since=ever)
+    assert_is_truth(fake, project)
 
 
 def test_no_plan_makes_searches_faster(

@@ -20,6 +20,9 @@ _ODD = (
     *("a\0b", "\ud83d", "\u2003", "é", "x" * 201, "x" * 100_001, "1767225600000", "2026-W01-1"),
     *("2026-02-30", "2026-03-01", "2026-03-01x", "2026-03-01T25:00:00Z", "2026-03-01 10:00:00"),
     *("2026-03-01T10:00Z", "2026-03-01T10:00:00.123456789Z", "2026-03-01T10:00:00+0200"),
+    *("1999-12-31T23:59:59Z", "2026-03-01T10:00:00-1630", "2026-03-01T10Z", "2026-03-01T10:00Z"),
+    *("2026-03-01T10:00:00:00Z", "2026-03-01T10:00:00+16:00", "999999999999"),
+    *("4102444800000", "4133980800000", "2100-06-01T00:00:00Z", "2026-03-01T10:00Z+00:00"),
     *("2026-03-01T10:00:00-05:30", "0001-01-01", "1999-12-31T23:59:59-01:00"),
     *("2000-01-01T00:00:00+03:00", "2100-12-31T23:59:59-05:00", "2100-12-31T23:59:59Z"),
     "2101-01-01T00:00:00Z",
@@ -30,6 +33,11 @@ _STAMPS = st.datetimes(_FIRST.replace(tzinfo=None), _LAST.replace(tzinfo=None)).
         at.isoformat(" " if at.second % 2 else "T") + ["", "Z", "+02:00", "-0330"][at.minute % 4]
     )
 )
+#: What CRMs write: in UTC, and counts of milliseconds.
+_IN_UTC = st.datetimes(_FIRST.replace(tzinfo=None), _LAST.replace(tzinfo=None)).map(
+    lambda at: at.isoformat(timespec="milliseconds") + ["Z", "Z", "+00:00"][at.minute % 3]
+)
+_COUNTS = st.integers(900_000_000_000, 4_200_000_000_000).map(str)
 _TEXTS = st.one_of(
     st.sampled_from(_ODD),
     _STAMPS,
@@ -46,6 +54,9 @@ _COLUMNS = st.one_of(
         for each in (
             _TEXTS,
             _STAMPS,
+            _IN_UTC,
+            _IN_UTC | _COUNTS,
+            _IN_UTC | st.sampled_from(_ODD),
             st.booleans(),
             _DIGITS,
             _DECIMALS,
@@ -82,6 +93,13 @@ def test_a_text_in_odd_form_is_read_as_it_is_alone(kind: Type) -> None:
     for value in _ODD:
         array, unfit = read_values([value, None], kind)
         assert (array.to_pylist(), unfit) == one_by_one([value, None], kind), value
+
+
+@pytest.mark.parametrize("kind", get_args(Type))
+def test_an_odd_text_is_read_in_a_column_of_its_own_as_it_is_alone(kind: Type) -> None:
+    for value in _ODD:
+        array, unfit = read_values([value], kind)
+        assert (array.to_pylist(), unfit) == one_by_one([value], kind), repr(value)
 
 
 @pytest.mark.parametrize(
