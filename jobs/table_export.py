@@ -368,7 +368,7 @@ class _Xlsx:
     def _number(self, at: int, column: Column, value: Any, shape: Any) -> None:
         exact = Decimal(value) if isinstance(value, int) else _finite(self._table, column, value)
         # A sheet keeps 15 digits; a number with more is text, so that none is lost.
-        if len(exact.normalize().as_tuple().digits) > self._DIGITS:
+        if len(_decimal(exact).lstrip("-").replace(".", "").strip("0")) > self._DIGITS:
             self._sheet.write_string(self._row, at, _decimal(exact), shape)
         else:
             shown = exact / 100 if column.is_percent else exact

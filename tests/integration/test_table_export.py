@@ -108,8 +108,10 @@ class TestEveryFormat:
             *("facility_id", "rep_id", "month", "funnel_stage", "stage_count", "overall_rate_pct")
         ]
         assert [
-            (*(row[n] for n in names[:2]), date.fromisoformat(row["month"]), row["funnel_stage"])
-            + (int(row["stage_count"]), Decimal(row["overall_rate_pct"]))
+            (
+                *(row["facility_id"], row["rep_id"], date.fromisoformat(row["month"])),
+                *(row["funnel_stage"], int(row["stage_count"]), Decimal(row["overall_rate_pct"])),
+            )
             for row in as_csv("conversion_funnel")
         ] == expected
         assert [
@@ -143,11 +145,10 @@ class TestEveryFormat:
         for form in FORMATS:
             run("made", "-f", form)
         first, last = as_csv()
-        assert first == {
-            **{"made_id": "1", "amount": "0.1000", "rate_pct": "33.33", "is_on": "true"},
-            **{"month": "2026-03-29", "seen_at": "2026-03-29T00:30:00.123456Z", "note": "x"},
-            **{"tags": "{a}", "nothing": ""},
-        }
+        assert list(first.values()) == [
+            *("1", "0.1000", "33.33", "true", "2026-03-29", "2026-03-29T00:30:00.123456Z"),
+            *("x", "{a}", ""),
+        ]
         assert (last["made_id"], last["amount"], last["note"]) == (str(2**63 - 1), str(most), "")
         first, last = as_json()
         assert (first["amount"], first["is_on"], first["nothing"]) == (Decimal("0.1"), True, None)
@@ -226,7 +227,7 @@ class TestFormulas:
         rows = sorted(as_sheet()[1], key=lambda row: int(row[0].value))
         for (_, note, amount), text in zip(rows, [*FORMULAS, *PLAIN], strict=True):
             assert note.data_type in ("s", "n" if not text else "s"), text
-            assert note.quotePrefix == (text in FORMULAS)
+            assert note.quotePrefix == (text in FORMULAS and not text.startswith("'"))
             assert (note.value or "").replace("\r", "").replace("_x000D_", "") == text.replace(
                 "\r", ""
             )
@@ -269,9 +270,9 @@ class TestColumns:
         run("ticket_sla_compliance", "-f", "parquet")
         schema = parquet.read_schema(file_of("ticket_sla_compliance", "parquet"))
         assert schema.field("avg_resolution_seconds").metadata[b"unit"] == b"seconds"
-        assert set(schema.field("resolution_sla_pct").metadata) == {
-            *(b"unit", b"description", b"formula", b"PARQUET:field_id"),
-        } - {b"PARQUET:field_id"} | ({b"PARQUET:field_id"} & set(schema.field("tickets").metadata))
+        assert {*(b"unit", b"description", b"formula")} <= {
+            *schema.field("resolution_sla_pct").metadata
+        }
 
 
 class TestWhere:
@@ -287,9 +288,8 @@ class TestWhere:
             (4, None, None, None, None, None, "l"),
         )
 
-    @pytest.mark.parametrize(
-        ("typed", "expected"),
-        [
+    def test_chooses_rows(self) -> None:
+        for typed, expected in [
             (["n=2"], {2}),
             (["n!=2"], {1, 3, 4}),
             ([" n >= 2 ", "n<4"], {2, 3}),
@@ -317,15 +317,12 @@ class TestWhere:
             (["note=%s"], set()),
             (["kind in k"], {1, 2}),
             (["note=x = y"], set()),
-        ],
-    )
-    def test_chooses_rows(self, typed: list[str], expected: set[int]) -> None:
-        run("made", "-f", "json", *(word for text in typed for word in ("-w", text)))
-        assert {row["n"] for row in as_json()} == expected
+        ]:
+            run("made", "-f", "json", *(word for text in typed for word in ("-w", text)))
+            assert {row["n"] for row in as_json()} == expected, typed
 
-    @pytest.mark.parametrize(
-        ("typed", "said", "code"),
-        [
+    def test_mistakes_are_one_line(self) -> None:
+        for typed, said, code in [
             ("mont=2026-01-01", "made has no column mont. Did you mean month?", 1),
             ("month=soon", "month takes a date such as 2024-01-31, not 'soon'.", 1),
             ("month=2026-02-30", "month takes a date", 1),
@@ -339,10 +336,8 @@ class TestWhere:
             ("n in 1,,2", "names no value", 2),
             ("month", "cannot be read; it looks like", 2),
             ("=1", "cannot be read; it looks like", 2),
-        ],
-    )
-    def test_mistakes_are_one_line(self, typed: str, said: str, code: int) -> None:
-        assert said in refusal("made", "-w", typed, code=code)
+        ]:
+            assert said in refusal("made", "-w", typed, code=code)
         assert not file_of("made", "csv").exists()
 
 
@@ -369,17 +364,20 @@ class TestMistakes:
             "fct_leads", "-o", str(tmp_path / "file" / "leads.csv")
         )
 
-    @pytest.mark.parametrize("form", ["json", "parquet", "xlsx"])
     def test_number_that_has_no_place_leaves_the_old_file(
-        self, owner: psycopg.Connection[Any], form: str
+        self, owner: psycopg.Connection[Any]
     ) -> None:
         make(owner, "made_id integer, amount numeric(9, 2)", (1, 1))
-        run("made", "-f", form)
-        before = file_of("made", form).read_bytes()
+        forms = ["json", "parquet", "xlsx"]
+        before = {}
+        for form in forms:
+            run("made", "-f", form)
+            before[form] = file_of("made", form).read_bytes()
         owner.execute("insert into kpis.made values (2, 'NaN')")
-        assert "made.amount holds" in refusal("made", "-f", form)
-        assert file_of("made", form).read_bytes() == before
-        assert [path.name for path in config.settings().output.iterdir()] == [f"made.{form}"]
+        for form in forms:
+            assert "made.amount holds" in refusal("made", "-f", form)
+            assert file_of("made", form).read_bytes() == before[form]
+        assert len([*config.settings().output.iterdir()]) == len(forms)
         run("made", "-f", "csv")
         assert [row["amount"] for row in as_csv()] == ["1.00", "NaN"]
 
