@@ -9,12 +9,12 @@ from jobs.plots.picture import (
     GREEN,
     INK,
     ORANGE,
-    RED,
     SKY,
     data,
     framed,
 )
 from jobs.plots.reading import Reading, day, labels, month, span
+from stageline.errors import StagelineError
 
 _WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 
@@ -113,6 +113,7 @@ def call_volume(chosen: Reading) -> dict[str, Any]:
         _WEEKS,
     )[::-1]
     last = rows[-1]["period_start"]
+    is_running = chosen.is_newest("period_start", last)
     made = [
         {
             "week": f"{row['period_start'].day} {row['period_start']:%b}",
@@ -121,20 +122,17 @@ def call_volume(chosen: Reading) -> dict[str, Any]:
             "target": row["target"],
             "held": f"{row['held'] or 0:,.0f} of {row['due'] or 0:,.0f} due",
             "said": f"{row['conducted'] or 0:,.0f}",
-            "reached": "target reached"
-            if row["target"] and row["conducted"] >= row["target"]
-            else "below the target"
-            if row["target"]
-            else "no target",
+            "reached": _reached(row, is_running and row["period_start"] == last),
         }
         for row in rows
     ]
+    most = max(row["conducted"] for row in made)
     base = alt.Chart(data(made)).encode(
         x=alt.X(
             "week:O",
             sort=None,
             title="week from Monday",
-            axis=alt.Axis(labelAngle=0, labelOverlap="greedy"),
+            axis=alt.Axis(labelAngle=0, labelOverlap="parity", labelSeparation=8),
         )
     )
     bars = base.mark_bar().encode(
@@ -142,26 +140,41 @@ def call_volume(chosen: Reading) -> dict[str, Any]:
         color=alt.Color(
             "reached:N",
             scale=alt.Scale(
-                domain=["target reached", "below the target", "no target"],
-                range=[BLUE, SKY, "#9aa0a6"],
+                domain=["target reached", "below the target", "week goes on", "no target"],
+                range=[BLUE, ORANGE, SKY, "#bdc1c6"],
             ),
             legend=alt.Legend(title=None, orient="top", direction="horizontal"),
         ),
         tooltip=["from:N", "conducted:Q", "target:Q", "held:N"],
     )
-    marks = base.mark_tick(color=RED, thickness=3, width=alt.RelativeBandSize(0.9)).encode(
+    marks = base.mark_tick(color=INK, opacity=1, thickness=3, width=alt.RelativeBandSize(1)).encode(
         y="target:Q"
     )
-    said = base.mark_text(baseline="bottom", dy=-4, fontSize=13).encode(
-        y="conducted:Q", text="said:N"
+    # At the foot of a bar, where no target is in the way.
+    said = base.mark_text(baseline="bottom", dy=-6, fontSize=13).encode(
+        y=alt.datum(0),
+        text="said:N",
+        color=alt.condition(
+            f"datum.reached == 'target reached' && datum.conducted > {most / 20}",
+            alt.value("white"),
+            alt.value(INK),
+        ),
     )
     has_target = any(row["target"] for row in made)
     return framed(
         bars + marks + said if has_target else bars + said,
-        "Calls conducted by week" + (", beside the target (red line)" if has_target else ""),
+        "Calls conducted by week" + (", beside the target (black line)" if has_target else ""),
         f"{chosen.about or 'the rows chosen'} · weeks from"
         f" {span(day(rows[0]['period_start']), day(last))} · {chosen.built}",
     )
+
+
+def _reached(row: dict[str, Any], is_running: bool) -> str:
+    if not row["target"]:
+        return "no target"
+    if (row["conducted"] or 0) >= row["target"]:
+        return "target reached"
+    return "week goes on" if is_running else "below the target"
 
 
 def leaderboard(chosen: Reading) -> dict[str, Any]:
@@ -190,7 +203,7 @@ def leaderboard(chosen: Reading) -> dict[str, Any]:
     made: list[dict[str, Any]] = []
     ends: list[dict[str, Any]] = []
     for name, row in zip(names, shown, strict=True):
-        label = f"{name}   {row['rank']}"
+        label = f"{row['rank']}. {name}"
         for position, (part, _) in enumerate(_PARTS):
             made.append(
                 {
@@ -210,7 +223,10 @@ def leaderboard(chosen: Reading) -> dict[str, Any]:
         .encode(
             y=y,
             x=alt.X(
-                "points:Q", title="points", scale=alt.Scale(domain=[0, most * 1.18], nice=False)
+                "points:Q",
+                title="points",
+                axis=alt.Axis(tickCount=8),
+                scale=alt.Scale(domain=[0, most * 1.18], nice=False),
             ),
             order="position:O",
             color=alt.Color(
@@ -246,10 +262,10 @@ def leaderboard(chosen: Reading) -> dict[str, Any]:
 def _standing(row: dict[str, Any]) -> str:
     score = f"{row['score'] or 0:,g}"
     if row["previous_rank"] is None:
-        return f"{score}   new"
+        return f"{score} · new"
     moved = row["rank_change"] or 0
     sign = f"▲{moved}" if moved > 0 else f"▼{-moved}" if moved < 0 else "="
-    return f"{score}   {sign}"
+    return f"{score} · {sign}"
 
 
 def attainment(chosen: Reading) -> dict[str, Any]:
@@ -271,7 +287,7 @@ def attainment(chosen: Reading) -> dict[str, Any]:
     subjects = [*dict.fromkeys((row["subject_type"], row["subject_id"]) for row in rows)]
     named = {(row["subject_type"], row["subject_id"]): row["subject_name"] for row in rows}
     shown = subjects[:_SUBJECTS]
-    label = dict(zip(shown, labels([named[key] or key[1] for key in shown]), strict=True))
+    label = dict(zip(shown, labels([_called(key, named[key]) for key in shown]), strict=True))
     made = [
         {
             "who": label[row["subject_type"], row["subject_id"]],
@@ -287,8 +303,6 @@ def attainment(chosen: Reading) -> dict[str, Any]:
         if (row["subject_type"], row["subject_id"]) in label
     ]
     if not made:
-        from stageline.errors import StagelineError
-
         raise StagelineError(
             "No target is set for these rows; no file was written. Set one with `stageline settings"
             " targets`, then run `stageline build`."
@@ -301,7 +315,10 @@ def attainment(chosen: Reading) -> dict[str, Any]:
         color=alt.Color(
             "rate:Q",
             scale=alt.Scale(
-                domain=[0, 80, 100, 150], range=[ORANGE, "#fdf3dc", "#d6e8f5", BLUE], clamp=True
+                domain=[0, 99.99, 100, 150],
+                range=[ORANGE, "#fdf3dc", "#d6e8f5", BLUE],
+                interpolate="rgb",
+                clamp=True,
             ),
             legend=alt.Legend(title="% of target", orient="right", gradientLength=220),
         ),
@@ -325,6 +342,10 @@ def attainment(chosen: Reading) -> dict[str, Any]:
     )
 
 
+def _called(subject: tuple[str, str], name: str | None) -> str:
+    return "all reps" if subject[0] == "all" else name or subject[1]
+
+
 def _last_period(chosen: Reading, kind: str) -> str:
     """Keeps the last period of its kind, and says which that is."""
     if not chosen.names("period_type"):
@@ -334,9 +355,8 @@ def _last_period(chosen: Reading, kind: str) -> str:
     start = chosen.last("period_start")
     chosen.narrow(f"period_start={start}")
     (row,) = chosen.rows("select min(period_type) as kind from chosen")
-    if row["kind"] == "week":
-        return f"week of {day(start)}"
-    return month(start)
+    so_far = " so far" if chosen.is_newest("period_start", start) else ""
+    return (f"week of {day(start)}" if row["kind"] == "week" else month(start)) + so_far
 
 
 def _one_project(chosen: Reading) -> None:

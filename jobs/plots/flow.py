@@ -6,7 +6,7 @@ from typing import Any
 import altair as alt
 from psycopg import sql
 
-from jobs.plots.picture import BLUE, GREY, ORANGE, data, framed
+from jobs.plots.picture import BLUE, GREY, ORANGE, data, framed, over_time
 from jobs.plots.reading import Reading, day, millis, month, span, thinned
 
 
@@ -64,14 +64,19 @@ def cumulative_flow(chosen: Reading) -> dict[str, Any]:
         alt.Chart(data(made))
         .mark_area()
         .encode(
-            x=alt.X("at:T", scale=alt.Scale(type="utc"), title=None),
-            y=alt.Y("there:Q", stack="zero", title="deals that came this far"),
+            x=over_time(min(shown), max(shown)),
+            y=alt.Y(
+                "there:Q",
+                stack="zero",
+                title="deals that came this far",
+                axis=alt.Axis(tickCount=8),
+            ),
             order=alt.Order("position:Q", sort="descending"),
             color=alt.Color(
                 "stage:N",
                 sort=names,
                 scale=alt.Scale(domain=names, scheme="viridis", reverse=True),
-                legend=alt.Legend(title="now in, or last seen in", orient="right"),
+                legend=alt.Legend(title="furthest stage so far", orient="right"),
             ),
             tooltip=["day:N", "stage:N", "came:Q", "there:Q"],
         )
@@ -118,7 +123,12 @@ def ticket_sla(chosen: Reading) -> dict[str, Any]:
         xOffset=alt.XOffset("measure:N"),
     )
     bars = base.mark_bar().encode(
-        y=alt.Y("rate:Q", scale=alt.Scale(domain=[0, 100]), title="% within the target"),
+        y=alt.Y(
+            "rate:Q",
+            scale=alt.Scale(domain=[0, 100]),
+            axis=alt.Axis(tickCount=5),
+            title="% within the target",
+        ),
         color=alt.Color(
             "measure:N",
             scale=alt.Scale(domain=["first response", "resolution"], range=[BLUE, ORANGE]),

@@ -2,12 +2,14 @@
 
 import html
 import json
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import altair as alt
 import vl_convert
 
+from jobs.plots.reading import millis
 from stageline.whole_files import whole_file
 
 Format = Literal["png", "svg", "html"]
@@ -27,14 +29,32 @@ def data(rows: list[dict[str, Any]]) -> alt.InlineData:
     return alt.InlineData(values=rows)
 
 
-def framed(chart: Any, title: str, subtitle: str) -> dict[str, Any]:
+def over_time(first: date, last: date) -> alt.X:
+    """A horizontal axis of days (field ``at``, from `reading.millis`)."""
+    is_long = last - first > timedelta(days=120)
+    return alt.X(
+        "at:T",
+        scale=alt.Scale(type="utc", domain=[millis(first), millis(last)]),
+        axis=alt.Axis(
+            format="%b %Y" if is_long else "%-d %b %Y",
+            tickCount=8,
+            grid=False,
+            labelOverlap="greedy",
+            labelSeparation=12,
+            labelFlush=True,
+        ),
+        title=None,
+    )
+
+
+def framed(chart: Any, title: str, subtitle: str, height: int = HEIGHT) -> dict[str, Any]:
     """The whole specification of a picture: a chart in the common look, under its title."""
     whole = chart.properties(
         title=alt.TitleParams(title, subtitle=subtitle), description=f"{title}. {subtitle}."
     )
     if not isinstance(chart, alt.VConcatChart):
         whole = whole.properties(
-            width=WIDTH, height=HEIGHT, autosize=alt.AutoSizeParams(type="fit", contains="padding")
+            width=WIDTH, height=height, autosize=alt.AutoSizeParams(type="fit", contains="padding")
         )
     specification: dict[str, Any] = (
         whole.configure(

@@ -65,6 +65,13 @@ class Reading:
         )
         return row["last"]
 
+    def is_newest(self, column: str, value: Any) -> bool:
+        """Whether the table has nothing later: the period is that of the build, and may go on."""
+        newest = self.session.execute(
+            sql.SQL("select max({}) from {}").format(sql.Identifier(column), self.table.identifier)
+        ).fetchone()
+        return newest == (value,)
+
     @property
     def built(self) -> str:
         """When the rows were built, for a subtitle."""

@@ -4,7 +4,7 @@ from typing import Any
 
 import altair as alt
 
-from jobs.plots.picture import BLUE, HEIGHT, INK, PALE, SKY, WIDTH, data, framed
+from jobs.plots.picture import BLUE, HEIGHT, INK, PALE, SKY, WIDTH, data, framed, over_time
 from jobs.plots.reading import Reading, day, labels, millis, month, span, thinned
 
 #: Currencies that have a panel of their own, those with the most in them first.
@@ -18,8 +18,8 @@ def funnel(chosen: Reading) -> dict[str, Any]:
         select
             funnel_stage as stage,
             min(funnel_order) as position,
-            sum(stage_count) as reached,
-            sum(lead_count) as leads,
+            coalesce(sum(stage_count), 0) as reached,
+            coalesce(sum(lead_count), 0) as leads,
             sum(previous_stage_count) as before,
             min(month) as first,
             max(month) as last
@@ -36,7 +36,7 @@ def funnel(chosen: Reading) -> dict[str, Any]:
             "leads": row["leads"],
             "said": f"{row['reached']:,.0f}"
             + (
-                f"   {100 * row['reached'] / row['before']:.0f} % of the stage before"
+                f" · {100 * row['reached'] / row['before']:.0f} % of the stage before"
                 if row["before"]
                 else ""
             ),
@@ -80,7 +80,7 @@ def cohort(chosen: Reading) -> dict[str, Any]:
     )
     made = [
         {
-            "cohort": f"{month(row['cohort_month'])}   {row['cohort_size']:,} leads",
+            "cohort": f"{month(row['cohort_month'])} · {row['cohort_size'] or 0:,} leads",
             "months": row["months_since"],
             "rate": row["retention_rate_pct"],
             "retained": row["retained_leads"],
@@ -118,6 +118,8 @@ def cohort(chosen: Reading) -> dict[str, Any]:
                 chosen.built,
             ]
         ),
+        # Cells of a few months would be as high as a hand.
+        min(HEIGHT, 200 + 80 * len({row["cohort"] for row in made})),
     )
 
 
@@ -152,7 +154,7 @@ def pipeline_trend(chosen: Reading) -> dict[str, Any]:
             alt.Chart(data(made))
             .mark_area(line={"strokeWidth": 2}, fillOpacity=0.25, interpolate="step-after")
             .encode(
-                x=alt.X("at:T", scale=alt.Scale(type="utc"), title=None),
+                x=over_time(min(shown), max(shown)),
                 y=alt.Y("value:Q", stack=None, title=_named(currency), axis=_money()),
                 color=alt.Color(
                     "measure:N",
@@ -245,7 +247,7 @@ def _stacked(charts: list[Any]) -> Any:
 
 
 def _money() -> alt.Axis:
-    return alt.Axis(format="~s", tickCount=5)
+    return alt.Axis(format="~s", tickCount=5, labelExpr="datum.value == 0 ? '0' : datum.label")
 
 
 def _named(currency: str) -> str:
