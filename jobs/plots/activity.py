@@ -7,13 +7,15 @@ import altair as alt
 from jobs.plots.picture import (
     BLUE,
     GREEN,
+    HEIGHT,
     INK,
     ORANGE,
     SKY,
+    counted,
     data,
     framed,
 )
-from jobs.plots.reading import Reading, day, labels, month, span
+from jobs.plots.reading import Reading, day, labels, many, month, span
 from stageline.errors import StagelineError
 
 _WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
@@ -28,6 +30,15 @@ _PARTS = (
     ("lists", ORANGE),
     ("sales", GREEN),
 )
+
+
+#: How a week stands to its target, and in which colour.
+_REACHED = {
+    "target reached": BLUE,
+    "below the target": ORANGE,
+    "week goes on": SKY,
+    "no target": "#bdc1c6",
+}
 
 
 def call_heatmap(chosen: Reading) -> dict[str, Any]:
@@ -88,7 +99,7 @@ def call_heatmap(chosen: Reading) -> dict[str, Any]:
     return framed(
         cells + said,
         "Calls conducted, by weekday and hour",
-        f"{chosen.about or 'the rows chosen'} · {total:,.0f} calls of the last weeks, in the"
+        f"{chosen.about or 'the rows chosen'} · {many(total, 'calls')} of the last weeks, in the"
         f" project's zone · {chosen.built}",
     )
 
@@ -127,6 +138,7 @@ def call_volume(chosen: Reading) -> dict[str, Any]:
         for row in rows
     ]
     most = max(row["conducted"] for row in made)
+    states = {row["reached"] for row in made}
     base = alt.Chart(data(made)).encode(
         x=alt.X(
             "week:O",
@@ -136,12 +148,17 @@ def call_volume(chosen: Reading) -> dict[str, Any]:
         )
     )
     bars = base.mark_bar().encode(
-        y=alt.Y("conducted:Q", title="calls conducted", axis=alt.Axis(tickMinStep=1)),
+        y=alt.Y(
+            "conducted:Q",
+            title="calls conducted",
+            axis=alt.Axis(tickMinStep=1),
+            scale=counted(max(most, *(row["target"] or 0 for row in made))),
+        ),
         color=alt.Color(
             "reached:N",
             scale=alt.Scale(
-                domain=["target reached", "below the target", "week goes on", "no target"],
-                range=[BLUE, ORANGE, SKY, "#bdc1c6"],
+                domain=(present := [each for each in _REACHED if each in states]),
+                range=[_REACHED[each] for each in present],
             ),
             legend=alt.Legend(title=None, orient="top", direction="horizontal"),
         ),
@@ -215,7 +232,7 @@ def leaderboard(chosen: Reading) -> dict[str, Any]:
                 }
             )
         ends.append({"who": label, "score": row["score"] or 0, "said": _standing(row)})
-    most = max([row["score"] for row in ends] + [1])
+    most = max(row["score"] for row in ends)
     y = alt.Y("who:N", sort=None, title=None, scale=alt.Scale(paddingInner=0.2))
     bars = (
         alt.Chart(data(made))
@@ -226,7 +243,7 @@ def leaderboard(chosen: Reading) -> dict[str, Any]:
                 "points:Q",
                 title="points",
                 axis=alt.Axis(tickCount=8),
-                scale=alt.Scale(domain=[0, most * 1.18], nice=False),
+                scale=counted(most * 1.18, nice=False),
             ),
             order="position:O",
             color=alt.Color(
@@ -249,13 +266,14 @@ def leaderboard(chosen: Reading) -> dict[str, Any]:
         if chosen.rows("select 1 from chosen where subject_type = 'team' limit 1")
         else "reps"
     )
-    about = f"{len(rows):,} {kind}"
+    about = many(len(rows), kind)
     if len(rows) > len(shown):
         about = f"the first {len(shown)} of {about}"
     return framed(
         bars + said,
         f"Leaderboard, {period}",
         f"{about} · with the rank, and places won or lost since the period before · {chosen.built}",
+        _height(len(shown)),
     )
 
 
@@ -320,7 +338,11 @@ def attainment(chosen: Reading) -> dict[str, Any]:
                 interpolate="rgb",
                 clamp=True,
             ),
-            legend=alt.Legend(title="% of target", orient="right", gradientLength=220),
+            legend=alt.Legend(
+                title="% of target",
+                orient="right",
+                gradientLength=min(220, _height(len(shown)) - 180),
+            ),
         ),
         tooltip=[
             "who:N",
@@ -339,11 +361,17 @@ def attainment(chosen: Reading) -> dict[str, Any]:
         cells + said,
         f"Targets attained, {period}",
         f"{about}share of the target attained; orange is below, blue above · {chosen.built}",
+        _height(len(shown)),
     )
 
 
 def _called(subject: tuple[str, str], name: str | None) -> str:
     return "all reps" if subject[0] == "all" else name or subject[1]
+
+
+def _height(rows: int) -> int:
+    """Of a picture with so many rows: few ones are not to be as high as a hand."""
+    return min(HEIGHT, 260 + 60 * rows)
 
 
 def _last_period(chosen: Reading, kind: str) -> str:

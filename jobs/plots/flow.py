@@ -1,12 +1,13 @@
 """Pictures of deals on their way, and of tickets."""
 
+from datetime import timedelta
 from itertools import pairwise
 from typing import Any
 
 import altair as alt
 from psycopg import sql
 
-from jobs.plots.picture import BLUE, GREY, ORANGE, data, framed, over_time
+from jobs.plots.picture import BLUE, GREY, ORANGE, counted, data, framed, over_time
 from jobs.plots.reading import Reading, day, millis, month, span, thinned
 
 
@@ -48,13 +49,15 @@ def cumulative_flow(chosen: Reading) -> dict[str, Any]:
         came = [*reversed(came), 0]
         made += [
             {
-                "at": millis(row["day"]),
+                "at": millis(at),
                 "day": day(row["day"]),
                 "stage": name,
                 "position": position,
                 "came": here,
                 "there": here - later,
             }
+            # The last day goes on to its end.
+            for at in [row["day"], row["day"] + timedelta(days=1)][: 1 + (row is rows[-1])]
             for position, ((_, name), (here, later)) in enumerate(
                 zip(stages, pairwise(came), strict=True)
             )
@@ -69,7 +72,8 @@ def cumulative_flow(chosen: Reading) -> dict[str, Any]:
                 "there:Q",
                 stack="zero",
                 title="deals that came this far",
-                axis=alt.Axis(tickCount=8),
+                axis=alt.Axis(tickCount=8, tickMinStep=1),
+                scale=counted(max(row["came"] for row in made)),
             ),
             order=alt.Order("position:Q", sort="descending"),
             color=alt.Color(

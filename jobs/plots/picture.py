@@ -30,14 +30,14 @@ def data(rows: list[dict[str, Any]]) -> alt.InlineData:
 
 
 def over_time(first: date, last: date) -> alt.X:
-    """A horizontal axis of days (field ``at``, from `reading.millis`)."""
-    is_long = last - first > timedelta(days=120)
+    """A horizontal axis from the first moment of one day to the last of another (field ``at``)."""
+    days = (last - first).days + 1
     return alt.X(
         "at:T",
-        scale=alt.Scale(type="utc", domain=[millis(first), millis(last)]),
+        scale=alt.Scale(type="utc", domain=[millis(first), millis(last + timedelta(days=1))]),
         axis=alt.Axis(
-            format="%b %Y" if is_long else "%-d %b %Y",
-            tickCount=8,
+            format="%b %Y" if days > 120 else "%-d %b %Y",
+            tickCount=min(8, days),
             grid=False,
             labelOverlap="greedy",
             labelSeparation=12,
@@ -45,6 +45,11 @@ def over_time(first: date, last: date) -> alt.X:
         ),
         title=None,
     )
+
+
+def counted(most: float, nice: bool = True) -> alt.Scale:
+    """A scale from 0 to ``most``, and to something where that is 0."""
+    return alt.Scale(domain=[0, max(most, 1)], nice=nice)
 
 
 def framed(chart: Any, title: str, subtitle: str, height: int = HEIGHT) -> dict[str, Any]:

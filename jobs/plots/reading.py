@@ -204,6 +204,11 @@ def span(first: str, last: str) -> str:
     return first if first == last else f"{first} to {last}"
 
 
+def many(count: float, things: str) -> str:
+    """A count and what is counted: ``1 lead``, ``12 leads``."""
+    return f"{count:,.0f} {things.removesuffix('s') if count == 1 else things}"
+
+
 def millis(at: date) -> int:
     """The first moment of a day in UTC, as charts count time."""
     return int(datetime(at.year, at.month, at.day, tzinfo=UTC).timestamp()) * 1000

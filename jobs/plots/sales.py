@@ -1,11 +1,12 @@
 """Pictures of leads and of the pipeline."""
 
+from datetime import timedelta
 from typing import Any
 
 import altair as alt
 
-from jobs.plots.picture import BLUE, HEIGHT, INK, PALE, SKY, WIDTH, data, framed, over_time
-from jobs.plots.reading import Reading, day, labels, millis, month, span, thinned
+from jobs.plots.picture import BLUE, HEIGHT, INK, PALE, SKY, WIDTH, counted, data, framed, over_time
+from jobs.plots.reading import Reading, day, labels, many, millis, month, span, thinned
 
 #: Currencies that have a panel of their own, those with the most in them first.
 _PANELS = 4
@@ -46,7 +47,7 @@ def funnel(chosen: Reading) -> dict[str, Any]:
     base = alt.Chart(data(made)).encode(
         y=alt.Y("stage:N", sort=None, title=None, scale=alt.Scale(paddingInner=0.25)),
     )
-    scale = alt.Scale(domain=[0, max(leads, 1) * 1.3], nice=False)
+    scale = counted(max(leads, 1) * 1.3, nice=False)
     bars = base.mark_bar(color=BLUE).encode(
         x=alt.X("reached:Q", scale=scale, axis=None),
         tooltip=["stage:N", "reached:Q", "leads:Q"],
@@ -55,7 +56,7 @@ def funnel(chosen: Reading) -> dict[str, Any]:
     return framed(
         bars + said,
         "Conversion funnel: leads that reached each stage",
-        f"{leads:,.0f} leads created {span(month(rows[0]['first']), month(rows[0]['last']))}"
+        f"{many(leads, 'leads')} created {span(month(rows[0]['first']), month(rows[0]['last']))}"
         f" · {chosen.built}",
     )
 
@@ -80,13 +81,16 @@ def cohort(chosen: Reading) -> dict[str, Any]:
     )
     made = [
         {
-            "cohort": f"{month(row['cohort_month'])} · {row['cohort_size'] or 0:,} leads",
+            "cohort": f"{month(row['cohort_month'])} · {many(row['cohort_size'] or 0, 'leads')}",
             "months": row["months_since"],
             "rate": row["retention_rate_pct"],
+            "said": "" if row["retention_rate_pct"] is None else f"{row['retention_rate_pct']:.0f}",
             "retained": row["retained_leads"],
         }
         for row in rows
     ]
+    # Cells of a few months would be as high as a hand.
+    height = min(HEIGHT, 260 + 70 * len({row["cohort"] for row in made}))
     base = alt.Chart(data(made)).encode(
         x=alt.X("months:O", title="months since the lead was created", axis=alt.Axis(labelAngle=0)),
         y=alt.Y("cohort:N", sort=None, title=None),
@@ -95,12 +99,14 @@ def cohort(chosen: Reading) -> dict[str, Any]:
         color=alt.Color(
             "rate:Q",
             scale=alt.Scale(scheme="blues", domain=[0, 100]),
-            legend=alt.Legend(title="% not lost", orient="right", gradientLength=220),
+            legend=alt.Legend(
+                title="% not lost", orient="right", gradientLength=min(220, height - 180)
+            ),
         ),
         tooltip=["cohort:N", "months:O", "retained:Q", "rate:Q"],
     )
     said = base.mark_text(fontSize=13).encode(
-        text=alt.Text("rate:Q", format=".0f"),
+        text="said:N",
         color=alt.condition("datum.rate > 55", alt.value("white"), alt.value(INK)),
     )
     left_out = [
@@ -118,8 +124,7 @@ def cohort(chosen: Reading) -> dict[str, Any]:
                 chosen.built,
             ]
         ),
-        # Cells of a few months would be as high as a hand.
-        min(HEIGHT, 200 + 80 * len({row["cohort"] for row in made})),
+        height,
     )
 
 
@@ -144,9 +149,12 @@ def pipeline_trend(chosen: Reading) -> dict[str, Any]:
     shown = {*thinned([*{row["day"] for row in rows}])}
     charts = []
     for currency in panels[:_PANELS]:
+        days = by_currency[currency]
+        most = max(row["open"] or 0 for row in days)
         made = [
-            {"at": millis(row["day"]), "day": day(row["day"]), "measure": name, "value": row[key]}
-            for row in by_currency[currency]
+            {"at": millis(at), "day": day(row["day"]), "measure": name, "value": row[key]}
+            for row in days
+            for at in [row["day"], row["day"] + timedelta(days=1)][: 1 + (row is days[-1])]
             if row["day"] in shown
             for name, key in (("open", "open"), ("weighted by chance", "weighted"))
         ]
@@ -155,7 +163,13 @@ def pipeline_trend(chosen: Reading) -> dict[str, Any]:
             .mark_area(line={"strokeWidth": 2}, fillOpacity=0.25, interpolate="step-after")
             .encode(
                 x=over_time(min(shown), max(shown)),
-                y=alt.Y("value:Q", stack=None, title=_named(currency), axis=_money()),
+                y=alt.Y(
+                    "value:Q",
+                    stack=None,
+                    title=_named(currency),
+                    axis=_money(),
+                    scale=counted(most),
+                ),
                 color=alt.Color(
                     "measure:N",
                     scale=alt.Scale(domain=["open", "weighted by chance"], range=[SKY, BLUE]),
@@ -210,8 +224,7 @@ def scenarios(chosen: Reading) -> dict[str, Any]:
             }
             for name, row in zip(names, of_currency, strict=True)
         ]
-        most = max([*(max(row["weighted"], row["total"]) for row in made), 1])
-        scale = alt.Scale(domain=[0, most * 1.15], nice=False)
+        scale = counted(1.15 * max(max(row["weighted"], row["total"]) for row in made), nice=False)
         base = alt.Chart(data(made)).encode(y=alt.Y("scenario:N", sort=None, title=None))
         charts.append(
             base.mark_bar(color=PALE).encode(
