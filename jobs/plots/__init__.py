@@ -12,6 +12,8 @@ from stageline.config import settings
 from stageline.database import connect
 from stageline.errors import StagelineError, nearest
 
+__all__ = ["PLOTS", "Format", "Plot", "plot", "specification"]
+
 
 @dataclass(frozen=True)
 class Plot:

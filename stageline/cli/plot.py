@@ -9,7 +9,7 @@ from stageline.cli.conditions import where_option
 from stageline.errors import StagelineError
 
 if TYPE_CHECKING:
-    from jobs.plots.picture import Format
+    from jobs.plots import Format
 
 _FORMATS = ("png", "svg", "html")
 
