@@ -124,7 +124,7 @@ def call_volume(chosen: Reading) -> dict[str, Any]:
         _WEEKS,
     )[::-1]
     last = rows[-1]["period_start"]
-    is_running = chosen.is_newest("period_start", last)
+    is_running = chosen.is_newest("week", last)
     made = [
         {
             "week": f"{row['period_start'].day} {row['period_start']:%b}",
@@ -383,7 +383,7 @@ def _last_period(chosen: Reading, kind: str) -> str:
     start = chosen.last("period_start")
     chosen.narrow(f"period_start={start}")
     (row,) = chosen.rows("select min(period_type) as kind from chosen")
-    so_far = " so far" if chosen.is_newest("period_start", start) else ""
+    so_far = " so far" if chosen.is_newest(row["kind"], start) else ""
     return (f"week of {day(start)}" if row["kind"] == "week" else month(start)) + so_far
 
 

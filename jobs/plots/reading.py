@@ -65,12 +65,15 @@ class Reading:
         )
         return row["last"]
 
-    def is_newest(self, column: str, value: Any) -> bool:
-        """Whether the table has nothing later: the period is that of the build, and may go on."""
+    def is_newest(self, period_type: str, period_start: date) -> bool:
+        """Whether the table has no later period of its kind: then it may go on."""
         newest = self.session.execute(
-            sql.SQL("select max({}) from {}").format(sql.Identifier(column), self.table.identifier)
+            sql.SQL("select max(period_start) from {} where period_type = {}").format(
+                self.table.identifier, sql.Placeholder()
+            ),
+            [period_type],
         ).fetchone()
-        return newest == (value,)
+        return newest == (period_start,)
 
     @property
     def built(self) -> str:

@@ -20,6 +20,7 @@ from stageline import config
 from stageline.cli import main
 from stageline.database import connect
 from stageline.errors import StagelineError
+from tests.integration.test_readme import lines
 
 pytestmark = pytest.mark.usefixtures("sample_database")
 
@@ -55,9 +56,7 @@ def activity(owner: psycopg.Connection[Any]) -> psycopg.Connection[Any]:
     """A session in which the tables of ``TABLES`` are empty, and scores are weighed."""
     for name, columns in TABLES.items():
         owner.execute(f"drop table if exists kpis.{name} cascade")
-        owner.execute(
-            f"create table kpis.{name} ({SUBJECT}, subject_name text, {columns}, {BUILT})"
-        )
+        owner.execute(f"create table kpis.{name} ({SUBJECT}, {columns}, {BUILT})")
     owner.execute("drop table if exists reference.score_weights cascade")
     owner.execute(
         "create table reference.score_weights as select * from (values ('calls', 1.0),"
@@ -273,7 +272,7 @@ class TestWhatIsShown:
             ("all", "all", "all", "week", "2026-11-09", 20, 25, 0, 0),
             ("all", "all", "all", "week", "2026-11-16", 5, 25, 0, 0),
             ("all", "all", "all", "week", "2026-10-26", 5, None, 0, 0),
-            ("all", "all", "all", "day", "2026-11-16", 99, None, 0, 0),
+            ("all", "all", "all", "day", "2026-11-20", 99, None, 0, 0),
         )
         made = specification("call_volume")
         assert [(row["week"], row["conducted"], row["reached"]) for row in shown(made)] == [
@@ -297,6 +296,7 @@ class TestWhatIsShown:
                 ),
                 ("rep", "r1", LONG, "month", "2026-10-01", 9, 9, 9, 9, 999, 1, None, None),
                 ("team", "t", "Team", "month", "2026-11-01", 9, 9, 9, 9, 99, 1, 3, 2),
+                ("team", "t", "Team", "week", "2026-11-16", 9, 9, 9, 9, 99, 1, 3, 2),
             ),
         )
         made = specification("bdr_leaderboard")
@@ -393,3 +393,20 @@ def test_long_spans_are_thinned_to_their_last_day() -> None:
     assert days[-1] in kept
     assert 300 < len(kept) <= 400
     assert thinned(days[:30]) == {*days[:30]}
+
+
+def test_what_is_written_about_them_can_be_typed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    typed = [
+        words[1:]
+        for page in ("README.md", "docs/exports-and-plots.md")
+        for words in lines(page)
+        if words[1:2] in (["export"], ["plot"]) and words[2:] != ["pipeline"]
+    ]
+    assert len(typed) > 8
+    for words in typed:
+        result = CliRunner().invoke(main, words)
+        assert result.exit_code == 0, result.output
+        assert "--help" in words or result.output.startswith("Wrote ")
