@@ -3,6 +3,7 @@
 from typing import Any
 
 import altair as alt
+from psycopg import sql
 
 from jobs.plots.picture import (
     BLUE,
@@ -37,7 +38,7 @@ _REACHED = {
     "target reached": BLUE,
     "below the target": ORANGE,
     "week goes on": SKY,
-    "no target": "#bdc1c6",
+    "no target": "#8fa3b5",
 }
 
 
@@ -107,6 +108,15 @@ def call_heatmap(chosen: Reading) -> dict[str, Any]:
 def call_volume(chosen: Reading) -> dict[str, Any]:
     """Calls conducted in each week, with the target where there is one."""
     chosen.narrow("period_type=week")
+    # Calls are booked for weeks to come; the present one is the last in which any fell due.
+    present_week = chosen.session.execute(
+        sql.SQL(
+            "select max(period_start) from {} where period_type = 'week'"
+            " and (due > 0 or conducted > 0)"
+        ).format(chosen.table.identifier)
+    ).fetchone()
+    if present_week and present_week[0]:
+        chosen.narrow(f"period_start<={present_week[0]}")
     chosen.refuse_if_empty()
     rows = chosen.rows(
         """
@@ -124,7 +134,7 @@ def call_volume(chosen: Reading) -> dict[str, Any]:
         _WEEKS,
     )[::-1]
     last = rows[-1]["period_start"]
-    is_running = chosen.is_newest("week", last)
+    is_running = present_week == (last,)
     made = [
         {
             "week": f"{row['period_start'].day} {row['period_start']:%b}",

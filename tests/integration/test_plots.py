@@ -271,6 +271,7 @@ class TestWhatIsShown:
             ("all", "all", "all", "week", "2026-11-02", 30, 25, 0, 0),
             ("all", "all", "all", "week", "2026-11-09", 20, 25, 0, 0),
             ("all", "all", "all", "week", "2026-11-16", 5, 25, 0, 0),
+            ("all", "all", "all", "week", "2026-11-23", 0, 25, 0, 0),  # calls are booked for it
             ("all", "all", "all", "week", "2026-10-26", 5, None, 0, 0),
             ("all", "all", "all", "day", "2026-11-20", 99, None, 0, 0),
         )
