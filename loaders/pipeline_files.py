@@ -2,9 +2,7 @@
 
 import contextlib
 import json
-import os
 import re
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -14,6 +12,7 @@ from typing import Any
 
 from stageline.config import settings
 from stageline.errors import StagelineError
+from stageline.whole_files import whole_file
 
 #: How long copies of a snapshot are kept.
 RETENTION = timedelta(days=30)
@@ -126,38 +125,12 @@ def write_whole(path: Path, text: str) -> None:
     Raises:
         StagelineError: the folder or the file cannot be written; the old file is as it was.
     """
-    part: Path | None = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False
-        ) as file:
-            part = Path(file.name)
-            file.write(text)
-            file.flush()
-            os.fchmod(file.fileno(), 0o644)
-            os.fsync(file.fileno())
-        part.replace(path)
-        part = None
-        _sync_folder(path.parent)
-    except OSError as error:
-        raise StagelineError(
-            f"{path} cannot be written: {error.strerror or error}. Make its folder writable, or set"
-            " STAGELINE_OUTPUT (the cache: SALES_PIPELINE_CACHE) to another one."
-        ) from None
-    finally:
-        if part is not None:
-            with contextlib.suppress(OSError):
-                part.unlink()
-
-
-def _sync_folder(folder: Path) -> None:
-    """Makes a rename in ``folder`` outlast a power cut."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    hint = (
+        "Make its folder writable, or set STAGELINE_OUTPUT (the cache: SALES_PIPELINE_CACHE) to"
+        " another one."
+    )
+    with whole_file(path, hint) as file:
+        file.write(text.encode())
 
 
 def _plain(value: Any) -> Any:

@@ -6,7 +6,6 @@ How a column is made of its facts stands once, in the ``meta`` of the column bes
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from psycopg import sql
 from psycopg.rows import dict_row
 
 from stageline.config import PROJECT_ROOT
-from stageline.errors import StagelineError
+from stageline.errors import StagelineError, nearest
 
 _SCHEMA = "kpis"
 
@@ -117,7 +116,7 @@ def model_named(name: str) -> Model:
     """
     kpis = {n: m for n, m in models().items() if not n.startswith("fct_")}
     if name not in kpis:
-        raise StagelineError(f"There is no KPI table {name}. {_nearest(name, kpis)}")
+        raise StagelineError(f"There is no KPI table {name}. {nearest(name, kpis)}")
     return kpis[name]
 
 
@@ -136,7 +135,7 @@ def explain(
     for name in (column, *where):
         if name not in model.columns:
             raise StagelineError(
-                f"{model.name} has no column {name}. {_nearest(name, model.columns)}"
+                f"{model.name} has no column {name}. {nearest(name, model.columns)}"
             )
     chosen = _chosen(where)
     with session.cursor(row_factory=dict_row) as cursor:
@@ -432,8 +431,3 @@ def _list(names: Sequence[str]) -> sql.Composable:
 
 def _said(where: Mapping[str, str]) -> str:
     return " and ".join(f"{name} = {value}" for name, value in where.items())
-
-
-def _nearest(name: str, known: Mapping[str, Any]) -> str:
-    near = get_close_matches(name, known, n=1)
-    return f"Did you mean {near[0]}?" if near else f"There are: {', '.join(known)}."

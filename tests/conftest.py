@@ -47,11 +47,13 @@ OF_DBT = (
     "test_orders_oracle",
     "test_partial_builds",
     "test_pipeline_export",
+    "test_plots",
     "test_readme",
     "test_real_log",
     "test_semantic_layer",
     "test_stage_intervals",
     "test_staging_of_webhooks",
+    "test_table_export",
     "test_webhook_stats",
 )
 

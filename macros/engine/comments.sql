@@ -1,6 +1,6 @@
 {#- In place of dbt's: comments that stand already are not written again. Writing one waits for a vacuum
     of the table and then ends it; with a run every few minutes, none would come to its end. -#}
-{% macro persist_docs(relation, model, for_relation, for_columns) -%}
+{% macro persist_docs(relation, model, for_relation=true, for_columns=true) -%}
     {{ return(adapter.dispatch('persist_docs')(relation, model, for_relation, for_columns)) }}
 {%- endmacro %}
 
