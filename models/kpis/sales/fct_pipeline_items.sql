@@ -75,7 +75,7 @@ final as (
         items.currency,
         case
             when items.excluded_reason is not null then items.excluded_reason
-            when items.stage = 'lost' then 'lost'
+            when items.stage in ('lost', 'archived') then items.stage
             when items.amount is null then 'no amount'
         end as excluded_reason,
         items.record_origin,
