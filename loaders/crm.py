@@ -27,6 +27,7 @@ from loaders.load_log import Entry, logged
 from loaders.pace import Account
 from loaders.records import Rows, Table, rejects_of
 from loaders.sources import Finding, Page, Position, Pull, Resource, Source, Sweep
+from stageline.crm_values import identifier
 from stageline.database import connect
 from stageline.errors import StagelineError
 from stageline.progress import Step, log, step
@@ -225,6 +226,7 @@ class _Load:
         dry_run: bool,
     ) -> None:
         self._source, self._account, self._base_url = source, account, base_url
+        self._of: dict[str, str | None] = {"base_url": base_url}
         self._session, self._calls, self._done, self._dry_run = session, calls, done, dry_run
         self._rejects = rejects_of(source.dataset)
         self._rows = {table: Rows(table) for table in (*source.tables, self._rejects)}
@@ -236,8 +238,10 @@ class _Load:
         """Loads every resource, then looks for what is gone."""
         known = positions.all_of(self._session, self._account)
         is_first = not known
-        if not is_full and "account" in known:
-            self._require_same(known["account"]["base_url"])
+        before = known.get("account")
+        if before is not None and not is_full:
+            self._require_address(before["base_url"])
+        self._of["id"] = self._identity(before)
         until = self._began_at.replace(microsecond=0)
         earliest = self._since(known, since, until)
         if "backfill" not in known or _instant(known["backfill"]["since"]) > earliest:
@@ -262,7 +266,29 @@ class _Load:
             else:
                 self._sweep(sweep, pull, known.get(_sweep_name(sweep)))
 
-    def _require_same(self, before: str) -> None:
+    def _identity(self, before: Position | None) -> str | None:
+        """What the CRM calls the account, which has to be what it was called before.
+
+        Many accounts are behind one address, and two of them number their deals alike: what came
+        of one is never taken for the other's.
+        """
+        known = None if before is None else before.get("id")
+        try:
+            found = identifier(self._source.identify(self._calls))
+        except RefusedError as error:
+            if error.concerns_account:
+                raise
+            return known
+        if found is None or known in (None, found):
+            return found or known
+        source, project = self._account
+        raise StagelineError(
+            f"Project {project} of {source} holds account {known} of {self._source.title}, and its"
+            f" token opens account {found}. Give that one a project of its own (`stageline projects"
+            f" add {source} NAME`, `stageline projects api {source} NAME`)."
+        )
+
+    def _require_address(self, before: str) -> None:
         """Positions of one account say nothing of another, and deals of two must not mix."""
         if before != self._base_url:
             source, project = self._account
@@ -337,7 +363,7 @@ class _Load:
                     done.unreadable = dict(rows.unreadable)
                 part.append((table, read))
         if part:  # only what has answered is the account of this project
-            self._keep("account", {"base_url": self._base_url})
+            self._keep("account", self._of)
         if not self._dry_run:
             news = [(table, new) for table, read in part if len(new := self._new(table, read))]
             for is_last in (False, True):

@@ -9,7 +9,7 @@ allowed with history, and the deleted ones are listed.
 Calls per changed deal: 1/200 of a search, 1/50 of a read and 1/1000 for its companies. Per changed
 ticket, survey, call or meeting: 1/200 of a search, 1/1000 for the deals of a call or meeting, and
 1/100 of a read where an account has so many fields of its own that a search cannot name them. A
-load that finds nothing makes 15 calls, and once a day 1/100 more for the name of each company.
+load that finds nothing makes 16 calls, and once a day 1/100 more for the name of each company.
 """
 
 import json
@@ -22,7 +22,7 @@ from typing import Any
 
 from loaders.api import FailedError, RefusedError
 from loaders.calls import Calls
-from loaders.hubspot_api import SEARCH, listed, open_account, path, results
+from loaders.hubspot_api import SEARCH, listed, open_account, path, portal, results
 from loaders.hubspot_links import RESOURCES as LINKS
 from loaders.hubspot_tables import (
     ARCHIVED_DEALS,
@@ -380,6 +380,7 @@ _WEEK = timedelta(days=7)
 SOURCE = Source(
     name="hubspot",
     title="HubSpot",
+    identify=portal,
     dataset=DATASET,
     tables=TABLES,
     resources=(

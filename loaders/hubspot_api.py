@@ -75,6 +75,11 @@ def listed(calls: Calls, path: str, params: Mapping[str, str]) -> Iterator[list[
             raise FailedError("a list that goes on where it was")
 
 
+def portal(calls: Calls) -> object:
+    """The id that HubSpot gives the account; every token opens it."""
+    return (calls.get(f"/account-info/{VERSION}/details") or {}).get("portalId")
+
+
 def judge(status: int, headers: Mapping[str, str], body: bytes) -> ApiError | None:
     """What HubSpot means by its own errors (contract 1.8)."""
     wait = _seconds(headers.get("Retry-After"))

@@ -227,6 +227,13 @@ def _between(
     return f"{_select(of, fields.parts[0], conditions)} ORDER BY {CHANGED},Id"
 
 
+def organization(calls: Calls) -> object:
+    """The id of the organisation."""
+    answer = calls.get(f"{DATA}/query", {"q": "SELECT Id FROM Organization"})
+    found = _list(answer, "records")
+    return found[0].get("Id") if found else None
+
+
 def _select(of: Object, names: Sequence[str], condition: str) -> str:
     where = ["WHERE", condition] if condition else []
     return " ".join(["SELECT", ",".join(names), "FROM", of.name, *where])

@@ -120,6 +120,8 @@ class Source:
         paces: Kind of call -> pace of the smallest plan.
         api_path: How the paths of its API begin. An address that holds it, as spec pulls gives one,
             is cut there.
+        identify: Asks, with one call, what the CRM itself calls the account that the token opens;
+            None where it does not say.
     """
 
     name: str
@@ -132,3 +134,4 @@ class Source:
     paces: Mapping[str, Pace]
     api_path: str = ""
     sweeps: tuple[Sweep, ...] = ()
+    identify: Callable[[Calls], object] = lambda _: None

@@ -93,12 +93,14 @@ class CrmServer:
         token: The token that opens it.
         limit: What it allows; None = everything.
         calls: All calls, in the order in which they came.
+        account_id: What the CRM calls the account itself.
     """
 
     port = 0
 
     def __init__(self, limit: Limit | None = None) -> None:
         self.token, self.limit = TOKEN, limit
+        self.account_id = "4711"
         self.calls: list[Call] = []
         self._granted: list[float] = []
         self._scripted: list[tuple[re.Pattern[str], Reply]] = []

@@ -49,6 +49,8 @@ _TYPES = ("deals", "tickets", "calls", "meetings", "feedback_submissions", "comp
 #: Kinds of association: of a deal with its first company, with any, and of others.
 _PRIMARY, _COMPANY, _OTHER = 5, 341, 205
 _DAY = 86_400_000
+#: Where an account tells of itself, in either style of versions.
+_DETAILS = re.compile("/account-info/(v3|[0-9]{4}-[0-9]{2})/details")
 
 
 @dataclass(frozen=True)
@@ -357,6 +359,10 @@ class FakeHubspot(CrmServer):
             if self.calls_left <= 0:
                 return _too_many("DAILY")
             self.calls_left -= 1
+        if _DETAILS.fullmatch(call.path):
+            if "account" in self.refused:
+                return _error(403, "MISSING_SCOPES")
+            return Reply(body={"portalId": int(self.account_id), "accountType": "STANDARD"})
         match _route(call.path):
             case ["pipelines" | "properties" | "objects", kind, *_] if kind in self.refused:
                 scope = _SCOPES.get(kind, "crm.objects.contacts.read")

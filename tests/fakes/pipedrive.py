@@ -21,6 +21,7 @@ _KEPT = timedelta(days=30)
 #: Tokens by path, the first that fits (contract 1.1).
 _COSTS = (
     (r"^/v1/deals/\d+/flow", 40),
+    (r"^/v1/users/me", 2),
     (r"^/v1/users", 20),
     (r"^/api/v2/deals/archived", 20),
     (r"^/api/v2/deals/\d+", 1),
@@ -366,6 +367,8 @@ class FakePipedrive(CrmServer):
                 return self._page(call.query, stages, lambda stage: stage.stage_id, _stage)
             case ["api", "v2", "dealFields"]:
                 return _one([_field(key, *what) for key, what in self.fields.items()])
+            case ["v1", "users", "me"]:
+                return _one({"id": USERS[0], "company_id": int(self.account_id)})
             case ["v1", "users"]:
                 return _one([_user(number) for number in USERS])
             case ["v1", "deals", number, "flow"] if number.isdecimal():

@@ -206,13 +206,14 @@ OBJECTS: dict[str, dict[str, str]] = {
         "IsDeleted": "boolean",
         **_WHEN,
     },
+    "Organization": {"Id": "id", "Name": "string"},
 }
 _PREFIXES = dict(
     zip(
         OBJECTS,
         (
             *("006", "008", "017", "01J", "005", "00Q", "00T", "00U", "500"),
-            *("0CS", "0CH", "02s", "00a"),
+            *("0CS", "0CH", "02s", "00a", "00D"),
         ),
         strict=True,
     )
@@ -261,6 +262,7 @@ class FakeSalesforce(CrmServer):
         self.budget_is_used_up = False
         self.rotates = True
         self.refresh_token = "refresh-0"
+        self.account_id = "00D000000004711AAA"
         self.session_calls: int | None = None
         self._left_of_session: int | None = None
         self._random = random.Random(seed)  # noqa: S311 - no secret
@@ -668,6 +670,7 @@ class FakeSalesforce(CrmServer):
         known = {name: self._visible(name) for name in self.fields if name not in self.absent}
         known["Opportunity"]["Account.Name"] = "string"
         query = parse(call.query["q"], known)
+        self.records["Organization"] = {self.account_id: {"Id": self.account_id, "Name": "Kiosks"}}
         found = [
             record
             for record in self.records[query.of].values()

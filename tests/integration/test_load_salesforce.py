@@ -233,8 +233,9 @@ def test_a_load_without_changes_writes_nothing_and_makes_few_calls(fake: FakeSal
     assert {table.name: rows(table) for table in SOURCE.tables} == before
     assert sum(each.touched for each in again.tables.values()) == 0
     assert len(fake.calls_of("describe")) + len(fake.calls_of("query(All)?$")) == len(fake.calls)
-    # Field lists and changes of each object; what changed within the overlap is read again.
-    assert len(fake.calls) == 26
+    # The organisation, field lists and changes of each object; what changed within the overlap is
+    # read again.
+    assert len(fake.calls) == 27
 
 
 def test_changes_deletions_and_merges_arrive(fake: FakeSalesforce) -> None:
@@ -599,7 +600,7 @@ def test_an_address_of_a_next_page_is_followed_on_our_host_alone(fake: FakeSales
                 "nextRecordsUrl": "https://crm.example.com/services/oauth2/revoke",
             }
         ),
-        path="query",
+        path="queryAll",
     )
     with pytest.raises(StagelineError, match="no next page"):
         load_now(CRM)
