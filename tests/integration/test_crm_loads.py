@@ -75,7 +75,7 @@ def test_another_account_behind_the_same_address_is_not_loaded_either(
         fake.populate(12)
         fake.calls.clear()
         for options in ({}, {"is_full": True}, {"dry_run": True}):
-            with pytest.raises(StagelineError, match="holds account .*4711.*4712.*of its own"):
+            with pytest.raises(StagelineError, match=r"holds account .*4711.*4712.*of its own"):
                 load_now(name, **options)
         assert len(fake.calls) == 3
         assert {table.name: rows(table) for table in source(name).tables} == before
