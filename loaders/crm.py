@@ -25,6 +25,7 @@ from loaders.calls import Calls, LaterError, Turns
 from loaders.destination import FINGERPRINT, Target, clear_scratch, exclusive, land, touched
 from loaders.load_log import Entry, logged
 from loaders.pace import Account
+from loaders.record_values import as_json
 from loaders.records import Rows, Table, rejects_of
 from loaders.sources import Finding, Page, Position, Pull, Resource, Source, Sweep
 from stageline.crm_values import identifier
@@ -34,6 +35,8 @@ from stageline.progress import Step, log, step
 from stageline.settings import projects
 from stageline.settings.api_accounts import ApiAccount
 from stageline.settings.dictionaries import STAGES
+from stageline.settings.field_map import name_by_keys
+from stageline.settings.rule_tables import ProjectKey
 
 #: Rows, bytes, and seconds, after which what was fetched is loaded.
 PART_ROWS, PART_BYTES, PART_SECONDS = 250_000, 64 * 1024 * 1024, 30.0
@@ -81,6 +84,7 @@ class CrmLoad:
     Attributes:
         tables: By name, in the order of the source.
         left_out: Resource -> why the account gives none of it.
+        warnings: What people should look at, a sentence each.
         calls: Kind of call -> how many were made.
         stopped: Why the rest is to follow, and when; None where all is loaded.
         seconds: How long it took.
@@ -90,6 +94,7 @@ class CrmLoad:
     project_id: str
     tables: dict[str, TableLoad]
     left_out: dict[str, str] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
     calls: Mapping[str, int] = field(default_factory=dict)
     stopped: LaterError | None = None
     seconds: float = 0.0
@@ -260,6 +265,9 @@ class _Load:
                 self._resource(resource, pull, position)
         finally:  # what came before an error is loaded all the same
             self._land()
+        if not self._dry_run:
+            by = f"load {self._source.name}"
+            self._done.warnings += name_by_keys(ProjectKey(*self._account), changed_by=by)
         for sweep in self._source.sweeps:
             if is_first and sweep.every:  # all that there is has just been listed
                 self._keep(_sweep_name(sweep), {"at": pull.until.isoformat()})
@@ -340,6 +348,8 @@ class _Load:
         fetched_at = datetime.now(UTC)
         for table, records in page.records.items():
             self._rows[table].read(records, fetched_at)
+        for table, rejects in page.rejects.items():
+            self._rows[table].rejects += [(as_json(each), reason) for each, reason in rejects]
         return _size(page)
 
     def _is_part(self) -> bool:

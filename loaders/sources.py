@@ -29,12 +29,14 @@ class Page:
         stages: The stages of the account, all of them, as fields of
             `stageline.settings.dictionaries.Stage`.
         expected: How many records the resource will give in all, as far as it can be told.
+        rejects: For each table, records that are to be set aside, each with the reason.
     """
 
     records: Mapping[Table, Sequence[Record]] = field(default_factory=dict)
     position: Position | None = None
     stages: Sequence[Mapping[str, Any]] | None = None
     expected: int | None = None
+    rejects: Mapping[Table, Sequence[tuple[Record, str]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

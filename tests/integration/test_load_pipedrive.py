@@ -33,7 +33,10 @@ from loaders.records import rejects_of
 from stageline import config
 from stageline.database import connect
 from stageline.errors import StagelineError
+from stageline.settings.changes import audit
 from stageline.settings.dictionaries import STAGES as STAGE_DICTIONARY
+from stageline.settings.field_map import FIELD_MAP, MappedField
+from stageline.settings.rule_tables import ProjectKey, changing_project, listed
 from tests.conftest import TEMPLATE, TestServer, _clone
 from tests.crm_loads import (
     PROJECT,
@@ -91,6 +94,12 @@ def make_sweeps_due() -> None:
     """As if the day of the last one were over."""
     with connect("owner", autocommit=True) as session:
         session.execute("delete from ops.load_positions where resource like 'sweep of %'")
+
+
+def make_fields_due() -> None:
+    """As if the day of the last look at the fields were over."""
+    with connect("owner", autocommit=True) as session:
+        session.execute("delete from ops.load_positions where resource = 'fields'")
 
 
 def truth_of(deal: DealTruth) -> dict[str, Any]:
@@ -344,8 +353,7 @@ def test_new_custom_fields_and_changed_types_lose_nothing(fake: FakePipedrive) -
     fake.set_custom(first, "c" * 40, 7)
     fake.set_custom(second, NOTE, {"value": 5, "currency": "EUR"})
     fake.update(first, value="about a hundred")
-    with connect("owner", autocommit=True) as session:
-        session.execute("delete from ops.load_positions where resource = 'fields'")
+    make_fields_due()
     done = load()
     found = loaded_deals()
     assert f'"{"c" * 40}": 7' in found[str(first.deal_id)]["custom_fields"]
@@ -372,6 +380,34 @@ def test_loads_from_an_earlier_day_and_of_everything(fake: FakePipedrive) -> Non
     asked = len(fake.calls_of("flow"))
     load()
     assert len(fake.calls_of("flow")) == asked
+
+
+def test_a_label_that_was_mapped_before_the_first_load_becomes_the_key_with_it(
+    fake: FakePipedrive,
+) -> None:
+    project = ProjectKey("pipedrive", PROJECT)
+    fake.fields["d" * 40] = fake.fields["e" * 40] = ("Branch", {})
+    wanted = {"facility_id": "Region", "rep_id": "Branch", "lead_id": "Nobody", "company": NOTE}
+
+    def mapped() -> dict[str, str]:
+        return {row.field: row.crm_field for row in listed(FIELD_MAP, project)}
+
+    with changing_project(project) as session:
+        for field, label in wanted.items():
+            row = MappedField(entity="deals", field=field, crm_field=label)  # type: ignore[arg-type]  # one of them
+            FIELD_MAP.insert(session, project, row)
+    assert mapped() == wanted
+    assert load(dry_run=True).warnings == []
+    assert mapped() == wanted
+    several, none = sorted(load().warnings)
+    assert f"are called 'Branch': {'d' * 40}, {'e' * 40}" in several
+    assert "has no field 'Nobody'" in none
+    assert mapped() == {**wanted, "facility_id": REGION}
+    fake.fields[REGION] = ("Area", fake.fields[REGION][1])
+    make_fields_due()
+    load()
+    assert mapped() == {**wanted, "facility_id": REGION}
+    assert {change.changed_by for change in audit("field_map")} >= {"load pipedrive"}
 
 
 # Limits and refusals
