@@ -20,7 +20,7 @@ from psycopg import sql
 
 from loaders import positions
 from loaders.ahead import ahead
-from loaders.api import ApiError, RefusedError
+from loaders.api import ApiError, RefusedError, TooLargeError
 from loaders.calls import Calls, LaterError, Turns
 from loaders.destination import FINGERPRINT, Target, clear_scratch, exclusive, land, touched
 from loaders.load_log import Entry, logged
@@ -160,6 +160,11 @@ def _run(work: "_Load", done: CrmLoad, since: datetime | None, is_full: bool) ->
     except RefusedError as error:
         raise StagelineError(
             f"{title} refuses the account of project {project}: {error}."
+        ) from None
+    except TooLargeError as error:
+        raise StagelineError(
+            f"{title} gives, of project {project}, {error} to however small a question. Take out at"
+            " the CRM what makes one record so large; what was loaded until then stays."
         ) from None
     except ApiError as error:
         raise StagelineError(

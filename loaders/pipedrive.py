@@ -341,8 +341,8 @@ def _deals_by_id(pull: Pull, ids: Sequence[str]) -> Iterator[Page]:
     for start in range(0, len(ids), IDS_AT_ONCE):
         part = ",".join(ids[start : start + IDS_AT_ONCE])
         for path in (DEALS, ARCHIVED):
-            answer = ask(pull.calls, path, {"ids": part, "status": _ALL, "limit": PAGE})
-            yield Page({LISTED_DEALS: records_of(answer)})
+            for records, _ in pages(pull.calls, path, {"ids": part, "status": _ALL, "limit": PAGE}):
+                yield Page({LISTED_DEALS: records})
 
 
 def _all_of(table: Table, path: str) -> Callable[[Pull, Sequence[str]], Iterator[Page]]:
