@@ -57,7 +57,7 @@ class FakeSheet(CrmServer):
     def unauthentic(self) -> Reply:
         return Reply(401, b"Unauthorized")
 
-    def over_limit(self, wait: float) -> Reply:
+    def over_limit(self, wait: float, _kind: str) -> Reply:
         return Reply(429, b"Too many", {"Retry-After": str(int(wait) + 1)})
 
     def answer(self, call: Call) -> Reply:

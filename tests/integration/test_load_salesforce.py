@@ -205,10 +205,20 @@ def test_a_first_load_brings_what_is_open_or_closed_lately_with_its_history(
     assert (old["Id"],) not in loaded(OPPORTUNITIES)
     assert (overdue["Id"],) in loaded(OPPORTUNITIES)
     assert {key[0] for key in loaded(USERS)} == set(fake.records["User"])
-    tasks = [task for task in fake.records["Task"].values() if task["IsArchived"]]
+    lately = f"{datetime.now(UTC) - BACKFILL + timedelta(minutes=5):%Y-%m-%dT%H:%M:%S}"
+    tasks = [
+        task
+        for task in fake.records["Task"].values()
+        if task["IsArchived"] and (not task["IsClosed"] or task["LastModifiedDate"] > lately)
+    ]
     assert tasks
     assert {task["Id"] for task in tasks} <= {key[0] for key in loaded(TASKS)}
-    meetings = {each["Id"] for each in fake.records["Event"].values() if not each["IsChild"]}
+    meetings = {
+        each["Id"]
+        for each in fake.records["Event"].values()
+        if not each["IsChild"] and each["StartDateTime"] > lately
+    }
+    assert meetings
     assert {key[0] for key in loaded(EVENTS)} == meetings
     assert len(loaded(CASES)) == len(fake.records["Case"])
     (deal, *_) = rows(OPPORTUNITIES)

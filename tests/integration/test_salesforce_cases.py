@@ -142,9 +142,9 @@ def test_what_is_said_of_a_case_arrives_though_the_case_does_not_change(
     fake.calls.clear()
     load_now(CRM)
     assert_loaded(fake)
-    # Users, cases and statuses take two calls each, history two, emails and comments three; what
-    # belongs to the changed case one each.
-    assert len(fake.calls) == 6 + 2 + 3 + 3 + 3
+    # The organisation takes one call, users, cases and statuses two each, history two, emails and
+    # comments three; what belongs to the changed case one each.
+    assert len(fake.calls) == 1 + 6 + 2 + 3 + 3 + 3
     after = {table.name: written(table) for table, *_ in OF_CASES}
     for name, rows_before in before.items():
         assert {key: after[name][key] for key in rows_before} == rows_before, name
