@@ -32,6 +32,7 @@ from stageline.database import Connection, connect
 from stageline.errors import StagelineError
 from tests.conftest import TEMPLATE, TestServer, _clone
 from tests.crm_loads import (
+    SEEDS,
     begin_load,
     end_sessions,
     kill_some_time,
@@ -46,8 +47,6 @@ from tests.fakes.hubspot import FakeHubspot, instant
 DAY = 86_400_000
 #: As HubSpot has it; of the loads of other tests a fake's account may be searched at will.
 SEARCHES = hubspot.SOURCE.paces[hubspot_api.SEARCH]
-#: Of the test that kills: each takes some ten seconds.
-SEEDS = range(1)
 WEBPAGE = Reply(530, b"<!DOCTYPE html><html><title>error 1016</title></html>")
 
 

@@ -29,7 +29,7 @@ from stageline import config
 from stageline.config import PROJECT_ROOT
 from stageline.database import connect
 from tests.conftest import TEMPLATE, TestServer, _clone
-from tests.crm_loads import PROJECT, load_now, rows, set_up
+from tests.crm_loads import PROJECT, SEEDS, load_now, rows, set_up
 from tests.fakes.salesforce import CASE_STATUSES as NAMES
 from tests.fakes.salesforce import FakeSalesforce, Record
 from tests.flow_database import dbt_project
@@ -177,7 +177,7 @@ def test_a_right_that_comes_later_brings_all_that_it_opens(fake: FakeSalesforce)
     assert_loaded(fake)
 
 
-@pytest.mark.parametrize("seed", [1])
+@pytest.mark.parametrize("seed", SEEDS)
 def test_in_any_order_of_events_all_of_them_are_there(fake: FakeSalesforce, seed: int) -> None:
     dice = random.Random(seed)  # noqa: S311 - no secret
     for _ in range(5):
