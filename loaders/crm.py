@@ -8,7 +8,7 @@ next one asks for some of it again, and loads none of it twice.
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from itertools import chain, islice
@@ -273,11 +273,22 @@ class _Load:
         if not self._dry_run:
             by = f"load {self._source.name}"
             self._done.warnings += name_by_keys(ProjectKey(*self._account), changed_by=by)
+        fetched = 0
         for sweep in self._source.sweeps:
             if is_first and sweep.every:  # all that there is has just been listed
                 self._keep(_sweep_name(sweep), {"at": pull.until.isoformat()})
             else:
-                self._sweep(sweep, pull, known.get(_sweep_name(sweep)))
+                fetched += self._sweep(sweep, pull, known.get(_sweep_name(sweep)))
+        if fetched:
+            self._look_again(replace(pull, is_full=False))
+
+    def _look_again(self, pull: Pull) -> None:
+        """Brings what belongs to records that a sweep has brought, which no resource knew of."""
+        known = positions.all_of(self._session, self._account)
+        for resource in self._source.resources:
+            if resource.reads_loaded:
+                self._resource(resource, pull, known.get(resource.name))
+                self._land()
 
     def _identity(self, before: Position | None) -> str | None:
         """What the CRM calls the account, which has to be what it was called before.
@@ -447,13 +458,14 @@ class _Load:
         if not self._dry_run:
             STAGES.take_over(*self._account, stages, changed_by=f"load {self._source.name}")
 
-    def _sweep(self, sweep: Sweep, pull: Pull, last: Position | None) -> None:
+    def _sweep(self, sweep: Sweep, pull: Pull, last: Position | None) -> int:
+        """Marks what is gone, and brings what was missed; gives how much that was."""
         if self._dry_run or not (
             pull.is_full
             or last is None
             or _instant(last["at"]) <= pull.until - sweep.every + min(sweep.every, _EARLY)
         ):
-            return
+            return 0
         name = sweep.table.name
         # Of the account alone, which nobody else loads meanwhile.
         mark = sha256(self._account.project_id.encode()).hexdigest()[:16]
@@ -465,7 +477,7 @@ class _Load:
                 if error.concerns_account:
                     raise
                 log().warning("not looked for", table=name, reason=str(error))
-                return
+                return 0
             gone = self._session.execute(
                 _of(_MARK_GONE, sweep, alive),
                 {"project": self._account.project_id, "began_at": self._began_at},
@@ -484,6 +496,7 @@ class _Load:
             self._done.tables[name].gone += gone
             shown.note(gone=gone, missed=len(missed))
         self._keep(_sweep_name(sweep), {"at": pull.until.isoformat()})
+        return len(missed)
 
 
 def _size(page: Page) -> int:
