@@ -63,7 +63,7 @@ def fake(source: str, deals: int, port: int) -> Iterator[tuple[str, psutil.Proce
     child = subprocess.Popen(
         [
             *(sys.executable, "-m", "stageline", "fake-crm", source),
-            *("--port", str(port), "--deals", str(deals)),
+            *("--port", str(port), "--deals", str(deals), "--no-limits"),
         ],
         stdout=subprocess.PIPE,
         text=True,

@@ -95,7 +95,9 @@ def _deals(source: str | None) -> list[dict[str, Any]]:
                     source_system as source,
                     project_id as project
                 from kpis.pipeline_as_of
-                where status != 'lost' and (%(source)s::text is null or source_system = %(source)s)
+                where
+                    status not in ('lost', 'archived')
+                    and (%(source)s::text is null or source_system = %(source)s)
                 order by source_system, project_id, created_at, opportunity_id
                 """,
                 {"source": source},

@@ -50,6 +50,10 @@ class FailedError(ApiError):
         self.after = after
 
 
+class TooLargeError(FailedError):
+    """The answer is larger than any that is read: to be asked for in parts."""
+
+
 class ThrottledError(ApiError):
     """The account has used up what it may ask for: to be tried again after ``seconds``."""
 
@@ -218,7 +222,7 @@ class Api:
         while piece := response.raw.read1(_PIECE, decode_content=True):
             body += piece
             if len(body) > LARGEST_ANSWER:
-                raise FailedError(f"an answer of more than {LARGEST_ANSWER} bytes")
+                raise TooLargeError(f"an answer of more than {LARGEST_ANSWER} bytes")
             self._left()
         return bytes(body)
 

@@ -14,7 +14,15 @@ from typing import Any, TypeVar, cast
 import psycopg
 import tenacity
 
-from loaders.api import DAILY_PROBE, Api, ApiError, FailedError, ThrottledError, http_date
+from loaders.api import (
+    DAILY_PROBE,
+    Api,
+    ApiError,
+    FailedError,
+    ThrottledError,
+    TooLargeError,
+    http_date,
+)
 from loaders.pace import CALLS, Account, BusyError, Pace, block, reserve
 from stageline.errors import StagelineError
 from stageline.progress import log
@@ -160,8 +168,27 @@ class Calls:
         return answer
 
 
+def fitting(question: Callable[[int], _Answer], size: int, least: int = 1) -> tuple[_Answer, int]:
+    """What ``question`` gives for a page of so many records, or half as many until it can be read.
+
+    Returns:
+        The answer, and the size with which to go on.
+
+    Raises:
+        TooLargeError: a page of ``least`` records cannot be read either.
+        ApiError: as ``question`` does.
+    """
+    while True:
+        try:
+            return question(size), size
+        except TooLargeError:
+            if size <= least:
+                raise
+            size = max(size // 2, least)
+
+
 def _may_pass(error: BaseException) -> bool:
-    return isinstance(error, FailedError | ThrottledError)
+    return isinstance(error, FailedError | ThrottledError) and not isinstance(error, TooLargeError)
 
 
 def _error_of(state: tenacity.RetryCallState) -> ApiError:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from hashlib import sha256
@@ -25,19 +25,23 @@ from psycopg import sql
 
 from loaders import positions
 from loaders.ahead import ahead
-from loaders.api import ApiError, RefusedError
+from loaders.api import ApiError, RefusedError, TooLargeError
 from loaders.calls import Calls, LaterError, Turns
 from loaders.destination import FINGERPRINT, Target, clear_scratch, exclusive, land, touched
 from loaders.load_log import Entry, logged
 from loaders.pace import Account
+from loaders.record_values import as_json
 from loaders.records import Rows, Table, rejects_of
 from loaders.sources import Finding, Page, Position, Pull, Resource, Source, Sweep
+from stageline.crm_values import identifier
 from stageline.database import connect
 from stageline.errors import StagelineError
 from stageline.progress import Step, log, step
 from stageline.settings import projects
 from stageline.settings.api_accounts import ApiAccount
 from stageline.settings.dictionaries import STAGES
+from stageline.settings.field_map import name_by_keys
+from stageline.settings.rule_tables import ProjectKey
 
 #: Rows, bytes, and seconds, after which what was fetched is loaded.
 PART_ROWS, PART_BYTES, PART_SECONDS = 250_000, 64 * 1024 * 1024, 30.0
@@ -88,6 +92,7 @@ class CrmLoad:
     Attributes:
         tables: By name, in the order of the source.
         left_out: Resource -> why the account gives none of it.
+        warnings: What people should look at, a sentence each.
         calls: Kind of call -> how many were made.
         stopped: Why the rest is to follow, and when; None where all is loaded.
         seconds: How long it took.
@@ -97,6 +102,7 @@ class CrmLoad:
     project_id: str
     tables: dict[str, TableLoad]
     left_out: dict[str, str] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
     calls: Mapping[str, int] = field(default_factory=dict)
     stopped: LaterError | None = None
     seconds: float = 0.0
@@ -166,6 +172,11 @@ def _run(work: "_Load", done: CrmLoad, since: datetime | None, is_full: bool) ->
     except RefusedError as error:
         raise StagelineError(
             f"{title} refuses the account of project {project}: {error}."
+        ) from None
+    except TooLargeError as error:
+        raise StagelineError(
+            f"{title} gives, of project {project}, {error} to however small a question. Take out at"
+            " the CRM what makes one record so large; what was loaded until then stays."
         ) from None
     except ApiError as error:
         raise StagelineError(
@@ -255,6 +266,7 @@ class _Load:
         dry_run: bool,
     ) -> None:
         self._source, self._account, self._base_url = source, account, base_url
+        self._of: dict[str, str | None] = {"base_url": base_url}
         self._session, self._calls, self._done, self._dry_run = session, calls, done, dry_run
         self._rejects = rejects_of(source.dataset)
         self._rows = {table: Rows(table) for table in (*source.tables, self._rejects)}
@@ -268,8 +280,10 @@ class _Load:
         """Loads every resource, then looks for what is gone."""
         known = positions.all_of(self._session, self._account)
         is_first = not known
-        if not is_full and "account" in known:
-            self._require_same(known["account"]["base_url"])
+        before = known.get("account")
+        if before is not None and not is_full:
+            self._require_address(before["base_url"])
+        self._of["id"] = self._identity(before)
         until = self._began_at.replace(microsecond=0)
         earliest = self._since(known, since, until)
         if "backfill" not in known or _instant(known["backfill"]["since"]) > earliest:
@@ -288,13 +302,49 @@ class _Load:
                 self._resource(resource, pull, position)
         finally:  # what came before an error is loaded all the same
             self._land()
+        if not self._dry_run:
+            by = f"load {self._source.name}"
+            self._done.warnings += name_by_keys(ProjectKey(*self._account), changed_by=by)
+        fetched = 0
         for sweep in self._source.sweeps:
             if is_first and sweep.every:  # all that there is has just been listed
                 self._keep(_sweep_name(sweep), {"at": pull.until.isoformat()})
             else:
-                self._sweep(sweep, pull, known.get(_sweep_name(sweep)))
+                fetched += self._sweep(sweep, pull, known.get(_sweep_name(sweep)))
+        if fetched:
+            self._look_again(replace(pull, is_full=False))
 
-    def _require_same(self, before: str) -> None:
+    def _look_again(self, pull: Pull) -> None:
+        """Brings what belongs to records that a sweep has brought, which no resource knew of."""
+        known = positions.all_of(self._session, self._account)
+        for resource in self._source.resources:
+            if resource.reads_loaded:
+                self._resource(resource, pull, known.get(resource.name))
+                self._land()
+
+    def _identity(self, before: Position | None) -> str | None:
+        """What the CRM calls the account, which has to be what it was called before.
+
+        Many accounts are behind one address, and two of them number their deals alike: what came
+        of one is never taken for the other's.
+        """
+        known = None if before is None else before.get("id")
+        try:
+            found = identifier(self._source.identify(self._calls))
+        except RefusedError as error:
+            if error.concerns_account:
+                raise
+            return known
+        if found is None or known in (None, found):
+            return found or known
+        source, project = self._account
+        raise StagelineError(
+            f"Project {project} of {source} holds account {known} of {self._source.title}, and its"
+            f" token opens account {found}. Give that one a project of its own (`stageline projects"
+            f" add {source} NAME`, `stageline projects api {source} NAME`)."
+        )
+
+    def _require_address(self, before: str) -> None:
         """Positions of one account say nothing of another, and deals of two must not mix."""
         if before != self._base_url:
             source, project = self._account
@@ -346,6 +396,8 @@ class _Load:
         fetched_at = datetime.now(UTC)
         for table, records in page.records.items():
             self._rows[table].read(records, fetched_at)
+        for table, rejects in page.rejects.items():
+            self._rows[table].rejects += [(as_json(each), reason) for each, reason in rejects]
         return _size(page)
 
     def _is_part(self) -> bool:
@@ -387,7 +439,7 @@ class _Load:
         self, part: Sequence[tuple[Table, pa.Table]], passed: Mapping[str, Position]
     ) -> None:
         if part:  # only what has answered is the account of this project
-            self._keep("account", {"base_url": self._base_url})
+            self._keep("account", self._of)
         if not self._dry_run:
             news = [(table, new) for table, read in part if len(new := self._new(table, read))]
             for is_last in (False, True):
@@ -475,13 +527,14 @@ class _Load:
         if not self._dry_run:
             STAGES.take_over(*self._account, stages, changed_by=f"load {self._source.name}")
 
-    def _sweep(self, sweep: Sweep, pull: Pull, last: Position | None) -> None:
+    def _sweep(self, sweep: Sweep, pull: Pull, last: Position | None) -> int:
+        """Marks what is gone, and brings what was missed; gives how much that was."""
         if self._dry_run or not (
             pull.is_full
             or last is None
             or _instant(last["at"]) <= pull.until - sweep.every + min(sweep.every, _EARLY)
         ):
-            return
+            return 0
         name = sweep.table.name
         # Of the account alone, which nobody else loads meanwhile.
         mark = sha256(self._account.project_id.encode()).hexdigest()[:16]
@@ -493,7 +546,7 @@ class _Load:
                 if error.concerns_account:
                     raise
                 log().warning("not looked for", table=name, reason=str(error))
-                return
+                return 0
             gone = self._session.execute(
                 _of(_MARK_GONE, sweep, alive),
                 {"project": self._account.project_id, "began_at": self._began_at},
@@ -512,6 +565,7 @@ class _Load:
             self._done.tables[name].gone += gone
             shown.note(gone=gone, missed=len(missed))
         self._keep(_sweep_name(sweep), {"at": pull.until.isoformat()})
+        return len(missed)
 
 
 def _size(page: Page) -> int:

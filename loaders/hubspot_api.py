@@ -14,7 +14,7 @@ from loaders.api import (
     RefusedError,
     ThrottledError,
 )
-from loaders.calls import DEADLINE, Calls, Turns
+from loaders.calls import DEADLINE, Calls, Turns, fitting
 from stageline.settings.api_accounts import ApiAccount
 
 #: Version of the API: v3, or a date (2026-09), which stands elsewhere in the paths.
@@ -62,17 +62,25 @@ def _next(answer: Mapping[str, Any]) -> str | None:
 def listed(calls: Calls, path: str, params: Mapping[str, str]) -> Iterator[list[Any]]:
     """The pages of a list."""
     after: str | None = None
+    size = LISTED
+
+    def page(limit: int) -> dict[str, Any] | None:
+        more = {} if after is None else {"after": after}
+        return calls.get(path, {**params, **more, "limit": limit})
+
     while True:
-        given: dict[str, str | int] = {**params, "limit": LISTED}
-        if after is not None:
-            given["after"] = after
-        answer = calls.get(path, given)
+        answer, size = fitting(page, size)
         yield results(answer)
         before, after = after, _next(answer or {})
         if after is None:
             return
         if after == before:
             raise FailedError("a list that goes on where it was")
+
+
+def portal(calls: Calls) -> object:
+    """The id that HubSpot gives the account; every token opens it."""
+    return (calls.get(f"/account-info/{VERSION}/details") or {}).get("portalId")
 
 
 def judge(status: int, headers: Mapping[str, str], body: bytes) -> ApiError | None:

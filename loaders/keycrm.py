@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Self
 
 from loaders.api import Api, ApiError, FailedError, RefusedError, path_id
-from loaders.calls import DEADLINE, Calls, Turns
+from loaders.calls import DEADLINE, Calls, Turns, fitting
 from loaders.keycrm_orders import PACE, WAIT_UNSAID, token_header
 from loaders.keycrm_tables import (
     DATASET,
@@ -30,8 +30,9 @@ from loaders.sources import Finding, Page, Position, Pull, Resource, Source, Swe
 from stageline.crm_values import instant
 from stageline.settings.api_accounts import ApiAccount
 
-#: Most records of a page, and the fewest that are asked for where pages overlap.
-LARGEST_PAGE, SMALLEST_PAGE = 50, 25
+#: Most records of a page. Where pages overlap, as few as half of them are asked for; where orders
+#: are so large that a page of them cannot be read, fewer, but no fewer than that.
+LARGEST_PAGE, LEAST_OF_LARGE = 50, 12
 #: A load begins so long before the last one did: clocks differ, and what is new is seen late.
 OVERLAP = timedelta(minutes=15)
 #: Ranges of time end so much later than the load began: it is not said whether the end counts, and
@@ -60,14 +61,15 @@ class _Walk:
     read: int = 0
     last: int = 0
 
-    @property
-    def question(self) -> tuple[int, int]:
-        """Number and size of the page that begins with the last record, or soon before it."""
+    def question(self, most: int) -> tuple[int, int]:
+        """Number and size of the page that begins with the last record, or soon before it.
+
+        Args:
+            most: The largest size; from `LEAST_OF_LARGE` on, some size always tells something new.
+        """
         if self.read == 0:
-            return 1, LARGEST_PAGE
-        pages = [
-            ((self.read - 1) // size + 1, size) for size in range(SMALLEST_PAGE, LARGEST_PAGE + 1)
-        ]
+            return 1, most
+        pages = [((self.read - 1) // size + 1, size) for size in range(most // 2, most + 1)]
         return max(pages, key=lambda page: page[0] * page[1])
 
     def back(self) -> Self:
@@ -79,9 +81,15 @@ def _walked(
     calls: Calls, path: str, params: Mapping[str, str], walk: _Walk
 ) -> Iterator[tuple[list[Record], _Walk, int]]:
     """The rest of a list by id: pages, how far the walk is after each, and the list's length."""
+    most = LARGEST_PAGE
+
+    def page(most: int) -> tuple[dict[str, Any], int, int]:
+        number, size = walk.question(most)
+        asked: dict[str, str | int] = {**params, "sort": "id", "page": number, "limit": size}
+        return _asked(calls, path, asked), number, size
+
     while True:
-        number, size = walk.question
-        answer = _asked(calls, path, {**params, "sort": "id", "page": number, "limit": size})
+        (answer, number, size), most = fitting(page, most, LEAST_OF_LARGE)
         records = _records(answer)
         if answer.get("per_page") not in (None, size, str(size)):
             raise FailedError("pages of another size than was asked for")

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import psycopg
 
 from loaders.api import Api, FailedError, path_id
+from loaders.calls import fitting
 from loaders.pace import Pace
 from loaders.pipedrive_tables import history_mark
 from stageline.crm_values import identifier, instant, text
@@ -206,19 +207,26 @@ def flow(
         ApiError: there is no answer, or none of that kind.
     """
     entries: list[Any] = []
-    start = 0
+    start, size = 0, _PAGE
+
+    def page(limit: int) -> dict[str, Any] | None:
+        asked: Mapping[str, str | int] = {
+            "items": "dealChange",
+            "all_changes": 1,
+            "limit": limit,
+            "start": start,
+        }
+        return get(f"/v1/deals/{path_id(deal_id)}/flow", asked)
+
     for _ in range(_MOST_PAGES):
-        answer = get(
-            f"/v1/deals/{path_id(deal_id)}/flow",
-            {"items": "dealChange", "all_changes": 1, "limit": _PAGE, "start": start},
-        )
+        answer, size = fitting(page, size)
         if answer is None:
             return None
         rows = answer.get("data")
         if not isinstance(rows, list | None):
             raise FailedError("changes that are no list")
         entries += rows or ()
-        following = _next_start(answer, start)
+        following = _next_start(answer, start + size)
         if following is None:
             return entries
         if following <= start:
@@ -227,14 +235,14 @@ def flow(
     raise FailedError(f"more than {_MOST_PAGES} pages of changes")
 
 
-def _next_start(answer: Mapping[str, Any], start: int) -> int | None:
-    """Where the next page begins; None after the last one."""
+def _next_start(answer: Mapping[str, Any], usual: int) -> int | None:
+    """Where the next page begins, ``usual`` where that is not said; None after the last one."""
     more = answer.get("additional_data")
     paging = more.get("pagination") if isinstance(more, dict) else None
     if not isinstance(paging, dict) or not paging.get("more_items_in_collection"):
         return None
     following = paging.get("next_start")
-    return following if isinstance(following, int) else start + _PAGE
+    return following if isinstance(following, int) else usual
 
 
 _STORE_GONE = """

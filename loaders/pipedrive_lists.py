@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from loaders.api import FailedError, RefusedError
-from loaders.calls import Calls
+from loaders.calls import Calls, fitting
 from loaders.records import Record
 from loaders.sources import Pull
 from stageline.crm_values import instant
@@ -57,9 +57,19 @@ def _next_cursor(answer: Mapping[str, Any]) -> str | None:
 def pages(
     calls: Calls, path: str, params: Params, cursor: str | None = None
 ) -> Iterator[tuple[list[Record], str | None]]:
-    """Pages of a list, each with the cursor of the next one; pages may be short, or empty."""
+    """Pages of a list, each with the cursor of the next one; pages may be short, or empty.
+
+    Args:
+        params: What is asked for, with its ``limit``.
+    """
+    size = int(params["limit"])
+
+    def page(limit: int) -> dict[str, Any]:
+        place = {} if cursor is None else {"cursor": cursor}
+        return ask(calls, path, {**params, **place, "limit": limit})
+
     while True:
-        answer = ask(calls, path, params if cursor is None else {**params, "cursor": cursor})
+        answer, size = fitting(page, size)
         following = _next_cursor(answer)
         yield records_of(answer), following
         if following is None:
@@ -86,19 +96,20 @@ def by_time(
     page is asked for by the time of the last record of the one before. Of a second that fills more
     than a page, records are asked for by id.
     """
-    window = {**params, "updated_until": written(until), "limit": PAGE}
+    window = {
+        **params,
+        "updated_until": written(until),
+        "sort_by": "update_time",
+        "sort_direction": "asc",
+    }
     seen = since.replace(microsecond=0)
+    size = PAGE
+
+    def page(limit: int) -> dict[str, Any]:
+        return ask(calls, path, {**window, "updated_since": written(seen), "limit": limit})
+
     while seen < until:
-        answer = ask(
-            calls,
-            path,
-            {
-                **window,
-                "sort_by": "update_time",
-                "sort_direction": "asc",
-                "updated_since": written(seen),
-            },
-        )
+        answer, size = fitting(page, size)
         records = records_of(answer)
         if _next_cursor(answer) is None:
             yield records, until

@@ -7,11 +7,11 @@ from loaders.pipedrive_lists import (
     IDS_AT_ONCE,
     OVERLAP,
     PAGE,
-    ask,
+    Params,
     by_time,
     number_of,
+    pages,
     read_instant,
-    records_of,
     written,
 )
 from loaders.pipedrive_tables import ORGANIZATIONS
@@ -41,8 +41,9 @@ def organizations(pull: Pull, position: Position | None) -> Iterator[Page]:
     new = [each for each, is_known in of_deals if pull.is_full or not is_known]
     for start in range(0, len(new), IDS_AT_ONCE):
         part = new[start : start + IDS_AT_ONCE]
-        answer = ask(pull.calls, ORGANIZATIONS_PATH, {"ids": ",".join(part), "limit": PAGE})
-        found = records_of(answer)
+        asked: Params = {"ids": ",".join(part), "limit": PAGE}
+        listed = pages(pull.calls, ORGANIZATIONS_PATH, asked)
+        found = [record for records, _ in listed for record in records]
         lacking = set(part) - {str(number_of(each)) for each in found} - known
         # One that was never known and is not listed is a row without a name: not asked for again.
         gone = [{"id": each, "is_deleted": True} for each in sorted(lacking)]

@@ -36,9 +36,11 @@ def save(session: Session, account: Account, resource: str, position: Mapping[st
 
 
 def begin(session: Session, account: Account, resource: str, position: Mapping[str, Any]) -> None:
-    """Forgets all positions of an account, and keeps this one."""
+    """Forgets all positions of an account, but which one it is, and keeps this one."""
     with session.transaction():
         session.execute(
-            "delete from ops.load_positions where source_system = %s and project_id = %s", account
+            "delete from ops.load_positions"
+            " where source_system = %s and project_id = %s and resource != 'account'",
+            account,
         )
         save(session, account, resource, position)

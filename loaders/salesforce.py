@@ -1,7 +1,7 @@
 """Salesforce: opportunities with their whole history, stages, users, leads, activities, cases.
 
 Asked through REST queries, by the time of the last change; see `loaders.salesforce_queries`. A load
-asks for the field list and the changes of each object, 26 calls where nothing changed. A changed
+asks for the field list and the changes of each object, 27 calls where nothing changed. A changed
 record takes 1/2000 of a call more, as pages are that large; an opportunity, beside it, about 1/225
 for its two histories, which are asked for by the ids of up to 450 opportunities at once, and a case
 about 1/150 for its history, emails and comments. That also brings the earlier history of a record
@@ -35,6 +35,7 @@ from loaders.salesforce_queries import (
     clock,
     describe,
     of_ids,
+    organization,
 )
 from loaders.salesforce_tables import (
     CASE,
@@ -334,6 +335,7 @@ _OF_CASES = ((CASE_CHANGE, "CaseId"), (CASE_EMAIL, "ParentId"), (CASE_COMMENT, "
 SOURCE = Source(
     name="salesforce",
     title="Salesforce",
+    identify=organization,
     dataset=DATASET,
     tables=TABLES,
     resources=(

@@ -12,7 +12,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
 
-from loaders.api import ApiError, FailedError, RefusedError
+from loaders.api import ApiError, FailedError, RefusedError, TooLargeError
 from loaders.calls import Calls
 from loaders.salesforce_access import LostPlaceError, TooLongError
 from loaders.salesforce_objects import CHANGED, Object, written
@@ -136,13 +136,17 @@ def changed(
     """
     at, behind = (start, None) if isinstance(start, datetime) else (start[0], start)
     span = end - at
+    most: int | None = None
     while at < end:
         span_end = min(at + span, end)
         begun_behind = behind
+        soql = _between(of, fields, behind or at, span_end, condition)
+        given = 0
         try:
             for found in _pages(
-                calls, of.operation, _between(of, fields, behind or at, span_end, condition), fields
+                calls, of.operation, soql if most is None else f"{soql} LIMIT {most}", fields
             ):
+                given = max(given, found.total or 0)
                 behind = found.place or behind
                 if behind:
                     at = behind[0]
@@ -154,9 +158,17 @@ def changed(
                 raise FailedError(f"a second of {of.name} takes Salesforce too long") from None
             span -= timedelta(microseconds=span.microseconds)
             continue
+        except TooLargeError:
+            # Pages of queries have 200 records at least, whatever is asked for.
+            most = (most or _page_size(fields)) // 2
+            if most == 0:
+                raise
+            continue
         except LostPlaceError:
             if behind == begun_behind:
                 raise
+            continue
+        if most is not None and given >= most and behind != begun_behind:
             continue
         at, behind, span = span_end, None, span * 2
 
@@ -175,9 +187,10 @@ def of_ids(
             pages = list(
                 _pages(calls, of.operation, _select(of, first, condition), Fields((first,)))
             )
-        except (TooLongError, LostPlaceError) as error:
+        except (TooLongError, TooLargeError, LostPlaceError) as error:
             failures += 1
-            if failures > _MOST_FAILURES or (len(asked) == 1 and isinstance(error, TooLongError)):
+            is_lost = isinstance(error, LostPlaceError)
+            if failures > _MOST_FAILURES or (len(asked) == 1 and not is_lost):
                 raise
             at_once = max(1, len(asked) // 2)
             continue
@@ -227,6 +240,13 @@ def _between(
     return f"{_select(of, fields.parts[0], conditions)} ORDER BY {CHANGED},Id"
 
 
+def organization(calls: Calls) -> object:
+    """The id of the organisation."""
+    answer = calls.get(f"{DATA}/query", {"q": "SELECT Id FROM Organization"})
+    found = _list(answer, "records")
+    return found[0].get("Id") if found else None
+
+
 def _select(of: Object, names: Sequence[str], condition: str) -> str:
     where = ["WHERE", condition] if condition else []
     return " ".join(["SELECT", ",".join(names), "FROM", of.name, *where])
@@ -248,9 +268,7 @@ def _ids_at_once(names: Sequence[str]) -> int:
 
 def _pages(calls: Calls, operation: str, soql: str, fields: Fields) -> Iterator[Found]:
     """The pages of a query; only the path of an address is followed, on the host that we know."""
-    records = _FIELDS_OF_A_PAGE // sum(map(len, fields.parts))
-    size = min(max(records, _LEAST_RECORDS), _MOST_RECORDS)
-    options = {"Sforce-Query-Options": f"batchSize={size}"}
+    options = {"Sforce-Query-Options": f"batchSize={_page_size(fields)}"}
     answer = calls.ask(lambda: calls.api.get(f"{DATA}/{operation}", {"q": soql}, options))
     while True:
         if answer is None:
@@ -264,6 +282,11 @@ def _pages(calls: Calls, operation: str, soql: str, fields: Fields) -> Iterator[
         if not _NEXT.fullmatch(path):
             raise LostPlaceError("a query that is not done and has no next page")
         answer = calls.get(path)
+
+
+def _page_size(fields: Fields) -> int:
+    records = _FIELDS_OF_A_PAGE // sum(map(len, fields.parts))
+    return min(max(records, _LEAST_RECORDS), _MOST_RECORDS)
 
 
 def _place(records: Records) -> Place | None:

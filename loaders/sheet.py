@@ -19,6 +19,7 @@ from loaders.open_address import OpenAddress
 from loaders.pace import CALLS, Pace
 from loaders.records import Column, Record, Table
 from loaders.sources import Finding, Page, Position, Pull, Resource, Source, Sweep
+from stageline.crm_values import identifier
 from stageline.settings.api_accounts import ApiAccount
 
 DATASET = "raw_sheet"
@@ -74,12 +75,12 @@ OPPORTUNITIES = Table(
 )
 
 
-def _records(calls: Calls) -> list[Record]:
-    """The rows of the sheet, by the names of its columns."""
+def _records(calls: Calls) -> list[tuple[int, Record]]:
+    """The rows of the sheet, by the names of its columns, each with the line that it begins in."""
     body = calls.ask(lambda: calls.api.download(""))
     try:
         rows = csv.DictReader(io.StringIO(body.decode("utf-8-sig"), newline=""))
-        records: list[Record] = list(rows)
+        records: list[tuple[int, Record]] = [(_line(rows.line_num, row), row) for row in rows]
     except (UnicodeDecodeError, csv.Error) as error:
         raise FailedError(f"an answer that is no CSV ({type(error).__name__})") from None
     missing = {field.name for field in _FIELDS if field.required} - set(rows.fieldnames or ())
@@ -88,13 +89,45 @@ def _records(calls: Calls) -> list[Record]:
     return records
 
 
+def _line(last: int, record: Record) -> int:
+    """The line in which a row begins that ends in line ``last``: values may hold line breaks."""
+    return last - sum(str(value).count("\n") for value in record.values())
+
+
 def _opportunities(pull: Pull, _position: Position | None) -> Iterator[Page]:
-    """One call a load, however much has changed: a CSV tells of no changes."""
-    yield Page({OPPORTUNITIES: _records(pull.calls)})
+    """One call a load, however much has changed: a CSV tells of no changes.
+
+    Of rows with one id the first counts, as in files; one that says the same again is no matter.
+    """
+    firsts: dict[str, tuple[int, Record]] = {}
+    records: list[Record] = []
+    rejects = []
+    for line, record in _records(pull.calls):
+        key = _key(record)
+        first_line, first = firsts.setdefault(key, (line, record)) if key else (line, record)
+        if first is record:
+            records.append(record)
+        elif {**first, KEY: key} != {**record, KEY: key}:
+            rejects.append(
+                (
+                    record,
+                    f"line {line}: {KEY} {key} stands in line {first_line} already, with other"
+                    " values",
+                )
+            )
+    yield Page({OPPORTUNITIES: records}, rejects={OPPORTUNITIES: rejects})
+
+
+def _key(record: Record) -> str | None:
+    """The id of a row; None where it has none that can be read."""
+    try:
+        return identifier(record[KEY])
+    except ValueError:
+        return None
 
 
 def _ids(pull: Pull) -> Iterator[Sequence[tuple[str, bool]]]:
-    yield [(each[KEY].strip(), False) for each in _records(pull.calls) if each.get(KEY)]
+    yield [(key, False) for _, each in _records(pull.calls) if (key := _key(each))]
 
 
 def _none_is_missed(_pull: Pull, _ids: Sequence[str]) -> Iterator[Page]:

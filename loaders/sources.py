@@ -29,12 +29,14 @@ class Page:
         stages: The stages of the account, all of them, as fields of
             `stageline.settings.dictionaries.Stage`.
         expected: How many records the resource will give in all, as far as it can be told.
+        rejects: For each table, records that are to be set aside, each with the reason.
     """
 
     records: Mapping[Table, Sequence[Record]] = field(default_factory=dict)
     position: Position | None = None
     stages: Sequence[Mapping[str, Any]] | None = None
     expected: int | None = None
+    rejects: Mapping[Table, Sequence[tuple[Record, str]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -120,6 +122,8 @@ class Source:
         paces: Kind of call -> pace of the smallest plan.
         api_path: How the paths of its API begin. An address that holds it, as spec pulls gives one,
             is cut there.
+        identify: Asks, with one call, what the CRM itself calls the account that the token opens;
+            None where it does not say.
     """
 
     name: str
@@ -132,3 +136,4 @@ class Source:
     paces: Mapping[str, Pace]
     api_path: str = ""
     sweeps: tuple[Sweep, ...] = ()
+    identify: Callable[[Calls], object] = lambda _: None

@@ -364,12 +364,13 @@ class Flow:
         return instant <= self.world.as_of or not is_possible(instant)
 
     def _known(self, visits: list[Visit]) -> list[Visit]:
+        entered = [visit for visit in visits if self._is_known(visit.entered_at)]
         known = []
-        for visit in visits:
-            if not self._is_known(visit.entered_at):
-                continue
+        for visit, following in zip(entered, [*entered[1:], None], strict=False):
             if visit.left_at is not None and not self._is_known(visit.left_at):
-                visit = replace(visit, left_at=None, seconds=None, working_seconds=None)
+                # What is known of later shows all the same where it is impossible, and ends it.
+                left_at = following.entered_at if following else None
+                visit = replace(visit, left_at=left_at, seconds=None, working_seconds=None)
             known.append(visit)
         return known
 

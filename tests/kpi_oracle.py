@@ -301,7 +301,7 @@ def _opportunities(world: World) -> Iterable[Row]:
             end < deal["created_at"] or not _is_plausible(deal["created_at"])
         )
         stated = deal["win_probability"]
-        probability = {"won": Decimal(1), "lost": Decimal(0)}.get(
+        probability = {"won": Decimal(1), "lost": Decimal(0), "archived": Decimal(0)}.get(
             outcome, _default_probability("opportunity") if stated is None else stated
         )
         yield {
@@ -331,7 +331,7 @@ def _deals(leads: Sequence[Row], opportunities: Sequence[Row]) -> Iterable[Row]:
         *(lead for lead in leads if lead_of(lead) not in with_opportunity),
     ]  # fmt: skip
     for deal in candidates:
-        if deal["stage"] != "lost" and deal["amount"] is not None:
+        if deal["stage"] not in ("lost", "archived") and deal["amount"] is not None:
             probability = Fraction(deal["win_probability"])
             yield {
                 **deal,
@@ -896,7 +896,8 @@ def _combined_kpis(
 
         of_leads = by_place["leads"].get(key, [])
         of_tickets = by_place["tickets"].get(key, [])
-        closed = [deal for deal in by_place["deals"].get(key, []) if deal["outcome"] != "open"]
+        of_deals = by_place["deals"].get(key, [])
+        closed = [deal for deal in of_deals if deal["outcome"] in ("won", "lost")]
         sla = _sla_rates(of_tickets)
         sql_leads = sum(lead["stages_reached"] >= 2 for lead in of_leads)
         won_leads = sum(lead["stages_reached"] >= 4 for lead in of_leads)

@@ -30,11 +30,13 @@ from stageline.errors import StagelineError
     help="How many deals or orders it has.",
 )
 @click.option("--seed", type=int, default=1, show_default=True, help="Another one, other deals.")
-def fake_crm(name: str, port: int, deals: int, seed: int) -> None:
+@click.option("--no-limits", is_flag=True, help="It may be called as often as one likes.")
+def fake_crm(name: str, port: int, deals: int, seed: int, no_limits: bool) -> None:
     """Serve a made-up CRM on this machine, to try a loader on.
 
-    It answers as the real one does, page by page, and only calls from this machine; KeyCRM's also
-    keeps to its limit of calls. Ctrl-C ends it.
+    It answers as the real one does, page by page, and only calls from this machine. It allows what
+    the CRM allows its smallest plan: calls in a few seconds, searches, and those of a day, which
+    begins when it does. Ctrl-C ends it.
 
     \b
     Example:
@@ -50,6 +52,10 @@ def fake_crm(name: str, port: int, deals: int, seed: int) -> None:
     except OSError:
         raise StagelineError(f"Port {port} is taken. Choose another one with --port.") from None
     server.populate(deals=deals)
+    if no_limits:
+        server.limit = None
+    else:
+        server.keep_limits()
     with server:
         server.be_still()
         click.echo(

@@ -168,11 +168,13 @@ def _show(console: Console, done: "CrmLoad", *, is_full: bool, dry_run: bool) ->
         if each.rejected:
             console.print(
                 Text(
-                    f"warning: {each.rejected:,} records of {name} have no key; they are kept in"
-                    f" {done.source.dataset}.rejects."
+                    f"warning: {each.rejected:,} records of {name} were set aside; they are kept"
+                    f" in {done.source.dataset}.rejects, each with its reason."
                 ),
                 soft_wrap=True,
             )
+    for sentence in done.warnings:
+        console.print(Text(f"warning: {sentence}"), soft_wrap=True)
     for resource, reason in done.left_out.items():
         console.print(Text(f"left out: {resource}: {reason}."), soft_wrap=True)
     if done.stopped is not None:

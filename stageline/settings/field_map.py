@@ -6,7 +6,13 @@ from typing import Literal, get_args
 
 from stageline.errors import StagelineError
 from stageline.settings.names import require_text
-from stageline.settings.rule_tables import ProjectKey, Session, Setting, SettingTable
+from stageline.settings.rule_tables import (
+    ProjectKey,
+    Session,
+    Setting,
+    SettingTable,
+    changing_project,
+)
 
 Entity = Literal["deals", "tickets", "surveys", "activities", "orders", "leads"]
 ENTITIES: tuple[Entity, ...] = get_args(Entity)
@@ -91,6 +97,25 @@ def labels(session: Session, project: ProjectKey) -> dict[str, str]:
             [project.project_id],
         ).fetchall()
     )
+
+
+def name_by_keys(project: ProjectKey, *, changed_by: str) -> list[str]:
+    """Has fields that were mapped by labels, before a load told of them, mapped by their keys.
+
+    Returns:
+        A sentence for each label that still tells of no field, or of several.
+    """
+    if project.source_system != "pipedrive":
+        return []
+    problems = []
+    with changing_project(project, changed_by) as session:
+        for row in FIELD_MAP.rows(session, project):
+            try:
+                if _with_key(session, project, row) != row:
+                    FIELD_MAP.update(session, project, row)
+            except StagelineError as error:
+                problems.append(str(error))
+    return problems
 
 
 def _require_read(source: str, row: MappedField) -> None:

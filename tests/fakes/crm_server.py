@@ -92,15 +92,19 @@ class CrmServer:
         port: Where it is to listen; 0 = anywhere.
         token: The token that opens it.
         limit: What it allows; None = everything.
+        usual_limit: What it allows by its contract.
         calls: All calls, in the order in which they came.
+        account_id: What the CRM calls the account itself.
     """
 
     port = 0
+    usual_limit: Limit | None = None
 
     def __init__(self, limit: Limit | None = None) -> None:
         self.token, self.limit = TOKEN, limit
+        self.account_id = "4711"
         self.calls: list[Call] = []
-        self._granted: list[float] = []
+        self._granted: dict[str, list[float]] = {}
         self._scripted: list[tuple[re.Pattern[str], Reply]] = []
         self._gates: list[Gate] = []
         self._lock = threading.Lock()
@@ -173,13 +177,24 @@ class CrmServer:
                     return reply
             if not self.is_authentic(call):
                 return self.unauthentic()
-            if self.limit is not None:
-                start = call.at - self.limit.seconds
-                self._granted = [at for at in self._granted if at > start]
-                if len(self._granted) >= self.limit.calls:
-                    return self.over_limit(self._granted[0] - start)
-                self._granted.append(call.at)
+            kind, limit = self.limit_of(call)
+            if limit is not None:
+                start = call.at - limit.seconds
+                granted = [at for at in self._granted.get(kind, ()) if at > start]
+                self._granted[kind] = granted
+                if len(granted) >= limit.calls:
+                    return self.over_limit(granted[0] - start, kind)
+                granted.append(call.at)
             return self.answer(call)
+
+    def keep_limits(self) -> None:
+        """Keeps to what its contract allows the smallest plan, from now on."""
+        self.limit = self.usual_limit
+
+    def limit_of(self, call: Call) -> tuple[str, Limit | None]:
+        """What kind of call it is, and what is allowed of that kind."""
+        del call  # all are of one kind
+        return "", self.limit
 
     def is_authentic(self, call: Call) -> bool:
         """Whether the call holds the token, where this CRM wants it."""
@@ -189,8 +204,8 @@ class CrmServer:
         """The answer to a wrong token."""
         raise NotImplementedError
 
-    def over_limit(self, wait: float) -> Reply:
-        """The answer above the limit, which will be over in ``wait`` seconds."""
+    def over_limit(self, wait: float, kind: str) -> Reply:
+        """The answer above the limit of a kind of call, which will be over in ``wait`` seconds."""
         raise NotImplementedError
 
     def answer(self, call: Call) -> Reply:

@@ -49,6 +49,10 @@ _TYPES = ("deals", "tickets", "calls", "meetings", "feedback_submissions", "comp
 #: Kinds of association: of a deal with its first company, with any, and of others.
 _PRIMARY, _COMPANY, _OTHER = 5, 341, 205
 _DAY = 86_400_000
+#: Of the smallest plan.
+_CALLS_OF_A_DAY = 250_000
+#: Where an account tells of itself, in either style of versions.
+_DETAILS = re.compile("/account-info/(v3|[0-9]{4}-[0-9]{2})/details")
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,7 @@ class FakeHubspot(CrmServer):
         window: Most results of a search.
         refused: Types that the token's scopes do not cover.
         calls_left: Calls that are left of the day; None = any number.
+        search_limit: What it allows of searches, which count for nothing else; None = everything.
         lagging: Ids that searches do not find yet.
         is_terse: Pages are short, and searches do not tell how many there are.
         history_length: Entries that are remembered of a property of a deal.
@@ -90,6 +95,8 @@ class FakeHubspot(CrmServer):
             associated with; of a deal's companies the first one is the primary one.
         clock: Milliseconds since 1970, as the account's clock has it.
     """
+
+    usual_limit = Limit(100, 10.0)
 
     def __init__(self, seed: int = 1, *, limit: Limit | None = None) -> None:
         super().__init__(limit)
@@ -101,6 +108,7 @@ class FakeHubspot(CrmServer):
         self.window = 10_000
         self.refused: set[str] = set()
         self.calls_left: int | None = None
+        self.search_limit: Limit | None = None
         self.lagging: set[int] = set()
         self.is_terse = False
         self.history_length = 10_000
@@ -349,7 +357,18 @@ class FakeHubspot(CrmServer):
             },
         )
 
-    def over_limit(self, wait: float) -> Reply:
+    def keep_limits(self) -> None:
+        super().keep_limits()
+        self.search_limit, self.calls_left = Limit(5, 1.0), _CALLS_OF_A_DAY
+
+    def limit_of(self, call: Call) -> tuple[str, Limit | None]:
+        if call.path.endswith("/search") and self.search_limit is not None:
+            return "search", self.search_limit
+        return super().limit_of(call)
+
+    def over_limit(self, wait: float, kind: str) -> Reply:
+        if kind == "search":  # which does not say how long (contract 1.8)
+            return _too_many("SECONDLY")
         return _too_many("TEN_SECONDLY_ROLLING", str(int(wait) + 1))
 
     def answer(self, call: Call) -> Reply:
@@ -358,6 +377,10 @@ class FakeHubspot(CrmServer):
             if self.calls_left <= 0:
                 return _too_many("DAILY")
             self.calls_left -= 1
+        if _DETAILS.fullmatch(call.path):
+            if "account" in self.refused:
+                return _error(403, "MISSING_SCOPES")
+            return Reply(body={"portalId": int(self.account_id), "accountType": "STANDARD"})
         match _route(call.path):
             case ["pipelines" | "properties" | "objects", kind, *_] if kind in self.refused:
                 scope = _SCOPES.get(kind, "crm.objects.contacts.read")

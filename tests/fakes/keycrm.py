@@ -41,6 +41,8 @@ class FakeKeycrm(CrmServer):
         between_pages: Is called after each page of orders.
     """
 
+    usual_limit = USUAL_LIMIT
+
     def __init__(self, seed: int = 1, *, limit: Limit | None = USUAL_LIMIT) -> None:
         super().__init__(limit)
         self.orders: dict[int, dict[str, Any]] = {}
@@ -215,7 +217,7 @@ class FakeKeycrm(CrmServer):
     def unauthentic(self) -> Reply:
         return Reply(401, {"message": "Unauthenticated."})
 
-    def over_limit(self, wait: float) -> Reply:
+    def over_limit(self, wait: float, _kind: str) -> Reply:
         headers = {"Retry-After": str(int(wait) + 1)} if self.says_when else {}
         return Reply(429, {"message": "Too Many Attempts."}, headers)
 

@@ -18,9 +18,12 @@ REGION, NOTE = "a" * 39 + "1", "b" * 39 + "2"
 _PAGE = 500
 #: Deleted deals are listed so long.
 _KEPT = timedelta(days=30)
+#: Of a company with one seat of the smallest plan.
+_TOKENS_OF_A_DAY = 30_000
 #: Tokens by path, the first that fits (contract 1.1).
 _COSTS = (
     (r"^/v1/deals/\d+/flow", 40),
+    (r"^/v1/users/me", 2),
     (r"^/v1/users", 20),
     (r"^/api/v2/deals/archived", 20),
     (r"^/api/v2/deals/\d+", 1),
@@ -138,6 +141,8 @@ class FakePipedrive(CrmServer):
         tells_budget: Whether answers tell so in their headers.
         refused: What paths the token has no right for.
     """
+
+    usual_limit = Limit(20, 2.0)
 
     def __init__(self, seed: int = 1, *, limit: Limit | None = None) -> None:
         super().__init__(limit)
@@ -312,7 +317,11 @@ class FakePipedrive(CrmServer):
         error = {"success": False, "error": "unauthorized access", "errorCode": 401}
         return Reply(401, error)
 
-    def over_limit(self, wait: float) -> Reply:
+    def keep_limits(self) -> None:
+        super().keep_limits()
+        self.tokens_left = _TOKENS_OF_A_DAY
+
+    def over_limit(self, wait: float, _kind: str) -> Reply:
         limit = self.limit.calls if self.limit else 0
         return Reply(
             429,
@@ -366,6 +375,8 @@ class FakePipedrive(CrmServer):
                 return self._page(call.query, stages, lambda stage: stage.stage_id, _stage)
             case ["api", "v2", "dealFields"]:
                 return _one([_field(key, *what) for key, what in self.fields.items()])
+            case ["v1", "users", "me"]:
+                return _one({"id": USERS[0], "company_id": int(self.account_id)})
             case ["v1", "users"]:
                 return _one([_user(number) for number in USERS])
             case ["v1", "deals", number, "flow"] if number.isdecimal():

@@ -206,13 +206,14 @@ OBJECTS: dict[str, dict[str, str]] = {
         "IsDeleted": "boolean",
         **_WHEN,
     },
+    "Organization": {"Id": "id", "Name": "string"},
 }
 _PREFIXES = dict(
     zip(
         OBJECTS,
         (
             *("006", "008", "017", "01J", "005", "00Q", "00T", "00U", "500"),
-            *("0CS", "0CH", "02s", "00a"),
+            *("0CS", "0CH", "02s", "00a", "00D"),
         ),
         strict=True,
     )
@@ -242,7 +243,8 @@ class FakeSalesforce(CrmServer):
         page_size: Most records of a page; pages may be shorter.
         most_matches: A query that finds more takes too long.
         usage: Calls of the last 24 hours, and how many there may be.
-        budget_is_used_up: Whether those are used up.
+        budget_is_used_up: Whether those are used up, whatever it says of them.
+        keeps_budget: Whether they are once it says so.
         rotates: Whether a refresh token is worth one use.
         refresh_token: The one that is valid.
         customer: A user who is none of the organisation's own people.
@@ -258,9 +260,10 @@ class FakeSalesforce(CrmServer):
         self.page_size = 2_000
         self.most_matches: int | None = None
         self.usage = (18, 100_000)
-        self.budget_is_used_up = False
+        self.budget_is_used_up = self.keeps_budget = False
         self.rotates = True
         self.refresh_token = "refresh-0"
+        self.account_id = "00D000000004711AAA"
         self.session_calls: int | None = None
         self._left_of_session: int | None = None
         self._random = random.Random(seed)  # noqa: S311 - no secret
@@ -329,9 +332,9 @@ class FakeSalesforce(CrmServer):
             if number % 4 == 0:
                 self.add_lead(deal if number % 8 == 0 else None)
             if number % 2 == 0:
-                self.add_task(deal)
+                self.add_task(deal, self._since(deal))
             if number % 5 == 0:
-                self.add_event(deal)
+                self.add_event(deal, self._since(deal))
                 self.live_through(self.add_case(self._lately() - timedelta(days=9)))
 
     def add_deal(self, created_at: datetime | None = None, moves: int = 0) -> Record:
@@ -454,9 +457,9 @@ class FakeSalesforce(CrmServer):
             ConvertedOpportunityId=deal["Id"] if deal else None,
         )
 
-    def add_task(self, deal: Record) -> Record:
+    def add_task(self, deal: Record, at: datetime | None = None) -> Record:
         """A call about a deal, open or done."""
-        at, is_closed = self._lately(), self._random.random() < 0.6
+        at, is_closed = at or self._lately(), self._random.random() < 0.6
         return self._add(
             "Task",
             at,
@@ -471,9 +474,9 @@ class FakeSalesforce(CrmServer):
             CompletedDateTime=_instant(at) if is_closed else None,
         )
 
-    def add_event(self, deal: Record) -> Record:
+    def add_event(self, deal: Record, at: datetime | None = None) -> Record:
         """A meeting about a deal, with a copy for somebody who was invited."""
-        at = self._lately()
+        at = at or self._lately()
         values = {
             "WhatId": deal["Id"],
             "Subject": "Meeting",
@@ -593,14 +596,18 @@ class FakeSalesforce(CrmServer):
     def unauthentic(self) -> Reply:
         return _error(401, "INVALID_SESSION_ID", "Session expired or invalid")
 
-    def over_limit(self, _wait: float) -> Reply:
+    def keep_limits(self) -> None:
+        super().keep_limits()
+        self.keeps_budget = True
+
+    def over_limit(self, _wait: float, _kind: str) -> Reply:
         message = "ConcurrentRequests (Concurrent API Requests) Limit exceeded."
         return _error(403, "REQUEST_LIMIT_EXCEEDED", message)
 
     def answer(self, call: Call) -> Reply:
         if call.path == "/services/oauth2/token":
             return self._sign_in(call)
-        if self.budget_is_used_up:
+        if self.budget_is_used_up or (self.keeps_budget and self.usage[0] >= self.usage[1]):
             return _error(403, "REQUEST_LIMIT_EXCEEDED", "TotalRequests Limit exceeded.")
         used, most = self.usage
         self.usage = (used + 1, most)
@@ -668,6 +675,7 @@ class FakeSalesforce(CrmServer):
         known = {name: self._visible(name) for name in self.fields if name not in self.absent}
         known["Opportunity"]["Account.Name"] = "string"
         query = parse(call.query["q"], known)
+        self.records["Organization"] = {self.account_id: {"Id": self.account_id, "Name": "Kiosks"}}
         found = [
             record
             for record in self.records[query.of].values()
@@ -738,6 +746,11 @@ class FakeSalesforce(CrmServer):
     def _next(self, record: Record, at: datetime | None) -> datetime:
         """When a record changes next: some minutes ago at most, as transactions commit late."""
         return max(at or self._lately(), _read(record["LastModifiedDate"]))
+
+    def _since(self, deal: Record) -> datetime:
+        """Some time between the beginning of a deal and yesterday."""
+        begun, end = _read(deal["CreatedDate"]), _now() - timedelta(days=1)
+        return begun + timedelta(seconds=self._random.randrange(int((end - begun).total_seconds())))
 
     def _lately(self) -> datetime:
         return _now() - timedelta(seconds=self._random.randrange(2, 300))

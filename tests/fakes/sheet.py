@@ -15,6 +15,7 @@ class FakeSheet(CrmServer):
 
     Attributes:
         rows: The truth, by id: column -> what is written there.
+        again: More rows, behind those.
         is_published: It is open to everyone, and to nobody who shows a token.
         leads: Path -> where it leads to.
     """
@@ -22,6 +23,7 @@ class FakeSheet(CrmServer):
     def __init__(self, seed: int = 1, *, limit: Limit | None = None) -> None:
         super().__init__(limit)
         self.rows: dict[str, dict[str, str]] = {}
+        self.again: list[dict[str, str]] = []
         self.is_published = False
         self.leads: dict[str, str] = {}
         self._random = random.Random(seed)  # noqa: S311 - no secret
@@ -55,7 +57,7 @@ class FakeSheet(CrmServer):
     def unauthentic(self) -> Reply:
         return Reply(401, b"Unauthorized")
 
-    def over_limit(self, wait: float) -> Reply:
+    def over_limit(self, wait: float, _kind: str) -> Reply:
         return Reply(429, b"Too many", {"Retry-After": str(int(wait) + 1)})
 
     def answer(self, call: Call) -> Reply:
@@ -65,10 +67,11 @@ class FakeSheet(CrmServer):
         if call.path != "/deals.csv":
             return Reply(404, b"<html>Not found</html>")
         written = io.StringIO()
-        columns = list(dict.fromkeys(name for row in self.rows.values() for name in row))
+        rows = [*self.rows.values(), *self.again]
+        columns = list(dict.fromkeys(name for row in rows for name in row))
         lines = csv.DictWriter(written, columns or ["opportunity_id"])
         lines.writeheader()
-        lines.writerows(self.rows.values())
+        lines.writerows(rows)
         return Reply(
             body=written.getvalue().encode("utf-8-sig"), headers={"Content-Type": "text/csv"}
         )

@@ -1,11 +1,12 @@
 """What holds for loads of every CRM: shown on the smallest source."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from click.testing import CliRunner
 
-from loaders import calls
+from loaders import api, calls
+from loaders.registry import source
 from loaders.sheet import OPPORTUNITIES
 from stageline.cli import main
 from stageline.database import connect
@@ -13,6 +14,10 @@ from stageline.errors import StagelineError
 from stageline.settings import api_accounts, projects
 from tests.crm_loads import PROJECT, load_now, rows, set_up
 from tests.fakes.crm_server import TOKEN, Reply
+from tests.fakes.hubspot import FakeHubspot
+from tests.fakes.keycrm import FakeKeycrm
+from tests.fakes.pipedrive import FakePipedrive
+from tests.fakes.salesforce import FakeSalesforce
 from tests.fakes.sheet import FakeSheet
 
 pytestmark = pytest.mark.usefixtures("database")
@@ -49,6 +54,79 @@ def test_another_account_is_not_loaded_into_the_project_of_one(sheet: FakeSheet)
         load_now("sheet", is_full=True)
         load_now("sheet")
     assert {row["opportunity_id"] for row in rows(OPPORTUNITIES) if not row["is_gone"]} == {"x1"}
+
+
+FAKES: dict[str, Callable[[], FakeHubspot | FakePipedrive | FakeSalesforce]] = {
+    "hubspot": FakeHubspot,
+    "pipedrive": FakePipedrive,
+    "salesforce": FakeSalesforce,
+}
+
+
+@pytest.mark.parametrize("name", FAKES)
+def test_another_account_behind_the_same_address_is_not_loaded_either(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with FAKES[name]() as fake:
+        fake.populate(12)
+        set_up(monkeypatch, name, fake)
+        load_now(name)
+        before = {table.name: rows(table) for table in source(name).tables}
+        kept, fake.account_id = fake.account_id, fake.account_id.replace("4711", "4712")
+        fake.populate(12)
+        fake.calls.clear()
+        for options in ({}, {"is_full": True}, {"dry_run": True}):
+            with pytest.raises(StagelineError, match=r"holds account .*4711.*4712.*of its own"):
+                load_now(name, **options)
+        assert len(fake.calls) == 3
+        assert {table.name: rows(table) for table in source(name).tables} == before
+        fake.account_id = kept
+        assert load_now(name).stopped is None
+
+
+def test_an_account_whose_name_is_not_to_be_had_is_known_by_its_address(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with FakeHubspot() as fake:
+        fake.populate(12)
+        set_up(monkeypatch, "hubspot", fake)
+        fake.refused.add("account")
+        load_now("hubspot")
+        fake.refused.clear()
+        load_now("hubspot")  # from now on it is known
+        fake.refused.add("account")
+        load_now("hubspot")
+        fake.refused.clear()
+        fake.account_id = "4712"
+        with pytest.raises(StagelineError, match="4711"):
+            load_now("hubspot")
+
+
+#: Bytes that the largest list of names takes, but no page of records.
+LARGEST = {"pipedrive": 5_000, "keycrm": 30_000}
+
+
+@pytest.mark.parametrize("name", [*FAKES, "keycrm"])
+def test_a_page_that_is_too_large_is_asked_for_in_parts(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with FakeKeycrm(limit=None) if name == "keycrm" else FAKES[name]() as fake:
+        fake.populate(60)
+        set_up(monkeypatch, name, fake)
+        with monkeypatch.context() as patch:
+            patch.setattr(api, "LARGEST_ANSWER", LARGEST.get(name, 14_000))
+            small = load_now(name)
+        whole = load_now(name, is_full=True)
+        assert sum(each.read for each in whole.tables.values()) > 150
+        touched = {name for name, each in whole.tables.items() if each.touched}
+        assert touched <= {"deal_histories"}  # which say when they were asked for
+        assert sum(small.calls.values()) > sum(whole.calls.values())
+        monkeypatch.setattr(api, "LARGEST_ANSWER", 100)
+        fake.calls.clear()
+        with pytest.raises(StagelineError, match="more than 100 bytes") as caught:
+            load_now(name, is_full=True)
+        assert "\n" not in str(caught.value)
+        assert len(fake.calls) < 15  # it is not asked for again and again
 
 
 def test_an_address_that_never_answered_is_no_account(sheet: FakeSheet) -> None:

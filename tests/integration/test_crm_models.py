@@ -179,6 +179,7 @@ def _live_pipedrive(fake: FakePipedrive) -> None:
     fake.populate(deals=60)
     _change_more(fake)
     _move_within_a_month(fake)
+    _archive_one_before_and_one_after(fake)
     load_now("pipedrive")
     _delete_one_of_each(fake)
     load_now("pipedrive")
@@ -209,6 +210,19 @@ def _move_within_a_month(fake: FakePipedrive) -> None:
         deal.first_stage_id = deal.stage_id = stages[0]
         deal.expected_close_date = last_day.date()
         fake.update(deal, last_day.replace(day=15).astimezone(UTC), stage_id=stages[-1])
+
+
+def _archive_one_before_and_one_after(fake: FakePipedrive) -> None:
+    """Of the open deals that were there at AS_OF, one was put aside before it, one is after it."""
+    for at in (AS_OF - timedelta(days=1), AS_OF + timedelta(days=1)):
+        fake.archive(
+            next(
+                deal
+                for deal in fake.deals.values()
+                if _is_there(deal) and deal.status == "open" and deal.changes[-1].at < at
+            ),
+            at,
+        )
 
 
 def _delete_one_of_each(fake: FakePipedrive) -> None:
@@ -403,11 +417,15 @@ def of_pipedrive(fake: FakePipedrive) -> Truth:
             "expected_close_date": deal.expected_close_date,
         }
         changes = [change for change in deal.changes if change.field_key in now]
-        states: list[tuple[datetime, State | None]] = []
+        values: list[tuple[datetime, State]] = []
         for change in reversed(changes):
-            states.append((change.at, _state(fake, now)))
+            values.append((change.at, _state(fake, now)))
             now[change.field_key] = change.old
-        states.append((deal.added_at, _state(fake, now)))
+        values.append((deal.added_at, _state(fake, now)))
+        states: list[tuple[datetime, State | None]] = [*values]
+        if deal.status == "open" and deal.archived_at:
+            # What was put aside is still what it was.
+            states.insert(0, (deal.archived_at, values[0][1]._replace(status="archived")))
         if deal.is_deleted and deal.deleted_at:
             states.insert(0, (deal.deleted_at, None))
         found["pipedrive", str(deal.deal_id)] = [*reversed(states)]
@@ -533,6 +551,7 @@ def deals_of(crms: Crms) -> list[dict[str, Any]]:
     for truth in crms.pipedrive.deals.values():
         stage = crms.pipedrive.stages[truth.stage_id]
         chance = truth.probability or stage.probability
+        put_aside_at = truth.archived_at if truth.status == "open" else None
         found.append(
             {
                 "source_system": "pipedrive",
@@ -544,13 +563,13 @@ def deals_of(crms: Crms) -> list[dict[str, Any]]:
                 "expected_close_date": truth.expected_close_date,
                 "facility_id": regions[truth.custom_fields[REGION]],
                 "rep_id": str(truth.owner_id),
-                "status": truth.status,
+                "status": "archived" if put_aside_at else truth.status,
                 "stage": stage.name,
                 "amount": _number(truth.value),
                 "currency": truth.currency,
                 "win_probability": Decimal(chance) / 100,
                 "created_at": truth.added_at,
-                "closed_at": truth.closed_at,
+                "closed_at": put_aside_at or truth.closed_at,
                 "updated_at": truth.updated_at,
                 "is_deleted": truth.is_deleted,
             }
@@ -773,11 +792,14 @@ def test_each_deal_is_what_it_was_at_that_instant(crms: Crms, truth: Truth) -> N
     states = {key: at(truth[key], AS_OF) for key in crms.loaded if key in truth}
     there = {key: state for key, state in states.items() if state is not None}
     assert rows.keys() == there.keys()
-    closed = {"won": Decimal(1), "lost": Decimal(0)}
+    closed = {"won": Decimal(1), "lost": Decimal(0), "archived": Decimal(0)}
     for key, state in there.items():
         chance = ... if state.win_probability is ... else closed.get(state.status)
         expected = state if chance is None else state._replace(win_probability=chance)
         assert state_of(rows[key], expected) == expected, key
+    assert {row["status"] for key, row in rows.items() if key[0] == "pipedrive"} == {
+        *("open", "won", "lost", "archived")
+    }
     for source in CRMS:
         changed = sum(
             state != truth[key][-1][1] for key, state in there.items() if key[0] == source

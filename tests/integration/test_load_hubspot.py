@@ -33,6 +33,7 @@ from stageline.database import Connection, connect
 from stageline.errors import StagelineError
 from tests.conftest import TEMPLATE, TestServer, _clone
 from tests.crm_loads import (
+    SEEDS,
     begin_load,
     end_sessions,
     kill_some_time,
@@ -47,8 +48,6 @@ from tests.fakes.hubspot import FakeHubspot, instant
 DAY = 86_400_000
 #: As HubSpot has it; of the loads of other tests a fake's account may be searched at will.
 SEARCHES = hubspot.SOURCE.paces[hubspot_api.SEARCH]
-#: Of the test that kills: each takes some ten seconds.
-SEEDS = range(1)
 WEBPAGE = Reply(530, b"<!DOCTYPE html><html><title>error 1016</title></html>")
 
 
@@ -214,7 +213,7 @@ def test_a_load_that_finds_nothing_writes_nothing_and_a_later_one_what_changed(
     load_now("hubspot", project)
     before = written_by(project)
     again = load_now("hubspot", project)
-    assert again.calls == {"calls": 10, "search": 5}
+    assert again.calls == {"calls": 11, "search": 5}
     assert load_now("hubspot", project, is_full=True).tables["deals"].touched == 0
     assert written_by(project) == before
 

@@ -28,6 +28,7 @@ from stageline.settings import encryption
 from stageline.settings.dictionaries import STAGES
 from tests.conftest import TEMPLATE, TestServer, _clone
 from tests.crm_loads import (
+    SEEDS,
     begin_load,
     end_sessions,
     kill_some_time,
@@ -445,7 +446,7 @@ def test_a_refused_account_is_one_clear_line(shop: FakeKeycrm, reply: Reply, wor
     assert rows(ORDERS) == []
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", SEEDS)
 def test_whatever_happens_what_is_loaded_is_the_truth(shop: FakeKeycrm, seed: int) -> None:
     chance = random.Random(seed)  # noqa: S311 - no secret
     shop.populate(90, days=80)

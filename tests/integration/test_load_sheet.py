@@ -1,5 +1,6 @@
 """Loads of a sheet: the source that shows how little a source is."""
 
+import json
 import os
 from collections.abc import Iterator
 from decimal import Decimal
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from loaders.records import rejects_of
 from loaders.sheet import OPPORTUNITIES
 from stageline.cli import main
 from stageline.errors import StagelineError
@@ -52,6 +54,39 @@ def test_a_sheet_is_loaded_as_it_is(sheet: FakeSheet) -> None:
     assert found["4"]["unreadable"] == '{"status": ["maybe"], "win_probability": ["40"]}'
     same = {key for key, row in found.items() if row["written_by"] == before[key]}
     assert same == set(before) - {"2", "3", "4", "5", "6"}
+
+
+def test_of_rows_with_one_id_the_first_counts_and_the_others_are_said(sheet: FakeSheet) -> None:
+    first = sheet.rows["3"]
+    sheet.again = [
+        dict(first),  # the same row again says nothing new
+        {**first, "name": "Roof\nof two lines"},
+        {**first, "opportunity_id": " 3.0 ", "amount": "1"},
+        {**first, "opportunity_id": "new"},
+        {**first, "opportunity_id": "new", "amount": "2"},
+    ]
+    done = load_now("sheet")
+    assert done.tables["opportunities"].rejected == 3
+    found = {row["opportunity_id"]: row for row in rows(OPPORTUNITIES)}
+    assert found.keys() == {*sheet.rows, "new"}
+    assert (found["3"]["name"], found["3"]["amount"]) == (first["name"], Decimal(first["amount"]))
+    assert found["new"]["amount"] == Decimal(first["amount"])
+    rejects = {row["reason"]: json.loads(row["record"]) for row in rows(rejects_of("raw_sheet"))}
+    last = len(sheet.rows) + 1  # the first line are the names of the columns
+    assert {reason: record["amount"] for reason, record in rejects.items()} == {
+        f"line {last + 2}: opportunity_id 3 stands in line 4 already, with other values": (
+            first["amount"]
+        ),
+        f"line {last + 4}: opportunity_id 3 stands in line 4 already, with other values": "1",
+        f"line {last + 6}: opportunity_id new stands in line {last + 5} already, with other"
+        " values": "2",
+    }
+    before = {row["opportunity_id"]: row["written_by"] for row in found.values()}
+    load_now("sheet")
+    assert {row["opportunity_id"]: row["written_by"] for row in rows(OPPORTUNITIES)} == before
+    said = CliRunner().invoke(main, ["load", "sheet"])
+    assert said.exit_code == 0
+    assert "warning: 3 records of opportunities were set aside" in " ".join(said.output.split())
 
 
 @pytest.fixture

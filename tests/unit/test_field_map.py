@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from loaders.hubspot_tables import DEALS, FEEDBACK, TICKETS
+from loaders.hubspot_tables import CALLS, DEALS, FEEDBACK, MEETINGS, TICKETS
 from loaders.pipedrive_tables import LISTED_DEALS
 from loaders.records import Table
-from loaders.salesforce_tables import CASES, LEADS, OPPORTUNITIES
+from loaders.salesforce_tables import CASES, EVENTS, LEADS, OPPORTUNITIES, TASKS
 from stageline.settings.field_map import READ
 
 MODELS = Path(__file__).parents[2] / "models" / "staging" / "base"
@@ -21,7 +21,7 @@ def test_what_can_be_mapped_is_what_models_read() -> None:
         if path.parent.name == "settings" or "base_settings__field_map" not in text:
             continue
         (entity,) = set(re.findall(r"entity = '([a-z]+)'", text))
-        named = re.search(r"set fields = \[(.*?)\]", text)  # of Pipedrive, in a loop
+        named = re.search(r"set fields = \[(.*?)\]", text)  # in a loop
         fields = (
             re.findall("'([a-z_]+)'", named[1])
             if named
@@ -56,10 +56,15 @@ def columned(table: Table) -> set[str]:
         ("salesforce/base_salesforce__opportunities", OPPORTUNITIES),
         ("salesforce/base_salesforce__leads", LEADS),
         ("salesforce/base_salesforce__tickets", CASES),
+        ("hubspot/base_hubspot__activities", CALLS),
+        ("hubspot/base_hubspot__activities", MEETINGS),
+        ("salesforce/base_salesforce__activities", TASKS),
+        ("salesforce/base_salesforce__activities", EVENTS),
     ],
 )
 def test_a_field_that_has_a_column_is_found_too(model: str, table: Table) -> None:
     text = (MODELS / f"{model}.sql").read_text()
-    listed = re.search(r"set (?:standard|columns) = \{(.*?)\}", text, re.DOTALL)
+    name = f"standard|columns|of_{table.name}"
+    listed = re.search(rf"set (?:{name}) = \{{(.*?)\}}", text, re.DOTALL)
     assert listed
     assert set(re.findall(r"'([\w.]+)': '", listed[1])) == columned(table)

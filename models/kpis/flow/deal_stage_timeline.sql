@@ -25,11 +25,15 @@ stage_map as (
     select * from {{ ref('int_stage_map') }}
 ),
 
--- What had happened by then; what is impossible shows, flagged.
+-- What had happened by then; what is impossible shows, flagged, and ends the visit before it.
 known as (
     select
         visits.*,
-        case when {{ has_happened('visits.left_at') }} then visits.left_at end as known_left_at
+        lead(visits.entered_at) over (
+            partition by
+                visits.source_system, visits.project_id, visits.entity_type, visits.entity_id
+            order by visits.visit_number
+        ) as known_left_at
     from visits
     left join deleted_entities
         on
@@ -75,8 +79,9 @@ final as (
         aged.record_origin,
         aged.known_left_at is null as is_current,
         aged.is_inferred,
-        case when aged.known_left_at is not null then aged.seconds end as seconds,
-        case when aged.known_left_at is not null then aged.working_seconds end as working_seconds,
+        case when aged.known_left_at = aged.left_at then aged.seconds end as seconds,
+        case when aged.known_left_at = aged.left_at then aged.working_seconds end
+            as working_seconds,
         case when not {{ is_implausible('aged.entered_at') }} then cast(aged.age as bigint) end
             as age_seconds,
         case

@@ -67,7 +67,7 @@ final as (
         case when judged.amount >= 0 then judged.amount end as amount,
         case
             when judged.outcome = 'won' then 1
-            when judged.outcome = 'lost' then 0
+            when judged.outcome in ('lost', 'archived') then 0
             else coalesce(judged.win_probability, stages.default_win_probability)
         end as win_probability,
         case when judged.outcome = 'open' and not judged.is_impossible then judged.raw_seconds end

@@ -75,7 +75,7 @@ final as (
         deals.currency,
         case
             when deals.excluded_reason is not null then deals.excluded_reason
-            when deals.stage = 'lost' then 'lost'
+            when deals.stage in ('lost', 'archived') then deals.stage
             when deals.amount is null then 'no amount'
         end as excluded_reason,
         deals.record_origin,

@@ -27,6 +27,7 @@ chances as (
         case versions.status
             when 'won' then 1
             when 'lost' then 0
+            when 'archived' then 0
             else coalesce(versions.win_probability, stages.default_win_probability)
         end as chance
     from versions

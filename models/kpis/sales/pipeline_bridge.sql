@@ -130,6 +130,7 @@ compared as (
             when coalesce(at_end.is_deleted, false) then 'deleted'
             when at_end.status = 'lost' then 'lost'
             when at_end.status = 'won' then 'won'
+            when at_end.status = 'archived' then 'archived'
             when at_end.value is null then 'pushed_out'
             when at_end.chance > at_start.chance then 'advanced'
             when at_end.chance < at_start.chance then 'moved_back'
@@ -145,7 +146,7 @@ compared as (
 
 {%- set kinds = [
     'new', 'pulled_in', 'advanced', 'moved_back', 'amount_up', 'amount_down', 'pushed_out', 'lost',
-    'won', 'deleted'
+    'won', 'archived', 'deleted'
 ] %}
 
 final as (

@@ -89,6 +89,7 @@ changes as (
         'reopened': "previous_status != 'open' and status = 'open'",
         'won': "status = 'won' and coalesce(previous_status, 'open') != 'won'",
         'lost': "status = 'lost' and coalesce(previous_status, 'open') != 'lost'",
+        'archived': "status = 'archived' and coalesce(previous_status, 'open') != 'archived'",
         'deleted': "status = 'deleted'",
         'moved': "status = 'open' and previous_status = 'open'"
             ~ " and stage is distinct from previous_stage",
@@ -127,7 +128,7 @@ final as (
                 else 0
             end
             - case
-                when changes.change_type in ('won', 'lost', 'deleted', 'grew', 'shrank')
+                when changes.change_type in ('won', 'lost', 'archived', 'deleted', 'grew', 'shrank')
                     then coalesce(
                         case when changes.previous_status = 'open' then changes.previous_amount end,
                         0

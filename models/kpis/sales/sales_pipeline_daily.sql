@@ -53,7 +53,7 @@ placed as (
         on
             versions.source_system = projects.source_system
             and versions.project_id = projects.project_id
-    where versions.status != 'lost'
+    where versions.status not in ('lost', 'archived')
 ),
 
 steps as (

@@ -1,3 +1,19 @@
+{%- set fields = ['facility_id', 'rep_id', 'lead_id'] %}
+{%- set of_calls = {
+    'hs_activity_type': 'activity_type',
+    'hs_call_direction': 'direction',
+    'hs_call_disposition': 'disposition',
+    'hs_call_status': 'status',
+    'hs_call_title': 'title',
+    'hubspot_owner_id': 'owner_id',
+} %}
+{%- set of_meetings = {
+    'hs_meeting_location': 'location',
+    'hs_meeting_outcome': 'outcome',
+    'hs_meeting_title': 'title',
+    'hubspot_owner_id': 'owner_id',
+} %}
+
 with
 
 calls as (
@@ -21,37 +37,45 @@ field_map as (
 -- A call without a state was written down after it was made.
 activities as (
     select
-        project_id,
+        calls.project_id,
         'calls' as kind,
-        call_id as object_id,
-        {{ dbt.concat(["'call '", 'call_id']) }} as activity_id,
+        calls.call_id as object_id,
+        {{ dbt.concat(["'call '", 'calls.call_id']) }} as activity_id,
         'call' as activity_type,
-        owner_id,
+        calls.owner_id,
+        {%- for field in fields %}
+        {{ mapped_field('calls', 'field_map.' ~ field, of_calls) }} as {{ field }},
+        {%- endfor %}
         'phone' as channel,
-        called_at as scheduled_at,
-        case when coalesce(upper(status), 'COMPLETED') = 'COMPLETED' then called_at end
-            as completed_at,
-        lower(status) as outcome,
-        custom_fields,
-        is_gone
+        calls.called_at as scheduled_at,
+        case
+            when coalesce(upper(calls.status), 'COMPLETED') = 'COMPLETED' then calls.called_at
+        end as completed_at,
+        lower(calls.status) as outcome,
+        calls.is_gone
     from calls
+    left join field_map on calls.project_id = field_map.project_id
     union all
     select
-        project_id,
+        meetings.project_id,
         'meetings' as kind,
-        meeting_id as object_id,
-        {{ dbt.concat(["'meeting '", 'meeting_id']) }} as activity_id,
+        meetings.meeting_id as object_id,
+        {{ dbt.concat(["'meeting '", 'meetings.meeting_id']) }} as activity_id,
         'meeting' as activity_type,
-        owner_id,
+        meetings.owner_id,
+        {%- for field in fields %}
+        {{ mapped_field('meetings', 'field_map.' ~ field, of_meetings) }} as {{ field }},
+        {%- endfor %}
         'meeting' as channel,
-        coalesce(started_at, planned_at) as scheduled_at,
+        coalesce(meetings.started_at, meetings.planned_at) as scheduled_at,
         case
-            when upper(outcome) = 'COMPLETED' then coalesce(ended_at, started_at, planned_at)
+            when upper(meetings.outcome) = 'COMPLETED'
+                then coalesce(meetings.ended_at, meetings.started_at, meetings.planned_at)
         end as completed_at,
-        lower(outcome) as outcome,
-        custom_fields,
-        is_gone
+        lower(meetings.outcome) as outcome,
+        meetings.is_gone
     from meetings
+    left join field_map on meetings.project_id = field_map.project_id
 ),
 
 final as (
@@ -60,12 +84,10 @@ final as (
         activities.project_id,
         activities.activity_id,
         cast(activities.activity_type as {{ type_label() }}) as activity_type,
-        coalesce(
-            {{ text_at('activities.custom_fields', 'field_map.rep_id') }}, activities.owner_id
-        ) as rep_id,
-        {{ text_at('activities.custom_fields', 'field_map.lead_id') }} as lead_id,
+        coalesce(activities.rep_id, activities.owner_id) as rep_id,
+        activities.lead_id,
         associations.to_id as opportunity_id,
-        {{ text_at('activities.custom_fields', 'field_map.facility_id') }} as facility_id,
+        activities.facility_id,
         cast(activities.channel as {{ type_label() }}) as channel,
         activities.scheduled_at,
         activities.completed_at,
@@ -78,7 +100,6 @@ final as (
             activities.project_id = associations.project_id
             and activities.object_id = associations.from_id
             and activities.kind = associations.from_type
-    left join field_map on activities.project_id = field_map.project_id
 )
 
 select * from final

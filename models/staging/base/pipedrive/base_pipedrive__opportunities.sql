@@ -133,7 +133,11 @@ final as (
         deals.title as name,
         coalesce(mapped_values.company, organizations.name) as company,
         coalesce(stages.name, deals.stage_id) as stage,
-        case when deals.status in ('won', 'lost') then deals.status else 'open' end as status,
+        case
+            when deals.status in ('won', 'lost') then deals.status
+            when deals.is_archived then 'archived'
+            else 'open'
+        end as status,
         deals.value as amount,
         deals.currency,
         -- A deal without a chance of its own has that of its stage.
@@ -143,6 +147,7 @@ final as (
         case
             when deals.status = 'won' then coalesce(deals.won_at, deals.closed_at)
             when deals.status = 'lost' then coalesce(deals.lost_at, deals.closed_at)
+            when deals.is_archived then coalesce(deals.archived_at, deals.updated_at)
         end as closed_at,
         deals.expected_close_date,
         deals.updated_at,

@@ -98,6 +98,10 @@ states as (
         listed_deals.probability,
         listed_deals.expected_close_date,
         listed_deals.owner_id,
+        case
+            when listed_deals.is_archived and coalesce(deals.status not in ('won', 'lost'), true)
+                then coalesce(listed_deals.archived_at, listed_deals.updated_at)
+        end as put_aside_at,
         deals.added_at,
         deals.fetched_at,
         deals.is_history_missing
@@ -153,6 +157,44 @@ first_values as (
         end
 ),
 
+-- An open deal that was archived is neither won nor lost, and has left the pipeline; it was put
+-- aside after all else that was told of its outcome.
+outcomes as (
+    select
+        project_id,
+        deal_id,
+        new_value,
+        changed_at,
+        row_number() over (
+            partition by project_id, deal_id
+            order by changed_at desc, length(change_id) desc, change_id desc
+        ) as place_from_end
+    from changes
+    where field = 'status'
+),
+
+archivals as (
+    select
+        states.project_id,
+        states.deal_id,
+        'status' as field,
+        'open' as old_value,
+        'archived' as new_value,
+        case
+            when outcomes.changed_at >= states.put_aside_at
+                then {{ dbt.dateadd('second', 1, 'outcomes.changed_at') }}
+            else states.put_aside_at
+        end as changed_at,
+        states.fetched_at
+    from states
+    left join outcomes
+        on
+            states.project_id = outcomes.project_id
+            and states.deal_id = outcomes.deal_id
+            and outcomes.place_from_end = 1
+    where states.put_aside_at is not null and coalesce(outcomes.new_value, 'open') = 'open'
+),
+
 told as (
     select
         project_id,
@@ -177,6 +219,17 @@ told as (
         {{ dbt.concat(["', change '", 'change_id']) }} as place_of_origin
     from ranked_changes
     where place_from_last = 1
+    union all
+    select
+        project_id,
+        deal_id,
+        field,
+        old_value,
+        new_value,
+        changed_at,
+        fetched_at,
+        ', archived' as place_of_origin
+    from archivals
 ),
 
 -- A deal without a chance of its own has that of its stage: it changes with either of them.
