@@ -1,0 +1,53 @@
+with
+
+made_for as (
+    select * from {{ ref('int_forecast_days') }}
+),
+
+items as (
+    select * from {{ ref('int_forecast_items') }}
+),
+
+-- What could be known at the start of the day.
+known as (
+    select
+        made_for.source_system,
+        made_for.project_id,
+        made_for.made_for_day,
+        made_for.last_of_month,
+        items.rep_id,
+        items.kpi,
+        items.entry_day,
+        items.items,
+        case when items.event_day < made_for.made_for_day then items.event_day end as event_day,
+        case
+            when items.closed_day < made_for.made_for_day
+                then greatest(items.closed_day, items.entry_day)
+        end as closed_day
+    from made_for
+    inner join items
+        on
+            made_for.source_system = items.source_system
+            and made_for.project_id = items.project_id
+            and made_for.made_for_day > items.entry_day
+            and made_for.made_for_day - {{ forecast_learned_days() }} <= items.entry_day
+),
+
+final as (
+    select
+        source_system,
+        project_id,
+        made_for_day,
+        last_of_month,
+        rep_id,
+        kpi,
+        entry_day,
+        coalesce(event_day, closed_day, made_for_day - 1) - entry_day as last_age,
+        event_day is not null as has_event,
+        event_day is null and closed_day is null as is_in_flight,
+        entry_day >= made_for_day - {{ forecast_recent_days() }} as is_recent,
+        items
+    from known
+)
+
+select * from final
