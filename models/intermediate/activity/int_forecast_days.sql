@@ -12,7 +12,7 @@ work_days as (
         source_system,
         project_id,
         month,
-        {{ day_of_date('day') }} as day,
+        {{ day_of_date('date_day') }} as day,
         {{ day_of_date('month') }} as first_of_month
     from {{ ref('int_work_days') }}
 ),

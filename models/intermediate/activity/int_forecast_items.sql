@@ -1,7 +1,7 @@
 {#- What is forecast, and from which step on an item may bring it. -#}
 {%- set forecasts = {
     'agreements': {'entry': 'coalesce(call_day, proposal_day)', 'event': 'agreement_day'},
-    'lists_out': {'entry': 'agreement_day', 'event': 'list_day'},
+    'lists_out': {'entry': 'agreement_day', 'event': 'list_out_day'},
 } -%}
 
 with
@@ -17,18 +17,13 @@ projects as (
 
 dated as (
     select
-        {%- for day, instant in {
-            'call_day': 'call_conducted_at',
-            'proposal_day': 'proposal_at',
-            'agreement_day': 'agreement_at',
-            'list_day': 'partner_list_sent_at',
-            'closed_day': 'closed_at',
-        }.items() %}
-        {{ local_day('items.' ~ instant, 'projects.timezone') }} as {{ day }},
-        {%- endfor %}
         items.source_system,
         items.project_id,
-        items.rep_id
+        items.rep_id,
+        {%- for step in ['call', 'proposal', 'agreement', 'list_out'] %}
+        {{ day_of_date('items.' ~ step ~ '_date') }} as {{ step }}_day,
+        {%- endfor %}
+        {{ local_day('items.closed_at', 'projects.timezone') }} as closed_day
     from items
     inner join projects
         on
@@ -49,7 +44,9 @@ awaited as (
         closed_day
     from dated
     where coalesce({{ days.entry }}, {{ days.event }}) is not null
-    {{- ' union all' if not loop.last }}
+    {%- if not loop.last %}
+    union all
+    {%- endif %}
     {%- endfor %}
 ),
 

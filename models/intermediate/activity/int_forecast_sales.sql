@@ -2,16 +2,12 @@ with
 
 sales as (
     select * from {{ ref('fct_sales') }}
-    where excluded_reason is null
+    where excluded_reason is null and amount is not null
 ),
 
 items as (
     select * from {{ ref('fct_pipeline_items') }}
     where excluded_reason is null
-),
-
-projects as (
-    select * from {{ ref('stg_projects') }}
 ),
 
 dated as (
@@ -20,18 +16,14 @@ dated as (
         sales.project_id,
         sales.rep_id,
         sales.currency,
-        {{ local_day('sales.sold_at', 'projects.timezone') }} as sold_day,
+        {{ day_of_date('sales.sold_date') }} as sold_day,
         case
-            when items.partner_list_sent_at <= sales.sold_at
-                then {{ local_day('items.partner_list_sent_at', 'projects.timezone') }}
-        end as list_day,
+            when items.list_out_date <= sales.sold_date
+                then {{ day_of_date('items.list_out_date') }}
+        end as list_out_day,
         sales.amount
     from sales
-    inner join projects
-        on
-            sales.source_system = projects.source_system
-            and sales.project_id = projects.project_id
-    left join items on sales.pipeline_item_key = items.pipeline_item_key
+    left join items on sales.item_key = items.item_key
 ),
 
 final as (
@@ -41,7 +33,7 @@ final as (
         rep_id,
         currency,
         sold_day,
-        list_day,
+        list_out_day,
         count(*) as sales,
         sum(amount) as revenue,
         sum(amount * amount) as squared_revenue
@@ -52,7 +44,7 @@ final as (
         rep_id,
         currency,
         sold_day,
-        list_day
+        list_out_day
 )
 
 select * from final

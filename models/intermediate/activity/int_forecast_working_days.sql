@@ -4,9 +4,9 @@ work_days as (
     select
         source_system,
         project_id,
-        {{ day_of_date('day') }} as day
+        {{ day_of_date('date_day') }} as day
     from {{ ref('int_work_days') }}
-    where is_working_day
+    where is_working_day = 1
 ),
 
 roster as (

@@ -18,7 +18,7 @@ sent_lists as (
         source_system,
         project_id,
         rep_id,
-        event_day as list_day,
+        event_day as list_out_day,
         sum(items) as lists
     from {{ ref('int_forecast_items') }}
     where kpi = 'lists_out' and event_day is not null
@@ -43,17 +43,17 @@ known_lists as (
         made_for.project_id,
         made_for.made_for_day,
         sent_lists.rep_id,
-        sent_lists.list_day,
-        made_for.made_for_day - 1 - sent_lists.list_day as age,
-        made_for.last_of_month - sent_lists.list_day as age_at_month_end,
+        sent_lists.list_out_day,
+        made_for.made_for_day - 1 - sent_lists.list_out_day as age,
+        made_for.last_of_month - sent_lists.list_out_day as age_at_month_end,
         sent_lists.lists
     from made_for
     inner join sent_lists
         on
             made_for.source_system = sent_lists.source_system
             and made_for.project_id = sent_lists.project_id
-            and made_for.made_for_day > sent_lists.list_day
-            and made_for.made_for_day - {{ forecast_learned_days() }} <= sent_lists.list_day
+            and made_for.made_for_day > sent_lists.list_out_day
+            and made_for.made_for_day - {{ forecast_learned_days() }} <= sent_lists.list_out_day
 ),
 
 known_sales as (
@@ -64,7 +64,7 @@ known_sales as (
         sales.rep_id,
         sales.currency,
         sales.sold_day,
-        sales.sold_day - sales.list_day as age,
+        sales.sold_day - sales.list_out_day as age,
         sales.sales,
         sales.revenue,
         sales.squared_revenue
@@ -75,7 +75,7 @@ known_sales as (
             and made_for.project_id = sales.project_id
             and made_for.made_for_day > sales.sold_day
             and made_for.made_for_day - {{ forecast_learned_days() }}
-            <= coalesce(sales.list_day, sales.sold_day)
+            <= coalesce(sales.list_out_day, sales.sold_day)
 ),
 
 currencies as (
