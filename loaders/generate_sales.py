@@ -12,7 +12,7 @@ import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -30,7 +30,6 @@ from loaders.load_log import Entry, logged
 from loaders.sales_calendar import Window, WorkingDays, holidays
 from loaders.sales_reps import Department
 from loaders.sales_stories import COLUMNS, rows
-from stageline.database import connect
 from stageline.errors import StagelineError
 from stageline.progress import Step, step
 from stageline.settings import projects
@@ -93,9 +92,7 @@ class Plan:
             ("--scale", self.scale, 1, MOST_SCALE),
         ):
             if not least <= value <= most:
-                raise StagelineError(
-                    f"{name} {value} is out of range: give {least:,} to {most:,}."
-                )
+                raise StagelineError(f"{name} {value} is out of range: give {least:,} to {most:,}.")
         if self.as_of.year not in YEARS:
             raise StagelineError(
                 f"--as-of {self.as_of} is out of range: give a day of the years {YEARS.start} to"
@@ -208,23 +205,25 @@ def remove(project_id: str) -> int:
     projects.require_plain_id(project_id)
     with exclusive(DATASET) as session:
         _require_no_other_data(session, project_id)
+        if not _is_there(session, project_id):
+            raise StagelineError(f"Project {project_id} holds nothing that was generated.")
+        # models that are built by what changed see this, but not that rows vanish
+        projects.add(SOURCE, project_id, is_active=False)
         with session.transaction():
-            count = sum(
+            return sum(
                 session.execute(
                     sql.SQL("delete from {} where project_id = %s").format(_table(entity)),
                     [project_id],
                 ).rowcount
                 for entity in COLUMNS
             )
-        if not count:
-            raise StagelineError(f"Project {project_id} holds nothing that was generated.")
-        projects.add(SOURCE, project_id, is_active=False)
-    return count
 
 
 def project_of(project_id: str) -> projects.Project | None:
     """The project that is to hold what is generated, if it is there already."""
-    found = (p for p in projects.projects() if (p.source_system, p.project_id) == (SOURCE, project_id))
+    found = (
+        p for p in projects.projects() if (p.source_system, p.project_id) == (SOURCE, project_id)
+    )
     return next(found, None)
 
 
@@ -276,7 +275,7 @@ def _text(table: pa.Table) -> bytes:
             column = column.cast(pa.decimal128(20, 2))
         columns.append(column)
     file = io.BytesIO()
-    # nothing that is made up holds a comma, a quote or a line end; a value that did would be refused
+    # nothing made up holds a comma, a quote or a line end; a value that did would be refused
     form = pa_csv.WriteOptions(include_header=False, quoting_style="none")
     pa_csv.write_csv(pa.table(columns, names=table.column_names), file, form)
     return file.getvalue()
@@ -342,8 +341,7 @@ def _replace(
     done = Generated(rows=dict.fromkeys(COLUMNS, 0))
     with session.transaction():
         # a project without rows takes them as they come; others are compared first
-        for entity in COLUMNS:
-            done.replaced = done.replaced or _is_there(session, entity, project_id)
+        done.replaced = _is_there(session, project_id)
         target = _scratch if done.replaced else _table
         if done.replaced:
             for entity in COLUMNS:
@@ -366,12 +364,16 @@ def _replace(
     return done
 
 
-def _is_there(session: psycopg.Connection[Any], entity: str, project_id: str) -> bool:
-    row = session.execute(
-        sql.SQL("select exists (select from {} where project_id = %s)").format(_table(entity)),
-        [project_id],
-    ).fetchone()
-    return bool(row and row[0])
+def _is_there(session: psycopg.Connection[Any], project_id: str) -> bool:
+    """Whether a project holds any generated row."""
+    return any(
+        session.execute(
+            sql.SQL("select from {} where project_id = %s limit 1").format(_table(entity)),
+            [project_id],
+        ).fetchone()
+        is not None
+        for entity in COLUMNS
+    )
 
 
 def _identified(table: pa.Table, project_id: str, first: int) -> pa.Table:
@@ -387,7 +389,9 @@ def _identified(table: pa.Table, project_id: str, first: int) -> pa.Table:
 
 
 def _copy(session: psycopg.Connection[Any], into: sql.Identifier, table: pa.Table) -> None:
-    query = sql.SQL("copy {} ({}) from stdin (format csv)").format(into, _listed(table.column_names))
+    query = sql.SQL("copy {} ({}) from stdin (format csv)").format(
+        into, _listed(table.column_names)
+    )
     with session.cursor() as cursor, cursor.copy(query) as copy:
         copy.write(_text(table))
 
@@ -443,10 +447,3 @@ def _mark_gone(session: psycopg.Connection[Any], entity: str, project_id: str) -
         ),
         [project_id],
     ).rowcount
-
-
-def resolved_as_of(given: date | None) -> date:
-    """The instant or day that was asked for; by default now, to the full hour."""
-    if given is not None:
-        return given
-    return datetime.now(UTC).replace(minute=0, second=0, microsecond=0)

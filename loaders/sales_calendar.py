@@ -43,6 +43,11 @@ _LAST_SECOND = (_FIRST_HOUR + len(_OF_HOUR)) * HOUR + 40 * MINUTE
 _HOURS = list(accumulate(_OF_HOUR))
 
 
+def drawn_from(seed: str) -> Random:
+    """Where chance comes from."""
+    return Random(seed)  # noqa: S311 - made-up data keeps no secret
+
+
 def holidays(first: date, last: date) -> dict[date, str]:
     """The days off from ``first`` to ``last``, both included, with their names."""
     return {

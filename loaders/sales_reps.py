@@ -4,17 +4,37 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from random import Random
 
-from loaders.sales_calendar import DAY, Window, WorkingDays
+from loaders.sales_calendar import DAY, Window, WorkingDays, drawn_from
 
 _TEAMS = ("north", "south", "east")
 _FIRST_NAMES = (
-    "Alma Bruno Carla Daniel Elena Felix Greta Hugo Ines Jonas Katya Leon Mira Nils Olena Pavlo"
-    " Rosa Stefan Taras Ulla Viktor Wanda Yuri Zoe"
-).split()
+    "Alma",
+    "Bruno",
+    "Daniel",
+    "Elena",
+    "Felix",
+    "Greta",
+    "Ines",
+    "Jonas",
+    "Katya",
+    "Mira",
+    "Olena",
+    "Stefan",
+)
 _LAST_NAMES = (
-    "Adler Berg Costa Dovzhenko Eriksen Fischer Grau Horvat Ivanenko Jansen Koval Lindgren Moreno"
-    " Novak Olsen Petrenko Quint Rossi Shevchuk Torres Ullmann Vargas Weber Zhuk"
-).split()
+    "Adler",
+    "Berg",
+    "Costa",
+    "Dovzhenko",
+    "Fischer",
+    "Horvat",
+    "Koval",
+    "Lindgren",
+    "Moreno",
+    "Novak",
+    "Petrenko",
+    "Rossi",
+)
 
 #: Team, share of what comes in, and factor on all chances, of each rep; 1 = as usual.
 _STAFF = (
@@ -97,7 +117,7 @@ class Department:
         self.end = self.days.index(window.last + timedelta(days=1))
         self.until = int(window.as_of.timestamp())
         self._facilities = [f"generated-{number}-{team}" for team in _TEAMS]
-        self.reps = self._hired(window, Random(self.seed))
+        self.reps = self._hired(window, drawn_from(self.seed))
 
     def roster(self) -> list[tuple[str, str, str, date, date | None]]:
         """Id, name, team, first and last day of each rep in each team."""
@@ -134,17 +154,12 @@ class Department:
 
     def _hired(self, window: Window, random: Random) -> list[Rep]:
         past = self.today
-        moves, leaves, joins = (
-            self._week_of(int(share * past)) for share in (0.45, 0.62, 0.5)
-        )
+        moves, leaves, joins = (self._week_of(int(share * past)) for share in (0.45, 0.62, 0.5))
         reps = []
-        names: set[str] = set()
+        first_names, last_names = list(_FIRST_NAMES), list(_LAST_NAMES)
         for number, (team, pull, skill) in enumerate(_STAFF):
             since = window.first - timedelta(days=100 + int(random.random() * 1_100))
-            name = _name(random)
-            while name in names:
-                name = _name(random)
-            names.add(name)
+            name = f"{_taken(random, first_names)} {_taken(random, last_names)}"
             rep = Rep(
                 f"rep-{self.name}-{number + 1}",
                 name,
@@ -175,6 +190,6 @@ class Department:
         return day - timedelta(days=day.weekday())
 
 
-def _name(random: Random) -> str:
-    first = _FIRST_NAMES[int(random.random() * len(_FIRST_NAMES))]
-    return f"{first} {_LAST_NAMES[int(random.random() * len(_LAST_NAMES))]}"
+def _taken(random: Random, names: list[str]) -> str:
+    """One of the names, which is then no longer among them."""
+    return names.pop(int(random.random() * len(names)))

@@ -12,13 +12,13 @@ the same day, rows are added and filled in, as in a CRM.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from random import Random
+from decimal import Decimal
 from typing import Any, NamedTuple
 
-from loaders.sales_calendar import DAY, HOUR, MINUTE
+from loaders.sales_calendar import DAY, HOUR, MINUTE, drawn_from
 from loaders.sales_reps import Department, Rep
 
-#: Fields that are filled, by entity. Instants are seconds since 1970, amounts are cents.
+#: Fields that are filled, by entity. Instants are seconds since 1970.
 COLUMNS: Mapping[str, tuple[str, ...]] = {
     "reps": ("rep_id", "name", "team_id", "active_from", "active_to"),
     "leads": (
@@ -108,10 +108,29 @@ _SALE_BY_SIZE = ((9, 0.28), (16, 0.42), (21, 0.58))
 _WITHOUT_REP, _SENT_EARLY, _FOREIGN = 0.004, 0.015, 0.1
 
 _COMPANY_NAMES = (
-    "Amber Birch Cedar Delta Ember Falcon Granite Harbour Iris Juniper Kestrel Lantern Maple Nova"
-    " Onyx Pine Quarry River Summit Tidal Upland Vista Willow Zephyr"
-).split()
-_COMPANY_KINDS = "Dental Fitness Foods Homes Legal Logistics Media Optics Travel Works".split()
+    "Amber",
+    "Birch",
+    "Cedar",
+    "Falcon",
+    "Granite",
+    "Harbour",
+    "Juniper",
+    "Lantern",
+    "Maple",
+    "River",
+    "Summit",
+    "Willow",
+)
+_COMPANY_KINDS = (
+    "Dental",
+    "Fitness",
+    "Foods",
+    "Homes",
+    "Logistics",
+    "Media",
+    "Optics",
+    "Travel",
+)
 
 
 def rows(department: Department, leads: int, currency: str) -> Iterator[Row]:
@@ -136,7 +155,7 @@ def rows(department: Department, leads: int, currency: str) -> Iterator[Row]:
 
 
 def _of_lead(department: Department, path: str, currency: str) -> "_Story":
-    random = Random(f"{department.seed}/{path} arrives")
+    random = drawn_from(f"{department.seed}/{path} arrives")
     created = department.days.arrival(random, range(department.today))
     return _Story(department, path, created, department.chosen(random, created // DAY), currency)
 
@@ -163,7 +182,7 @@ class _Sale(NamedTuple):
     """A sale: when, and how much."""
 
     moment: int
-    cents: int
+    amount: int
     currency: str
 
 
@@ -200,7 +219,7 @@ class _Story:
         self._sales: list[_Sale] = []
         self._closed: int | None = None
         self._name = ""
-        #: What the lead is worth, in cents.
+        #: What the lead is worth.
         self._value = 0
         #: What its stage is called once it is a proposal, an agreement, and closed after its list.
         self._words = ("", "", "")
@@ -209,7 +228,7 @@ class _Story:
 
     def live(self) -> None:
         """Tells the story to its end."""
-        random, days = Random(f"{self._department.seed}/{self._path}"), self._days
+        random, days = drawn_from(f"{self._department.seed}/{self._path}"), self._days
         self._random = random
         self._words = (
             "PROPOSAL_CALLBACK" if random.random() < 0.3 else "PROPOSAL_SOFT_YES",
@@ -219,7 +238,7 @@ class _Story:
         company = _COMPANY_NAMES[int(random.random() * len(_COMPANY_NAMES))]
         kind = _COMPANY_KINDS[int(random.random() * len(_COMPANY_KINDS))]
         self._name = f"Partners of {company} {kind}"
-        self._value = (2_500 + 50 * int(random.random() * 151)) * 100
+        self._value = 2_500 + 50 * int(random.random() * 151)
         if random.random() < (0.5 if self._lead_id else 0.2):
             self._mail(days.later(random, self.created, 0, 1), replies=0.35)
         if not self._happens(self._chances.booked, self.created):
@@ -372,7 +391,7 @@ class _Story:
         tens = 25 + int(random.random() * random.random() * 375)
         other = "EUR" if self._currency == "USD" else "USD"
         currency = other if random.random() < _FOREIGN else self._currency
-        return _Sale(moment, tens * 1_000, currency)
+        return _Sale(moment, tens * 10, currency)
 
     def _mail(self, sent: int, replies: float) -> None:
         """An e-mail, which is answered with a chance."""
@@ -391,7 +410,7 @@ class _Story:
         outcome: str,
         ended: int | None = None,
     ) -> None:
-        """Writes an activity down; ``ended`` is when its outcome is known, if not when it is done."""
+        """Writes an activity down; ``ended``: when its outcome shows, if not when it is done."""
         if planned is not None:
             if planned // DAY >= self._department.end:
                 return
@@ -486,7 +505,7 @@ class _Story:
             yield "sublists", (f"list-{self._path}", item_id, self._name, sent)
         for number, (sale, instant) in enumerate(zip(sales, sold, strict=True), start=1):
             sale_id = f"sale-{self._path}.{number}"
-            money = (sale.cents, sale.currency)
+            money = (sale.amount, sale.currency)
             yield "sales", (sale_id, item_id, self._lead_id, rep_id, facility, instant, *money)
 
     def _stage(self, steps: tuple[int | None, ...], closed: int | None) -> str:
@@ -527,12 +546,12 @@ class _Story:
 
 def _lead_stage(
     conducted: int | None, proposal: int | None, first_sale: int | None, closed: int | None
-) -> tuple[str, float]:
+) -> tuple[str, Decimal]:
     """What a lead is, and its chance of being won."""
     if first_sale is not None:
-        return "won", 1.0
+        return "won", Decimal(1)
     if closed is not None:
-        return "lost", 0.0
+        return "lost", Decimal(0)
     if proposal is not None:
-        return "opportunity", 0.5
-    return ("lead", 0.1) if conducted is None else ("sql", 0.25)
+        return "opportunity", Decimal("0.5")
+    return ("lead", Decimal("0.1")) if conducted is None else ("sql", Decimal("0.25"))
