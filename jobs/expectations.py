@@ -37,7 +37,16 @@ AHEAD = timedelta(days=1)
 PLAN_AHEAD = timedelta(days=3660)
 
 #: Fields that say what is planned, and so may lie ahead.
-PLANNED = frozenset({"due_at", "scheduled_at", "expected_close_date"})
+PLANNED = frozenset(
+    {
+        "due_at",
+        "scheduled_at",
+        "expected_close_date",
+        "partner_list_due_at",
+        "active_from",
+        "active_to",
+    }
+)
 
 #: Per entity: which instant is never before which.
 ORDER: dict[str, tuple[tuple[str, str], ...]] = {
@@ -54,6 +63,16 @@ ORDER: dict[str, tuple[tuple[str, str], ...]] = {
     "outreach": (("sent_at", "responded_at"), ("sent_at", "converted_at")),
     "invoices": (("issued_at", "due_at"), ("issued_at", "paid_at")),
     "applications": (("submitted_at", "due_at"), ("submitted_at", "decided_at")),
+    "reps": (("active_from", "active_to"),),
+    "pipeline_items": (
+        *(("created_at", later) for later in ("call_conducted_at", "proposal_at", "closed_at")),
+        ("call_booked_at", "call_conducted_at"),
+        ("call_conducted_at", "proposal_at"),
+        ("proposal_at", "agreement_at"),
+        ("agreement_at", "partner_list_due_at"),
+        ("agreement_at", "partner_list_sent_at"),
+        ("partner_list_sent_at", "first_sale_at"),
+    ),
 }
 
 #: Per entity: the field that names a row of another entity, which has a key of the same name.
@@ -62,7 +81,10 @@ REFERENCES: dict[str, tuple[tuple[str, str], ...]] = {
     "satisfaction": (("ticket_id", "tickets"),),
     "outreach": (("lead_id", "leads"),),
     "invoices": (("opportunity_id", "opportunities"),),
-    "activities": (("lead_id", "leads"),),
+    "activities": (("lead_id", "leads"), ("item_id", "pipeline_items")),
+    "pipeline_items": (("lead_id", "leads"), ("sublist_id", "sublists")),
+    "sublists": (("item_id", "pipeline_items"),),
+    "sales": (("item_id", "pipeline_items"), ("lead_id", "leads")),
 }
 
 #: Table and column of a source.
@@ -114,6 +136,10 @@ NEWEST: dict[str, str] = {
     "applications": "submitted_at",
     "stage_events": "entered_at",
     "activities": "completed_at",
+    "reps": "active_from",
+    "pipeline_items": "created_at",
+    "sublists": "created_at",
+    "sales": "sold_at",
 }
 
 

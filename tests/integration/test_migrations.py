@@ -25,7 +25,9 @@ TYPES = {
 }
 
 #: Columns that no file and no loader fills.
-WRITTEN_BY_THE_DATABASE = {"stage_events": [("loaded_xid", "xid8", True)]}
+WRITTEN_BY_THE_DATABASE = {
+    entity: [("loaded_xid", "xid8", True)] for entity in ("stage_events", "activities")
+}
 
 SHAPE = """
 select n.nspname, c.relname, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull,

@@ -32,6 +32,7 @@ activities as (
         case when coalesce(upper(status), 'COMPLETED') = 'COMPLETED' then called_at end
             as completed_at,
         lower(status) as outcome,
+        modified_at,
         custom_fields,
         is_gone
     from calls
@@ -49,6 +50,7 @@ activities as (
             when upper(outcome) = 'COMPLETED' then coalesce(ended_at, started_at, planned_at)
         end as completed_at,
         lower(outcome) as outcome,
+        modified_at,
         custom_fields,
         is_gone
     from meetings
@@ -70,6 +72,9 @@ final as (
         activities.scheduled_at,
         activities.completed_at,
         activities.outcome,
+        cast(null as {{ type_label() }}) as item_id,
+        cast(null as {{ type_instant() }}) as created_at,
+        activities.modified_at as updated_at,
         activities.is_gone as is_deleted,
         activities.activity_id as record_origin
     from activities

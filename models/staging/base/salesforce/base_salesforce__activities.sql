@@ -41,6 +41,8 @@ activities as (
                     )
         end as completed_at,
         coalesce(call_disposition, status) as outcome,
+        created_at,
+        modified_at,
         coalesce(is_deleted, false) or is_gone as is_deleted,
         {{ dbt.concat(["'task '", 'task_id']) }} as record_origin
     from tasks
@@ -56,6 +58,8 @@ activities as (
         starts_at as scheduled_at,
         ends_at as completed_at,
         cast(null as {{ type_label() }}) as outcome,
+        created_at,
+        modified_at,
         coalesce(is_deleted, false) or is_gone as is_deleted,
         {{ dbt.concat(["'event '", 'event_id']) }} as record_origin
     from events
@@ -86,6 +90,9 @@ final as (
         activities.scheduled_at,
         activities.completed_at,
         activities.outcome,
+        cast(null as {{ type_label() }}) as item_id,
+        activities.created_at,
+        activities.modified_at as updated_at,
         activities.is_deleted,
         activities.record_origin
     from activities
