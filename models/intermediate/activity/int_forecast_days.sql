@@ -1,4 +1,4 @@
-{{ config(materialized='table') }}
+{{ config(materialized='table', post_hook='{{ gather_statistics(this) }}') }}
 
 {#- Days of a month on which what it would bring is forecast again, to be held against what came. -#}
 {%- set looked_back_on = [1, 8, 15, 22] -%}

@@ -1,3 +1,9 @@
+{{ config(
+    materialized='table',
+    pre_hook='{{ plan_hash_joins() }}',
+    post_hook='{{ gather_statistics(this) }}',
+) }}
+
 with
 
 made_for as (
@@ -43,6 +49,7 @@ final as (
         kpi,
         entry_day,
         coalesce(event_day, closed_day, made_for_day - 1) - entry_day as last_age,
+        last_of_month - entry_day as age_at_month_end,
         event_day is not null as has_event,
         event_day is null and closed_day is null as is_in_flight,
         entry_day >= made_for_day - {{ forecast_recent_days() }} as is_recent,

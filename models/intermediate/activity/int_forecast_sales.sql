@@ -16,6 +16,7 @@ dated as (
         sales.project_id,
         sales.rep_id,
         sales.currency,
+        sales.item_key,
         {{ day_of_date('sales.sold_date') }} as sold_day,
         case
             when items.list_out_date <= sales.sold_date
@@ -32,6 +33,7 @@ final as (
         project_id,
         rep_id,
         currency,
+        item_key,
         sold_day,
         list_out_day,
         count(*) as sales,
@@ -43,6 +45,7 @@ final as (
         project_id,
         rep_id,
         currency,
+        item_key,
         sold_day,
         list_out_day
 )

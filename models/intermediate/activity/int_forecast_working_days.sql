@@ -1,3 +1,9 @@
+{{ config(
+    materialized='table',
+    pre_hook='{{ plan_hash_joins() }}',
+    post_hook='{{ gather_statistics(this) }}',
+) }}
+
 with
 
 work_days as (

@@ -1,4 +1,8 @@
-{{ config(materialized='table') }}
+{{ config(
+    materialized='table',
+    pre_hook='{{ plan_hash_joins() }}',
+    post_hook='{{ gather_statistics(this) }}',
+) }}
 
 {#- A rep's own sales count as much as the project's sales per list once there are as many. -#}
 {%- set sales_of_project = 5 -%}
@@ -63,6 +67,7 @@ known_sales as (
         made_for.made_for_day,
         sales.rep_id,
         sales.currency,
+        sales.item_key,
         sales.sold_day,
         sales.sold_day - sales.list_out_day as age,
         sales.sales,
@@ -102,6 +107,41 @@ lists_of_ages as (
         age
 ),
 
+revenue_of_lists as (
+    select
+        source_system,
+        project_id,
+        made_for_day,
+        currency,
+        item_key,
+        sum(revenue) as revenue,
+        sum(squared_revenue) as squared_revenue
+    from known_sales
+    where age is not null
+    group by
+        source_system,
+        project_id,
+        made_for_day,
+        currency,
+        item_key
+),
+
+-- Sales of one list come together: its revenue varies more than that of as many lone sales.
+clusters as (
+    select
+        source_system,
+        project_id,
+        made_for_day,
+        currency,
+        sum(revenue * revenue) / nullif(sum(squared_revenue), 0) as clustering
+    from revenue_of_lists
+    group by
+        source_system,
+        project_id,
+        made_for_day,
+        currency
+),
+
 sales_of_ages as (
     select
         source_system,
@@ -130,9 +170,9 @@ brought as (
         currencies.made_for_day,
         currencies.currency,
         ages.n as age,
-        {%- for measure in ['sales', 'revenue', 'squared_revenue'] %}
-        coalesce(sales_of_ages.{{ measure }}, 0) as {{ measure }},
-        {%- endfor %}
+        coalesce(sales_of_ages.sales, 0) as sales,
+        coalesce(sales_of_ages.revenue, 0) as revenue,
+        coalesce(sales_of_ages.squared_revenue * clusters.clustering, 0) as squared_revenue,
         cast(
             1 + sum(coalesce(lists_of_ages.lists, 0)) over (
                 partition by
@@ -159,6 +199,12 @@ brought as (
             and currencies.made_for_day = sales_of_ages.made_for_day
             and currencies.currency = sales_of_ages.currency
             and ages.n = sales_of_ages.age
+    left join clusters
+        on
+            currencies.source_system = clusters.source_system
+            and currencies.project_id = clusters.project_id
+            and currencies.made_for_day = clusters.made_for_day
+            and currencies.currency = clusters.currency
 ),
 
 -- What one list brings up to an age.
@@ -261,36 +307,46 @@ paces as (
             and lists_of_reps.rep_id = expected_sales.rep_id
 ),
 
+-- One step after the other: PostgreSQL would hold each age against each.
+by_now as (
+    select
+        known_lists.*,
+        curves.currency,
+        curves.revenue,
+        curves.squared_revenue
+    from known_lists
+    inner join curves
+        on
+            known_lists.source_system = curves.source_system
+            and known_lists.project_id = curves.project_id
+            and known_lists.made_for_day = curves.made_for_day
+            and known_lists.age = curves.age
+    {{ computed_once() }}
+),
+
 from_sent_lists as (
     select
-        known_lists.source_system,
-        known_lists.project_id,
-        known_lists.made_for_day,
-        known_lists.rep_id,
-        by_month_end.currency,
-        sum(known_lists.lists * (by_month_end.revenue - by_now.revenue)) as revenue,
-        sum(known_lists.lists * (by_month_end.squared_revenue - by_now.squared_revenue))
-            as squared_revenue
-    from known_lists
-    inner join curves as by_now
+        by_now.source_system,
+        by_now.project_id,
+        by_now.made_for_day,
+        by_now.rep_id,
+        by_now.currency,
+        sum(by_now.lists * (curves.revenue - by_now.revenue)) as revenue,
+        sum(by_now.lists * (curves.squared_revenue - by_now.squared_revenue)) as squared_revenue
+    from by_now
+    inner join curves
         on
-            known_lists.source_system = by_now.source_system
-            and known_lists.project_id = by_now.project_id
-            and known_lists.made_for_day = by_now.made_for_day
-            and known_lists.age = by_now.age
-    inner join curves as by_month_end
-        on
-            by_now.source_system = by_month_end.source_system
-            and by_now.project_id = by_month_end.project_id
-            and by_now.made_for_day = by_month_end.made_for_day
-            and by_now.currency = by_month_end.currency
-            and known_lists.age_at_month_end = by_month_end.age
+            by_now.source_system = curves.source_system
+            and by_now.project_id = curves.project_id
+            and by_now.made_for_day = curves.made_for_day
+            and by_now.currency = curves.currency
+            and by_now.age_at_month_end = curves.age
     group by
-        known_lists.source_system,
-        known_lists.project_id,
-        known_lists.made_for_day,
-        known_lists.rep_id,
-        by_month_end.currency
+        by_now.source_system,
+        by_now.project_id,
+        by_now.made_for_day,
+        by_now.rep_id,
+        by_now.currency
 ),
 
 days_worked as (

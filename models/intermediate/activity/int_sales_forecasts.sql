@@ -1,7 +1,13 @@
-{{ config(materialized='table') }}
+{{ config(
+    materialized='table',
+    pre_hook='{{ plan_hash_joins() }}',
+    post_hook='{{ gather_statistics(this) }}',
+) }}
 
 {#- Of the standard normal distribution: 10 % lie below the one, 10 % above the other. -#}
 {%- set deviations = 1.2815515655 -%}
+{#- How much months differ for all at once, as a share: season, prices, what nobody saw coming. -#}
+{%- set month_spread = 0.1 -%}
 
 with
 
@@ -14,10 +20,13 @@ roster as (
         source_system,
         project_id,
         rep_id,
-        rep_name,
         team_id,
         {{ day_of_date('active_from') }} as first_day
     from {{ ref('int_roster') }}
+),
+
+subjects as (
+    select * from {{ ref('int_subjects') }}
 ),
 
 forecasts as (
@@ -95,7 +104,7 @@ came_in_months as (
         came.currency
 ),
 
-both as (
+summands as (
     select
         source_system,
         project_id,
@@ -132,7 +141,6 @@ teams as (
         made_for.project_id,
         made_for.made_for_day,
         roster.rep_id,
-        roster.rep_name,
         roster.team_id,
         row_number() over (
             partition by
@@ -152,57 +160,44 @@ teams as (
 
 of_reps as (
     select
-        both.*,
-        coalesce(teams.rep_name, both.rep_id) as rep_name,
+        summands.*,
         coalesce(teams.team_id, 'unassigned') as team_id
-    from both
+    from summands
     left join teams
         on
-            both.source_system = teams.source_system
-            and both.project_id = teams.project_id
-            and both.made_for_day = teams.made_for_day
-            and both.rep_id = teams.rep_id
+            summands.source_system = teams.source_system
+            and summands.project_id = teams.project_id
+            and summands.made_for_day = teams.made_for_day
+            and summands.rep_id = teams.rep_id
             and teams.place_from_end = 1
 ),
 
-subjects as (
-    {%- for subject_type, id, name in [
-        ('rep', 'rep_id', 'rep_name'), ('team', 'team_id', 'team_id'), ('all', "'all'", "'all'"),
-    ] %}
+summed as (
     select
-        '{{ subject_type }}' as subject_type,
-        {{ id }} as subject_id,
-        {{ name }} as subject_name,
         source_system,
         project_id,
+        {{ subject_columns() | indent(8) }},
         made_for_day,
         kpi,
         currency,
         sum(expected_of_in_flight) as expected_of_in_flight,
         sum(expected_of_arrivals) as expected_of_arrivals,
         sum(expected_of_in_flight + expected_of_arrivals) as expected,
-        sum(variance) as variance,
+        sum(variance)
+        + {{ month_spread }} * sum(expected_of_in_flight + expected_of_arrivals)
+        * {{ month_spread }} * sum(expected_of_in_flight + expected_of_arrivals) as variance,
         sum(before_day) as before_day,
         sum(from_day_on) as from_day_on
     from of_reps
-    group by
-        {{ id }},
-        {{ name }},
-        source_system,
-        project_id,
-        made_for_day,
-        kpi,
-        currency
-    {{- ' union all' if not loop.last }}
-    {%- endfor %}
+    {{ group_by_subject(['made_for_day', 'kpi', 'currency']) | indent(4) }}
 ),
 
 bounded as (
     select
-        subjects.*,
+        summed.*,
         {{ forecast_quantile('expected', 'variance', '-' ~ deviations) }} as low,
         {{ forecast_quantile('expected', 'variance', deviations) }} as high
-    from subjects
+    from summed
 ),
 
 final as (
@@ -225,7 +220,7 @@ final as (
         bounded.project_id,
         bounded.subject_type,
         bounded.subject_id,
-        bounded.subject_name,
+        coalesce(subjects.subject_name, bounded.subject_id) as subject_name,
         bounded.kpi,
         bounded.currency
     from bounded
@@ -234,6 +229,9 @@ final as (
             bounded.source_system = made_for.source_system
             and bounded.project_id = made_for.project_id
             and bounded.made_for_day = made_for.made_for_day
+    left join subjects
+        on
+            {{ same_subject('bounded', 'subjects') | indent(12) }}
 )
 
 select * from final

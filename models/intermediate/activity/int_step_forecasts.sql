@@ -1,4 +1,8 @@
-{{ config(materialized='table') }}
+{{ config(
+    materialized='table',
+    pre_hook='{{ plan_hash_joins() }}',
+    post_hook='{{ gather_statistics(this) }}',
+) }}
 
 {#- A rep's own conversion counts as much as the project's once as many items of theirs converted. -#}
 {%- set events_of_project = 5 -%}
@@ -13,83 +17,8 @@ working_days as (
     select * from {{ ref('int_forecast_working_days') }}
 ),
 
-ages as (
-    {{ whole_numbers(forecast_learned_days() + 31) }}
-),
-
-leaving as (
-    select
-        source_system,
-        project_id,
-        made_for_day,
-        kpi,
-        last_age,
-        sum(items) as items,
-        sum({{ flag('has_event') }} * items) as events
-    from known
-    group by
-        source_system,
-        project_id,
-        made_for_day,
-        kpi,
-        last_age
-),
-
-forecasts as (
-    select distinct
-        source_system,
-        project_id,
-        made_for_day,
-        kpi
-    from leaving
-),
-
--- Of those that had come to an age, how many had the step at it; one more than there were, so that
--- no age is certain.
-hazards as (
-    select
-        forecasts.source_system,
-        forecasts.project_id,
-        forecasts.made_for_day,
-        forecasts.kpi,
-        ages.n as age,
-        coalesce(leaving.events, 0) / cast(
-            1 + sum(coalesce(leaving.items, 0)) over (
-                partition by
-                    forecasts.source_system,
-                    forecasts.project_id,
-                    forecasts.made_for_day,
-                    forecasts.kpi
-                order by ages.n desc
-                rows between unbounded preceding and current row
-            ) as {{ dbt.type_float() }}
-        ) as hazard
-    from forecasts
-    cross join ages
-    left join leaving
-        on
-            forecasts.source_system = leaving.source_system
-            and forecasts.project_id = leaving.project_id
-            and forecasts.made_for_day = leaving.made_for_day
-            and forecasts.kpi = leaving.kpi
-            and ages.n = leaving.last_age
-),
-
 curves as (
-    select
-        source_system,
-        project_id,
-        made_for_day,
-        kpi,
-        age,
-        sum(hazard) over up_to_age as expected_events,
-        sum(ln(1 - hazard)) over up_to_age as log_share_left
-    from hazards
-    window up_to_age as (
-        partition by source_system, project_id, made_for_day, kpi
-        order by age
-        rows between unbounded preceding and current row
-    )
+    select * from {{ ref('int_forecast_curves') }}
 ),
 
 reps as (
@@ -121,38 +50,72 @@ reps as (
         known.rep_id
 ),
 
+-- One step after the other: PostgreSQL would hold each age against each.
 in_flight as (
     select
-        known.source_system,
-        known.project_id,
-        known.made_for_day,
-        known.kpi,
-        known.rep_id,
-        known.items,
-        1 - exp(reps.pace * (by_month_end.log_share_left - by_now.log_share_left)) as chance
+        source_system,
+        project_id,
+        made_for_day,
+        kpi,
+        rep_id,
+        last_age,
+        age_at_month_end,
+        sum(items) as items
     from known
+    where is_in_flight
+    group by
+        source_system,
+        project_id,
+        made_for_day,
+        kpi,
+        rep_id,
+        last_age,
+        age_at_month_end
+),
+
+by_now as (
+    select
+        in_flight.*,
+        curves.share_with_event,
+        curves.share_left
+    from in_flight
+    inner join curves
+        on
+            in_flight.source_system = curves.source_system
+            and in_flight.project_id = curves.project_id
+            and in_flight.made_for_day = curves.made_for_day
+            and in_flight.kpi = curves.kpi
+            and in_flight.last_age = curves.age
+    {{ computed_once() }}
+),
+
+by_month_end as (
+    select
+        by_now.*,
+        (curves.share_with_event - by_now.share_with_event) / by_now.share_left as usual_chance
+    from by_now
+    inner join curves
+        on
+            by_now.source_system = curves.source_system
+            and by_now.project_id = curves.project_id
+            and by_now.made_for_day = curves.made_for_day
+            and by_now.kpi = curves.kpi
+            and by_now.age_at_month_end = curves.age
+    {{ computed_once() }}
+),
+
+chances as (
+    select
+        by_month_end.*,
+        1 - power(1 - by_month_end.usual_chance, reps.pace) as chance
+    from by_month_end
     inner join reps
         on
-            known.source_system = reps.source_system
-            and known.project_id = reps.project_id
-            and known.made_for_day = reps.made_for_day
-            and known.kpi = reps.kpi
-            and known.rep_id = reps.rep_id
-    inner join curves as by_now
-        on
-            known.source_system = by_now.source_system
-            and known.project_id = by_now.project_id
-            and known.made_for_day = by_now.made_for_day
-            and known.kpi = by_now.kpi
-            and known.last_age = by_now.age
-    inner join curves as by_month_end
-        on
-            known.source_system = by_month_end.source_system
-            and known.project_id = by_month_end.project_id
-            and known.made_for_day = by_month_end.made_for_day
-            and known.kpi = by_month_end.kpi
-            and known.last_of_month - known.entry_day = by_month_end.age
-    where known.is_in_flight
+            by_month_end.source_system = reps.source_system
+            and by_month_end.project_id = reps.project_id
+            and by_month_end.made_for_day = reps.made_for_day
+            and by_month_end.kpi = reps.kpi
+            and by_month_end.rep_id = reps.rep_id
 ),
 
 from_in_flight as (
@@ -165,7 +128,7 @@ from_in_flight as (
         sum(items) as items,
         sum(items * chance) as expected,
         sum(items * chance * (1 - chance)) as variance
-    from in_flight
+    from chances
     group by
         source_system,
         project_id,
@@ -174,15 +137,15 @@ from_in_flight as (
         rep_id
 ),
 
--- What an item that comes on each of the days left would bring by the end of the month.
-from_days_left as (
+days_ahead as (
     select
         reps.source_system,
         reps.project_id,
         reps.made_for_day,
         reps.kpi,
         reps.rep_id,
-        sum(1 - exp(reps.pace * curves.log_share_left)) as events_of_one_a_day
+        reps.pace,
+        reps.last_of_month - working_days.day as age_at_month_end
     from reps
     inner join working_days
         on
@@ -190,20 +153,33 @@ from_days_left as (
             and reps.project_id = working_days.project_id
             and reps.made_for_day = working_days.made_for_day
             and reps.rep_id = working_days.rep_id
-            and working_days.is_ahead
+    where working_days.is_ahead
+    {{ computed_once() }}
+),
+
+-- What an item that comes on each of the days left would bring by the end of the month.
+from_days_left as (
+    select
+        days_ahead.source_system,
+        days_ahead.project_id,
+        days_ahead.made_for_day,
+        days_ahead.kpi,
+        days_ahead.rep_id,
+        sum(1 - power(1 - curves.share_with_event, days_ahead.pace)) as events_of_one_a_day
+    from days_ahead
     inner join curves
         on
-            reps.source_system = curves.source_system
-            and reps.project_id = curves.project_id
-            and reps.made_for_day = curves.made_for_day
-            and reps.kpi = curves.kpi
-            and reps.last_of_month - working_days.day = curves.age
+            days_ahead.source_system = curves.source_system
+            and days_ahead.project_id = curves.project_id
+            and days_ahead.made_for_day = curves.made_for_day
+            and days_ahead.kpi = curves.kpi
+            and days_ahead.age_at_month_end = curves.age
     group by
-        reps.source_system,
-        reps.project_id,
-        reps.made_for_day,
-        reps.kpi,
-        reps.rep_id
+        days_ahead.source_system,
+        days_ahead.project_id,
+        days_ahead.made_for_day,
+        days_ahead.kpi,
+        days_ahead.rep_id
 ),
 
 days_worked as (
