@@ -240,6 +240,34 @@ def test_a_score_has_to_suit_its_survey(tmp_path: Path) -> None:
     assert done.first_rejects[0].reason == "9 is no CSAT score (1 to 5)"
 
 
+def test_the_examples_of_sales_activity_fit_and_refer_to_each_other() -> None:
+    files = {
+        "reps": "reps.csv",
+        "activities": "calls.csv",
+        "pipeline_items": "pipeline_items.csv",
+        "sublists": "sublists.csv",
+        "sales": "sales.csv",
+    }
+    rows = {}
+    for entity, name in files.items():
+        done = load_file(EXAMPLES / name, entity, dry_run=True)
+        assert (done.rejected, done.unread) == (0, []), entity
+        rows[entity] = list(csv.DictReader((EXAMPLES / name).read_text().splitlines()))
+        assert done.new == len(rows[entity]) > 0
+    ids = {
+        field: {row[field] for row in rows[entity]}
+        for entity, field in (
+            ("reps", "rep_id"),
+            ("pipeline_items", "item_id"),
+            ("sublists", "sublist_id"),
+        )
+    }
+    for entity in rows:
+        for row in rows[entity]:
+            for field in ids.keys() & row.keys():
+                assert row[field] in ids[field] | {""}, (entity, row)
+
+
 BAD_SALES_ROWS = {
     "reps": (
         "rep_id,name,team_id,active_from,active_to",
