@@ -340,14 +340,13 @@ class _Story:
             self._call_again(since, 1, max(1, until // DAY - since // DAY))
         if random.random() < 0.55:
             planned = days.slot(random, since, 1, max(1, until // DAY - since // DAY))
+            noted = self._booking(since, planned)
             if self._happens(0.88, planned):
                 done = planned + (35 + int(random.random() * 50)) * MINUTE
-                self._note("meeting", "video", days.soon(random, since), planned, done, "held")
+                self._note("meeting", "video", noted, planned, done, "held")
             else:
                 missed = planned + QUARTER
-                self._note(
-                    "meeting", "video", days.soon(random, since), planned, None, "no_show", missed
-                )
+                self._note("meeting", "video", noted, planned, None, "no_show", missed)
 
     def _call_again(self, since: int, least: int, most: int) -> None:
         """Another call, booked at once or made without having been."""
@@ -356,11 +355,17 @@ class _Story:
         done = planned + (5 + int(random.random() * 25)) * MINUTE
         if random.random() < 0.2:
             self._note("call", "phone", done, None, done, "held")
-        elif self._happens(0.86, planned):
-            self._note("call", "phone", days.soon(random, since), planned, done, "held")
+            return
+        noted = self._booking(since, planned)
+        if self._happens(0.86, planned):
+            self._note("call", "phone", noted, planned, done, "held")
         else:
-            missed = planned + QUARTER
-            self._note("call", "phone", days.soon(random, since), planned, None, "no_show", missed)
+            self._note("call", "phone", noted, planned, None, "no_show", planned + QUARTER)
+
+    def _booking(self, since: int, planned: int) -> int:
+        """When something planned was booked: soon after what led to it, or with it."""
+        noted = self._days.soon(self._random, since)
+        return noted if noted < planned else since + MINUTE
 
     def _send_list(self) -> None:
         """From the agreement on: when the list is due and when it goes out, and what it sells."""
@@ -424,10 +429,8 @@ class _Story:
         ended: int | None = None,
     ) -> None:
         """Writes an activity down; ``ended``: when its outcome shows, if not when it is done."""
-        if planned is not None:
-            if planned // DAY >= self._department.end:
-                return
-            noted = min(noted, planned - 5 * MINUTE)
+        if planned is not None and planned // DAY >= self._department.end:
+            return
         self._activities.append(
             _Note(
                 kind,
