@@ -55,6 +55,20 @@ _MOVES, _IN_TROUBLE, _LEAVES, _TAKES_OVER, _IS_NEW = 2, 4, 5, 6, 7
 _RAMP, _TROUBLE = 40, 25
 
 
+def newcomer(department: int) -> str:
+    """The id of a department's new rep."""
+    return _rep_id(department, _IS_NEW)
+
+
+def teams(department: int) -> list[str]:
+    """The ids of a department's teams."""
+    return [f"team-{department}-{team}" for team in _TEAMS]
+
+
+def _rep_id(department: int, number: int) -> str:
+    return f"rep-{department}-{number + 1}"
+
+
 @dataclass
 class Rep:
     """A rep of a department.
@@ -100,7 +114,8 @@ class Department:
     """Eight reps: one is new, one in trouble, one left in mid-week, one changed teams.
 
     Attributes:
-        name: Its number, from 1, as it stands in all ids.
+        number: Its number, from 1, as it stands in all ids.
+        seed: What its chances are drawn from, with what stands behind it.
         days: The working days, from the first of the window to long after it.
         today: Number of the first working day on or after that of ``as_of``.
         end: Number of the first working day after the window.
@@ -110,7 +125,7 @@ class Department:
 
     def __init__(self, window: Window, days: WorkingDays, number: int, seed: int) -> None:
         """Department ``number`` of those that a seed gives; ``days`` are those of the window."""
-        self.name = str(number)
+        self.number = number
         self.seed = f"{seed}/{number}"
         self.days = days
         self.today = self.days.index(window.today)
@@ -121,8 +136,9 @@ class Department:
 
     def roster(self) -> list[tuple[str, str, str, date, date | None]]:
         """Id, name, team, first and last day of each rep in each team."""
+        team_ids = teams(self.number)
         return [
-            (rep.rep_id, rep.name, f"team-{self.name}-{_TEAMS[team]}", since, to)
+            (rep.rep_id, rep.name, team_ids[team], since, to)
             for rep in self.reps
             for team, since, to in rep.periods
         ]
@@ -161,7 +177,7 @@ class Department:
             since = window.first - timedelta(days=100 + int(random.random() * 1_100))
             name = f"{_taken(random, first_names)} {_taken(random, last_names)}"
             rep = Rep(
-                f"rep-{self.name}-{number + 1}",
+                _rep_id(self.number, number),
                 name,
                 [(team, since, None)],
                 joined=0,

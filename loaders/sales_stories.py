@@ -155,7 +155,7 @@ def rows(department: Department, leads: int, currency: str) -> Iterator[Row]:
     for period in department.roster():
         yield "reps", period
     for number in range(1, leads + 1):
-        story = _of_lead(department, f"{department.name}-{number:04}", currency)
+        story = _of_lead(department, f"{department.number}-{number:04}", currency)
         waiting = [story]
         while waiting:
             story = waiting.pop()
