@@ -172,9 +172,10 @@ class Department:
         past = self.today
         moves, leaves, joins = (self._week_of(int(share * past)) for share in (0.45, 0.62, 0.5))
         reps = []
+        # who was here before is listed from a month that the window cuts, not from years ago
+        since = (window.first - timedelta(days=1)).replace(day=1)
         first_names, last_names = list(_FIRST_NAMES), list(_LAST_NAMES)
         for number, (team, pull, skill) in enumerate(_STAFF):
-            since = window.first - timedelta(days=100 + int(random.random() * 1_100))
             name = f"{_taken(random, first_names)} {_taken(random, last_names)}"
             rep = Rep(
                 _rep_id(self.number, number),
