@@ -4,11 +4,6 @@
 {%- set spread_days = 30 -%}
 {%- set least_spread_days = 10 -%}
 
-{#- A whole number, or else one with two decimals, as a text. -#}
-{%- macro said(number) -%}
-    {{ plain_number('round(cast(' ~ number ~ ' as ' ~ type_number() ~ '), 2)') }}
-{%- endmacro -%}
-
 with
 
 thresholds as (
@@ -272,8 +267,8 @@ found as (
         {{ alert }}_by_now as threshold,
         {{ dbt.concat([
             "'Calls " ~ ('made this week: ' if count == 'calls' else 'booked for next week: ') ~ "'",
-            said(count), "' of '", said(alert ~ '_by_now'), "' due by now ('",
-            said(alert ~ '_in_week'), "' by the end of the week)'",
+            said_number(count), "' of '", said_number(alert ~ '_by_now'), "' due by now ('",
+            said_number(alert ~ '_in_week'), "' by the end of the week)'",
         ]) }} as message
     from reps
     where {{ count }} < {{ alert }}_by_now
@@ -289,9 +284,9 @@ found as (
         score as value,
         rep_needs_support_score_by_now as threshold,
         {{ dbt.concat([
-            "'Needs support: score '", said('score'), "' of '",
-            said('rep_needs_support_score_by_now'), "', calls '", said('calls'), "' of '",
-            said('rep_needs_support_calls_by_now'), "' due by now'",
+            "'Needs support: score '", said_number('score'), "' of '",
+            said_number('rep_needs_support_score_by_now'), "', calls '", said_number('calls'), "' of '",
+            said_number('rep_needs_support_calls_by_now'), "' due by now'",
         ]) }} as message
     from reps
     where
@@ -308,8 +303,8 @@ found as (
         lists_overdue as value,
         partner_lists_overdue as threshold,
         {{ dbt.concat([
-            "'Partner lists past their due date: '", said('lists_overdue'), "', the oldest by '",
-            said('floor(oldest_overdue_seconds / 86400.0)'), "' days'",
+            "'Partner lists past their due date: '", said_number('lists_overdue'), "', the oldest by '",
+            said_number('floor(oldest_overdue_seconds / 86400.0)'), "' days'",
         ]) }} as message
     from overdue_lists
     where lists_overdue > partner_lists_overdue
@@ -325,8 +320,8 @@ found as (
         threshold,
         case alert
             when 'orders_over_sla'
-                then {{ dbt.concat(["'Orders past the limit of their stage: '", said('things')]) }}
-            else {{ dbt.concat(["'Stages that the map does not know: '", said('things')]) }}
+                then {{ dbt.concat(["'Orders past the limit of their stage: '", said_number('things')]) }}
+            else {{ dbt.concat(["'Stages that the map does not know: '", said_number('things')]) }}
         end as message
     from limited_counts
     where things > threshold
@@ -341,8 +336,8 @@ found as (
         round(spreads_moved, 2) as value,
         spreads as threshold,
         {{ dbt.concat([
-            "'Open pipeline moved by '", said('open_value_change'), "' '", 'currency', "' and '",
-            said('open_leads_change'), "' deals in a day, '", said('spreads_moved'),
+            "'Open pipeline moved by '", said_number('open_value_change'), "' '", 'currency', "' and '",
+            said_number('open_leads_change'), "' deals in a day, '", said_number('spreads_moved'),
             "' times its usual spread'",
         ]) }} as message
     from judged_pipelines

@@ -1,3 +1,5 @@
+{{ config(materialized='table', post_hook='{{ gather_statistics(this) }}') }}
+
 {#- What is forecast, and from which step on an item may bring it. -#}
 {%- set forecasts = {
     'agreements': {'entry': 'coalesce(call_day, proposal_day)', 'event': 'agreement_day'},

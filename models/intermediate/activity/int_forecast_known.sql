@@ -39,6 +39,15 @@ known as (
             and made_for.made_for_day - {{ forecast_learned_days() }} <= items.entry_day
 ),
 
+gone_by as (
+    select
+        known.*,
+        coalesce(event_day, closed_day, made_for_day - 1) - entry_day as last_age,
+        event_day is not null as has_event,
+        event_day is null and closed_day is null as is_in_flight
+    from known
+),
+
 final as (
     select
         source_system,
@@ -48,13 +57,24 @@ final as (
         rep_id,
         kpi,
         entry_day,
-        coalesce(event_day, closed_day, made_for_day - 1) - entry_day as last_age,
+        last_age,
         last_of_month - entry_day as age_at_month_end,
-        event_day is not null as has_event,
-        event_day is null and closed_day is null as is_in_flight,
+        has_event,
+        is_in_flight,
         entry_day >= made_for_day - {{ forecast_recent_days() }} as is_recent,
-        items
-    from known
+        sum(items) as items
+    from gone_by
+    group by
+        source_system,
+        project_id,
+        made_for_day,
+        last_of_month,
+        rep_id,
+        kpi,
+        entry_day,
+        last_age,
+        has_event,
+        is_in_flight
 )
 
 select * from final

@@ -30,7 +30,7 @@ things as (
             when '{{ step }}' then '{{ kpi }}'
             {%- endfor %}
         end as kpi,
-        cast(null as {{ type_label() }}) as currency,
+        cast('XXX' as {{ type_label() }}) as currency,
         step_date as thing_date,
         cast(1 as {{ type_money() }}) as actual
     from steps
@@ -42,7 +42,7 @@ things as (
         rep_id,
         team_id,
         'sales' as kpi,
-        null as currency,
+        'XXX' as currency,
         sold_date as thing_date,
         1 as actual
     from sales
@@ -78,7 +78,7 @@ subject_days as (
         subject_type,
         subject_id,
         'calls' as kpi,
-        null as currency,
+        'XXX' as currency,
         period_start as thing_date,
         conducted as actual
     from call_volume

@@ -36,7 +36,7 @@ forecasts as (
         made_for_day,
         rep_id,
         kpi,
-        cast(null as {{ type_label() }}) as currency,
+        'XXX' as currency,
         expected_of_in_flight,
         expected_of_arrivals,
         variance
@@ -61,7 +61,7 @@ came as (
         project_id,
         rep_id,
         kpi,
-        cast(null as {{ type_label() }}) as currency,
+        'XXX' as currency,
         event_day as day,
         cast(items as {{ type_number() }}) as value
     from {{ ref('int_forecast_items') }}

@@ -28,7 +28,16 @@ todays as (
 
 placed as (
     select
-        target_days.*,
+        target_days.source_system,
+        target_days.project_id,
+        target_days.subject_type,
+        target_days.subject_id,
+        target_days.kpi,
+        coalesce(target_days.currency, 'XXX') as currency,
+        target_days.period_type,
+        target_days.target_origin,
+        target_days.target_of_day,
+        target_days.date_day,
         case target_days.period_type
             when 'week' then target_days.week_start
             else target_days.month
@@ -86,7 +95,7 @@ compared as (
         on
             {{ same_subject('targets', 'actuals') | indent(12) }}
             and targets.kpi = actuals.kpi
-            and coalesce(targets.currency, '') = coalesce(actuals.currency, '')
+            and targets.currency = actuals.currency
             and targets.period_type = actuals.period_type
             and targets.period_start = actuals.period_start
 ),

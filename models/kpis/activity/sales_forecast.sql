@@ -57,7 +57,7 @@ final as (
             and forecasts.subject_type = backtests.subject_type
             and forecasts.subject_id = backtests.subject_id
             and forecasts.kpi = backtests.kpi
-            and coalesce(forecasts.currency, '') = coalesce(backtests.currency, '')
+            and forecasts.currency = backtests.currency
 )
 
 select * from final

@@ -91,12 +91,13 @@ compared as (
     left join pipeline
         on
             {{ same_subject('attainment', 'pipeline') | indent(12) }}
+            and attainment.kpi = 'revenue'
             and attainment.currency = pipeline.currency
     left join forecasts
         on
             {{ same_subject('attainment', 'forecasts') | indent(12) }}
             and attainment.kpi = forecasts.kpi
-            and coalesce(attainment.currency, '') = coalesce(forecasts.currency, '')
+            and attainment.currency = forecasts.currency
 ),
 
 final as (
