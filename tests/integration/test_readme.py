@@ -123,7 +123,10 @@ def test_sales_are_made_up_by_pasting(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("database", "checkout")
-@pytest.mark.parametrize("page", ["docs/map-your-stages.md", "docs/sla-and-working-hours.md"])
+@pytest.mark.parametrize(
+    "page",
+    ["docs/map-your-stages.md", "docs/sla-and-working-hours.md", "docs/targets-and-alerts.md"],
+)
 def test_a_guide_can_be_pasted_from_its_beginning_to_its_end(
     page: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

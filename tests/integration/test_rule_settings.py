@@ -419,6 +419,26 @@ def test_a_target_set_from_a_day_on_ends_the_one_in_force() -> None:
     )
 
 
+def test_changes_of_targets_and_thresholds_are_in_the_audit_log() -> None:
+    done("targets", "set", *SHOP, "reps", "calls", "25")
+    done("targets", "set", *SHOP, "reps", "calls", "30", "--from", "1900-01-01")
+    done("targets", "end", *SHOP, "reps", "calls", "--at", "1900-01-01")
+    done("alerts", "set", *SHOP, "calls_this_week", "20")
+    done("alerts", "end", *SHOP, "calls_this_week", "--at", "1900-01-01")
+    assert rows(
+        "select table_name, action, before ->> 'target', after ->> 'target',"
+        " coalesce(before, after) ->> 'threshold'"
+        " from settings.audit_log where table_name <> 'projects' order by audit_id"
+    ) == [
+        ("kpi_targets", "insert", None, "25", None),
+        ("kpi_targets", "update", "25", "30", None),
+        ("kpi_targets", "delete", "30", None, None),
+        ("alert_thresholds", "insert", None, None, "20"),
+        ("alert_thresholds", "delete", None, None, "20"),
+    ]
+    assert "target: 25 -> 30" in done("audit", "--table", "kpi_targets")
+
+
 def test_each_subject_kpi_period_and_currency_has_a_target_of_its_own() -> None:
     for subject in ("rep:r-1", "team:r-1", "reps", "all"):
         done("targets", "set", *SHOP, subject, "calls", "25")
