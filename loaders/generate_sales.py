@@ -11,7 +11,7 @@ import io
 import re
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from decimal import Decimal
@@ -348,7 +348,7 @@ def _set_up(plan: Plan, project_id: str) -> None:
 
 
 def _targets(plan: Plan) -> Iterator[KpiTarget]:
-    """Of each rep, the new ones, and the first team of each department."""
+    """What each rep is to reach; less the new ones, and one team of each department together."""
     for kpi, period, number in _TARGETS:
         yield KpiTarget(kpi=kpi, subject_type="rep", period=period, target=Decimal(number))
     yield KpiTarget(
@@ -375,7 +375,7 @@ def _targets(plan: Plan) -> Iterator[KpiTarget]:
         )
 
 
-def _telling(plan: Plan) -> Any:
+def _telling(plan: Plan) -> AbstractContextManager[Step]:
     return step("Generate sales activity", total=plan.leads * plan.scale)
 
 

@@ -4,7 +4,7 @@ import hashlib
 import os
 import subprocess
 import sys
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,9 @@ from loaders import generate_sales
 from loaders.entities import ENTITIES
 from loaders.files import GENERATED, load_file
 from loaders.generate_sales import Plan, generate, remove, write
-from loaders.sales_stories import COLUMNS
+from loaders.sales_calendar import WorkingDays
+from loaders.sales_reps import Department
+from loaders.sales_stories import COLUMNS, rows
 from stageline.cli import main
 from stageline.config import settings
 from stageline.database import connect
@@ -106,6 +108,25 @@ def test_it_lands_in_a_project_of_its_own() -> None:
         "select source, entity, project_id, status, rows_read, rows_loaded from ops.loads"
     )
     assert loads == [("file", None, PROJECT, "success", sum(counts.values()), sum(counts.values()))]
+
+
+def test_what_lands_is_what_was_told() -> None:
+    plan = Plan(as_of=DAY, leads=15, seed=4)
+    generate(plan, PROJECT)
+    window = plan.window
+    found: dict[str, list[tuple[Any, ...]]] = {entity: [] for entity in COLUMNS}
+    for entity, row in rows(Department(window, WorkingDays(window), 1, plan.seed), 15, "EUR"):
+        found[entity].append(
+            tuple(
+                datetime.fromtimestamp(value, UTC)
+                if value is not None and name.endswith("_at")
+                else value
+                for name, value in zip(COLUMNS[entity], row, strict=True)
+            )
+        )
+    for entity, told in found.items():
+        assert told
+        assert set(held(entity, *COLUMNS[entity])) == set(told), entity
 
 
 def test_again_changes_nothing_and_another_seed_replaces_it_all() -> None:

@@ -387,4 +387,4 @@ def test_memory_does_not_grow_with_the_scale(monkeypatch: pytest.MonkeyPatch) ->
     peak(1)  # what is imported and kept once and for all
     (few, small), (many, large) = peak(12), peak(50)
     assert many > 3 * few > 2_000
-    assert large < 1.3 * small
+    assert large < 2 * small  # four times that, if rows were kept
