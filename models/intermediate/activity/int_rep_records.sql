@@ -1,4 +1,4 @@
-{{ config(materialized='table') }}
+{{ config(materialized='table', post_hook='{{ gather_statistics(this) }}') }}
 
 with
 
@@ -47,10 +47,9 @@ records as (
         source_system,
         project_id,
         rep_id,
-        min(call_date) as first_date,
-        max(call_date) as last_date
+        min(case when due > 0 or conducted > 0 then call_date end) as first_date,
+        max(case when due > 0 or conducted > 0 then call_date end) as last_date
     from call_hours
-    where due > 0 or conducted > 0
     group by
         source_system,
         project_id,
@@ -86,8 +85,11 @@ final as (
         source_system,
         project_id,
         rep_id,
-        -- No time begins before the days of the calendar.
-        greatest(min(first_date), cast('2000-01-01' as date)) as first_date,
+        -- No time begins before the days of the calendar; and none with calls that lie ahead.
+        case
+            when min(first_date) < cast('2000-01-01' as date) then cast('2000-01-01' as date)
+            else min(first_date)
+        end as first_date,
         max(last_date) as last_date
     from records
     group by
