@@ -74,7 +74,7 @@ at_risk as (
             and ages.n = leaving.last_age
 ),
 
--- An item ends with its step, or closed without it: what may still come to the step gets less by both.
+-- An item ends with its step, or closed without it: both leave less that may come to the step.
 survival as (
     select
         source_system,

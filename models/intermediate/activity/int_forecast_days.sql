@@ -1,6 +1,6 @@
 {{ config(materialized='table', post_hook='{{ gather_statistics(this) }}') }}
 
-{#- Days of a month on which what it would bring is forecast again, to be held against what came. -#}
+{#- Days of a month whose forecast is made again, to be held against what came. -#}
 {%- set looked_back_on = [1, 8, 15, 22] -%}
 {#- Without as many days before it a day tells nothing of how forecasts do. -#}
 {%- set least_days_known = 28 -%}

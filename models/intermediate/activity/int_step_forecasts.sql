@@ -4,7 +4,7 @@
     post_hook='{{ gather_statistics(this) }}',
 ) }}
 
-{#- A rep's own conversion counts as much as the project's once as many items of theirs converted. -#}
+{#- A rep's own conversion counts as much as the project's once so many items converted. -#}
 {%- set events_of_project = 5 -%}
 
 with
