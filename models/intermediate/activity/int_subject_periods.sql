@@ -33,7 +33,7 @@ rep_days as (
 
 rep_periods as (
     {%- for period, start in [('day', 'date_day'), ('week', 'week_start'), ('month', 'month')] %}
-    select distinct
+    select {{ 'distinct' if period != 'day' }}
         source_system,
         project_id,
         rep_id,
@@ -48,16 +48,21 @@ rep_periods as (
     {%- endfor %}
 ),
 
-grouped as (
+-- Who changes teams within a period is one rep all the same.
+reps as (
     select
         source_system,
         project_id,
-        {{ subject_columns() | indent(8) }},
+        rep_id,
         period_type,
-        period_start,
-        count(distinct rep_id) as active_reps
+        period_start
     from rep_periods
-    {{ group_by_subject(['period_type', 'period_start']) | indent(4) }}
+    group by
+        period_start,
+        rep_id,
+        period_type,
+        project_id,
+        source_system
 ),
 
 -- Reps without a team are no team.
@@ -65,13 +70,44 @@ final as (
     select
         source_system,
         project_id,
-        subject_type,
-        subject_id,
+        cast('rep' as {{ type_label() }}) as subject_type,
+        rep_id as subject_id,
         period_type,
         period_start,
-        active_reps
-    from grouped
-    where not (subject_type = 'team' and subject_id = 'unassigned')
+        cast(1 as bigint) as active_reps
+    from reps
+    union all
+    select
+        source_system,
+        project_id,
+        cast('team' as {{ type_label() }}) as subject_type,
+        team_id as subject_id,
+        period_type,
+        period_start,
+        count(*) as active_reps
+    from rep_periods
+    where team_id != 'unassigned'
+    group by
+        source_system,
+        project_id,
+        team_id,
+        period_type,
+        period_start
+    union all
+    select
+        source_system,
+        project_id,
+        cast('all' as {{ type_label() }}) as subject_type,
+        cast('all' as {{ type_label() }}) as subject_id,
+        period_type,
+        period_start,
+        count(*) as active_reps
+    from reps
+    group by
+        source_system,
+        project_id,
+        period_type,
+        period_start
 )
 
 select * from final
