@@ -196,7 +196,8 @@ class _Project:
         """The active periods of each rep; of who has none, from their first record to the last."""
         periods: dict[str, list[Record]] = defaultdict(list)
         for row in self.world.records["reps"]:
-            if not row["is_deleted"]:
+            until = row["active_to"]
+            if not row["is_deleted"] and (until is None or until >= row["active_from"]):
                 periods[row["rep_id"]].append(row)
         seen: dict[str, list[date]] = defaultdict(list)
         for rep, day in self._traces():
@@ -215,14 +216,11 @@ class _Project:
 
     def _traces(self) -> Iterator[tuple[str, date]]:
         """Each local day, by ``as_of`` and plausible, on which anything of a rep is recorded."""
-        for entity, columns in (
-            ("activities", ("scheduled_at", "completed_at")),
-            ("pipeline_items", ("created_at", *STEPS.values())),
-            ("sales", ("sold_at",)),
+        for rows, columns in (
+            (self.calls, ("scheduled_at", "completed_at")),
+            (self.items, ("created_at", *STEPS.values())),
+            (self.sales, ("sold_at",)),
         ):
-            rows = {"pipeline_items": self.items, "sales": self.sales}.get(
-                entity, self._counted("activities", "created_at")
-            )
             for row in rows:
                 for column in columns:
                     instant = self.known(row[column])
@@ -292,12 +290,10 @@ class _Project:
         for start in self.starts(period_type):
             for subject in self.active_subjects(days_of(period_type, start)):
                 found[subject, start] = defaultdict(list)
-        current = start_of(period_type, self.today)
         for one in counted:
             start = start_of(period_type, one.day)
-            if start <= current:
-                for subject in self.subjects(one.rep, one.day):
-                    found.setdefault((subject, start), defaultdict(list))[one.what].append(one.fact)
+            for subject in self.subjects(one.rep, one.day):
+                found.setdefault((subject, start), defaultdict(list))[one.what].append(one.fact)
         return found
 
     # What counts
@@ -394,6 +390,12 @@ def number(value: Fraction | int | None, decimals: int) -> Decimal | None:
     return rounded(value, decimals)
 
 
+def attainment(actual: Fraction | int, target: Fraction | None) -> Decimal | None:
+    """Percentage of a target as it is shown, with four decimals."""
+    shown = rounded(target, 4)
+    return None if shown is None else percentage(actual, Fraction(shown))
+
+
 def whole(value: Fraction | None) -> int | None:
     """The nearest whole number."""
     result = rounded(value, 0)
@@ -418,13 +420,15 @@ def durations(name: str, seconds: Sequence[int]) -> Row:
     }
 
 
-def timed(name: str, pairs: Iterable[tuple[datetime | None, datetime | None]]) -> Row:
+def timed(
+    name: str, count: str, pairs: Iterable[tuple[datetime | None, datetime | None]]
+) -> Row:
     """Durations of what has both ends, with the counts of those that can and cannot be."""
     both = [(start, end) for start, end in pairs if start is not None and end is not None]
     found = [between(start, end) for start, end in both]
     seconds = [value for value in found if value is not None]
     return {
-        f"{name}_timed": len(seconds),
+        count: len(seconds),
         "impossible_durations": len(found) - len(seconds),
         **durations(name, seconds),
     }
@@ -437,7 +441,19 @@ def _call_volume(project: _Project) -> _Cells:
     for period_type in ("day", "week"):
         for (subject, start), of in project.cells(period_type, project.counted_calls()).items():
             days = days_of(period_type, start)
-            target, _ = project.target(subject, "calls", "week", days, None)
+            # Targets by week; on a day without one, those by month.
+            asked = [
+                next((t for t in found if t is not None), None)
+                for day in project.worked(days)
+                for found in [
+                    [
+                        project.target(subject, "calls", by, [day], None)[0]
+                        for by in ("week", "month")
+                    ]
+                ]
+            ]
+            stated = [value for value in asked if value is not None]
+            target = sum(stated, Fraction(0)) if stated else None
             yield (
                 subject,
                 (period_type, start),
@@ -449,9 +465,8 @@ def _call_volume(project: _Project) -> _Cells:
                     "held_rate_pct": percentage(len(of["held"]), len(of["due"])),
                     "conducted": len(of["conducted"]),
                     "target": number(target, 4),
-                    "attainment_pct": None
-                    if target is None
-                    else percentage(len(of["conducted"]), target),
+                    "target_working_days": len(stated),
+                    "attainment_pct": attainment(len(of["conducted"]), target),
                 },
             )
 
@@ -476,7 +491,8 @@ def _call_heatmap(project: _Project) -> _Cells:
 
 
 def _agreement_kpis(project: _Project) -> _Cells:
-    cells = project.cells("month", project.counted_steps())
+    steps = (one for one in project.counted_steps() if one.what in ("proposals", "agreements"))
+    cells = project.cells("month", steps)
     for (subject, month), of in cells.items():
         target, _ = project.target(
             subject, "agreements", "month", days_of("month", month), None
@@ -490,11 +506,12 @@ def _agreement_kpis(project: _Project) -> _Cells:
                 "proposals": len(of["proposals"]),
                 "agreements": len(agreements),
                 "target": number(target, 4),
-                "attainment_pct": None if target is None else percentage(len(agreements), target),
+                "attainment_pct": attainment(len(agreements), target),
                 "agreements_previous_month": len(earlier["agreements"]) if earlier else None,
-                "change": len(agreements) - len(earlier["agreements"]) if earlier else None,
+                "agreements_change": len(agreements) - len(earlier["agreements"]) if earlier else None,
                 **timed(
                     "proposal_to_agreement",
+                    "timed_agreements",
                     ((i["dated"]["proposals"], i["dated"]["agreements"]) for i in agreements),
                 ),
             },
@@ -526,12 +543,13 @@ def _list_out_kpis(project: _Project) -> _Cells:
             (month,),
             {
                 "lists_due": len(of["due"]),
+                "lists_due_by_now": len(due),
                 "lists_overdue": sum(_is_waiting(item) for item in due),
                 "sent_on_time": len(on_time),
                 "on_time_pct": percentage(len(on_time), len(due)),
                 "lists_out": len(sent),
                 "target": number(target, 4),
-                "attainment_pct": None if target is None else percentage(len(sent), target),
+                "attainment_pct": attainment(len(sent), target),
                 "lists_with_size": len(sizes),
                 "total_list_size": sum(sizes),
                 "avg_list_size": number(quotient(sum(sizes), len(sizes)), 2),
@@ -544,6 +562,7 @@ def _list_out_kpis(project: _Project) -> _Cells:
                 "sales_from_lists": sum(item["total_sales_from_list"] or 0 for item in sent),
                 **timed(
                     "agreement_to_list",
+                    "timed_lists",
                     ((i["dated"]["agreements"], i["dated"]["lists_out"]) for i in sent),
                 ),
             },
@@ -583,7 +602,8 @@ def _pipeline_health(project: _Project) -> _Cells:
     this_week = start_of("week", project.today)
     next_week = this_week + 7 * ONE_DAY
     cells: dict[Subject, dict[str, list[Any]]] = {
-        subject: defaultdict(list) for subject in project.active_subjects([project.today])
+        subject: defaultdict(list)
+        for subject in project.active_subjects(days_of("week", this_week))
     }
 
     def add(rep: str, what: str, value: Any) -> None:
@@ -603,20 +623,20 @@ def _pipeline_health(project: _Project) -> _Cells:
             if week == next_week:
                 add(call["rep"], "calls_next_week", call)
     for item in project.items:
-        if item["is_closed"]:
+        if item["is_closed"] or item["reached"]["lists_out"]:
             continue
         proposed_at, due_at = item["dated"]["proposals"], item["partner_list_due_at"]
         if proposed_at is not None and not item["reached"]["agreements"]:
             add(item["rep"], "outstanding_proposals", age(proposed_at))
-        if item["reached"]["agreements"] and not item["reached"]["lists_out"]:
+        if item["reached"]["agreements"]:
             add(item["rep"], "lists_waiting", item)
             if due_at is None:
                 add(item["rep"], "lists_without_due_date", item)
-            else:
-                if start_of("week", project.day(due_at)) == this_week:
-                    add(item["rep"], "lists_due_this_week", item)
-                if due_at <= project.as_of:
-                    add(item["rep"], "lists_overdue", age(due_at))
+        if due_at is not None:
+            if start_of("week", project.day(due_at)) == this_week:
+                add(item["rep"], "lists_due_this_week", item)
+            if due_at <= project.as_of:
+                add(item["rep"], "lists_overdue", age(due_at))
     for subject, of in cells.items():
         ages = [value for value in of["outstanding_proposals"] if value is not None]
         late = [value for value in of["lists_overdue"] if value is not None]
@@ -632,8 +652,9 @@ def _pipeline_health(project: _Project) -> _Cells:
                         *("lists_overdue", "lists_without_due_date"),
                     )
                 },
+                "aged_proposals": len(ages),
                 **durations("proposal_age", ages),
-                "oldest_proposal_seconds": max(ages, default=None),
+                "oldest_proposal_age_seconds": max(ages, default=None),
                 "oldest_overdue_seconds": max(late, default=None),
             },
         )
@@ -652,25 +673,28 @@ def _revenue_efficiency(project: _Project) -> _Cells:
             for day in days_of("month", month)
             for rep, team in project.active.get(day, {}).items()
             if kind == "all" or found == (rep if kind == "rep" else team)
+            if subject != ("team", UNASSIGNED)
         }
         by_currency: dict[str, list[Fraction]] = defaultdict(list)
         for sale in of["sales"]:
             by_currency[sale["currency"]].append(Fraction(sale["amount"]))
         for currency, amounts in (by_currency or {project.world.project.currency: []}).items():
             revenue = sum(amounts, Fraction(0))
+            # What is negative was given back: it lowers the revenue and is no sale.
+            sold = sum(amount >= 0 for amount in amounts)
             yield (
                 subject,
                 (month, currency),
                 {
-                    "sales": len(amounts),
+                    "sales": sold,
                     "revenue": number(revenue, 4),
                     "calls": len(of["conducted"]),
                     "lists_out": len(of["lists_out"]),
                     "active_reps": len(reps),
-                    "revenue_per_call": number(quotient(revenue, len(of["conducted"])), 2),
-                    "revenue_per_list": number(quotient(revenue, len(of["lists_out"])), 2),
-                    "revenue_per_rep": number(quotient(revenue, len(reps)), 2),
-                    "avg_sale": number(quotient(revenue, len(amounts)), 2),
+                    "revenue_per_call": number(quotient(revenue, len(of["conducted"])), 4),
+                    "revenue_per_list": number(quotient(revenue, len(of["lists_out"])), 4),
+                    "revenue_per_rep": number(quotient(revenue, len(reps)), 4),
+                    "avg_sale": number(quotient(revenue, sold), 4),
                 },
             )
 
@@ -695,7 +719,7 @@ def _counts(project: _Project, period_type: str) -> dict[tuple[Subject, date], d
             "proposals": len(of["proposals"]),
             "agreements": len(of["agreements"]),
             "lists_out": len(of["lists_out"]),
-            "sales": len(of["sales"]),
+            "sales": sum(sale["amount"] >= 0 for sale in of["sales"]),
             "revenue": revenue,
         }
     return found
