@@ -25,9 +25,7 @@ TYPES = {
 }
 
 #: Columns that no file and no loader fills.
-WRITTEN_BY_THE_DATABASE = {
-    entity: [("loaded_xid", "xid8", True)] for entity in ("stage_events", "activities")
-}
+WRITTEN_BY_THE_DATABASE = {"stage_events": [("loaded_xid", "xid8", True)]}
 
 SHAPE = """
 select n.nspname, c.relname, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull,

@@ -30,6 +30,7 @@ MATRIX: dict[str, dict[Role, set[str]]] = {
     "raw_files.pipeline_items": {"loader": ALL, "transformer": READ},
     "raw_files.sublists": {"loader": ALL, "transformer": READ},
     "raw_files.sales": {"loader": ALL, "transformer": READ},
+    "raw_files.call_days": {"loader": ALL, "transformer": READ},
     "raw_files.rejects": {"loader": ALL},
     "raw_files.made_by_dlt": {"loader": ALL, "transformer": READ},
     "raw_files_staging.made_by_dlt": {"loader": ALL},

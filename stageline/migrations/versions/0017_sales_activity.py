@@ -1,8 +1,7 @@
 """What sales reports are made from: reps, pipeline items, sublists, sales, targets and thresholds.
 
 Columns and types of the tables of files are those of ``loaders/entities.py`` as it was when this
-revision was made; a test compares the two. Activities carry the transaction that wrote them,
-wherever they come from, as stage events do: by it the models find what changed since.
+revision was made; a test compares the two.
 """
 
 from alembic import op
@@ -182,37 +181,6 @@ comment on column settings.alert_thresholds.effective_to is
 #: Tables of settings whose changes are recorded.
 _AUDITED = ("kpi_targets", "alert_thresholds")
 
-#: Tables that activities are read from; each schema has its function by now.
-_ACTIVITIES = (
-    ("raw_files", "activities"),
-    ("raw_hubspot", "calls"),
-    ("raw_hubspot", "meetings"),
-    ("raw_pipedrive", "activities"),
-    ("raw_salesforce", "tasks"),
-    ("raw_salesforce", "events"),
-)
-
-
-def _stamped(schema: str, table: str) -> str:
-    return f"""
-set local role stageline_loader;
-alter table {schema}.{table} add column loaded_xid xid8 not null default pg_current_xact_id();
-comment on column {schema}.{table}.loaded_xid is
-    'Transaction that wrote it: all rows below the xmin of a snapshot are there for good.';
-create index {table}_loaded on {schema}.{table} (loaded_xid);
-create trigger stamp_change before update on {schema}.{table}
-    for each row execute function {schema}.stamp_change();
-reset role;
-"""
-
-
-def _unstamped(schema: str, table: str) -> str:
-    return (
-        f"drop trigger stamp_change on {schema}.{table};"
-        f"alter table {schema}.{table} drop column loaded_xid;"
-    )
-
-
 def _audited(table: str) -> str:
     return (
         f"create trigger record_change after insert or update or delete on settings.{table}"
@@ -232,7 +200,6 @@ def upgrade() -> None:
     run = op.get_bind().exec_driver_sql
     for statements in (
         _FILES,
-        *(_stamped(*table) for table in _ACTIVITIES),
         _SETTINGS,
         *(_audited(table) for table in _AUDITED),
     ):
@@ -240,6 +207,4 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    run = op.get_bind().exec_driver_sql
-    for statements in (*(_unstamped(*table) for table in reversed(_ACTIVITIES)), _DOWN):
-        run(statements, execution_options={"no_parameters": True})
+    op.get_bind().exec_driver_sql(_DOWN, execution_options={"no_parameters": True})

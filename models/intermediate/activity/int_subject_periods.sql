@@ -1,0 +1,77 @@
+{{ config(materialized='table') }}
+
+with
+
+roster as (
+    select * from {{ ref('int_roster') }}
+),
+
+work_days as (
+    select * from {{ ref('int_work_days') }}
+),
+
+rep_days as (
+    select
+        roster.source_system,
+        roster.project_id,
+        roster.rep_id,
+        roster.team_id,
+        work_days.date_day,
+        work_days.week_start,
+        work_days.month,
+        work_days.as_of_date,
+        work_days.as_of_week,
+        work_days.as_of_month
+    from roster
+    inner join work_days
+        on
+            roster.source_system = work_days.source_system
+            and roster.project_id = work_days.project_id
+            and work_days.date_day >= roster.active_from
+            and (roster.active_to is null or work_days.date_day <= roster.active_to)
+),
+
+rep_periods as (
+    {%- for period, start in [('day', 'date_day'), ('week', 'week_start'), ('month', 'month')] %}
+    select distinct
+        source_system,
+        project_id,
+        rep_id,
+        team_id,
+        cast('{{ period }}' as {{ type_label() }}) as period_type,
+        {{ start }} as period_start
+    from rep_days
+    where {{ start }} <= as_of_{{ 'date' if period == 'day' else period }}
+    {%- if not loop.last %}
+    union all
+    {%- endif %}
+    {%- endfor %}
+),
+
+grouped as (
+    select
+        source_system,
+        project_id,
+        {{ subject_columns() | indent(8) }},
+        period_type,
+        period_start,
+        count(distinct rep_id) as active_reps
+    from rep_periods
+    {{ group_by_subject(['period_type', 'period_start']) | indent(4) }}
+),
+
+-- Reps without a team are no team.
+final as (
+    select
+        source_system,
+        project_id,
+        subject_type,
+        subject_id,
+        period_type,
+        period_start,
+        active_reps
+    from grouped
+    where not (subject_type = 'team' and subject_id = 'unassigned')
+)
+
+select * from final
