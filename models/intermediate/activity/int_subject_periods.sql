@@ -27,7 +27,7 @@ rep_days as (
         on
             roster.source_system = work_days.source_system
             and roster.project_id = work_days.project_id
-            and work_days.date_day >= roster.active_from
+            and roster.active_from <= work_days.date_day
             and (roster.active_to is null or work_days.date_day <= roster.active_to)
 ),
 

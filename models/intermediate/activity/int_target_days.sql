@@ -37,8 +37,8 @@ daily_targets as (
         on
             targets.source_system = work_days.source_system
             and targets.project_id = work_days.project_id
-            and work_days.date_day >= targets.effective_from
-            and (targets.effective_to is null or work_days.date_day < targets.effective_to)
+            and targets.effective_from <= work_days.date_day
+            and (targets.effective_to is null or targets.effective_to > work_days.date_day)
 ),
 
 -- One of their own goes before the one of every rep.

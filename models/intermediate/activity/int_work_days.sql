@@ -133,7 +133,7 @@ judged as (
         on
             weekdays.source_system = calendars.source_system
             and weekdays.project_id = calendars.project_id
-            and calendars.effective_from <= weekdays.date_day
+            and weekdays.date_day >= calendars.effective_from
             and (
                 calendars.effective_to is null
                 or weekdays.date_day < calendars.effective_to

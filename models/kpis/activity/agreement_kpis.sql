@@ -24,17 +24,16 @@ counted as (
         source_system,
         project_id,
         {{ subject_columns() | indent(8) }},
+        {%- for share in [50, 85, 95] %}
+        {{ percentile_seconds(share / 100, 'seconds_since_step_before') }}
+            as p{{ share }}_proposal_to_agreement_seconds,
+        {%- endfor %}
         month,
         sum({{ flag("step = 'proposal'") }}) as proposals,
         sum({{ flag("step = 'agreement'") }}) as agreements,
         sum(has_impossible_duration) as impossible_durations,
         count(seconds_since_step_before) as timed_agreements,
-        {{ mean_seconds('seconds_since_step_before') }} as avg_proposal_to_agreement_seconds,
-        {%- for share in [50, 85, 95] %}
-        {{ percentile_seconds(share / 100, 'seconds_since_step_before') }}
-            as p{{ share }}_proposal_to_agreement_seconds
-        {{- ',' if not loop.last }}
-        {%- endfor %}
+        {{ mean_seconds('seconds_since_step_before') }} as avg_proposal_to_agreement_seconds
     from steps
     {{ group_by_subject(['month']) | indent(4) }}
 ),

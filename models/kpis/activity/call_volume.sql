@@ -83,7 +83,7 @@ parts as (
         subject_type,
         subject_id,
         cast('{{ period }}' as {{ type_label() }}) as period_type,
-        {% if period == 'week' %}{{ week_of_date('call_date') }}{% else %}call_date{% endif %} as period_start,
+        {{ week_of_date('call_date') if period == 'week' else 'call_date' }} as period_start,
         booked,
         due,
         held,

@@ -51,7 +51,8 @@ final as (
         coalesce(roster.team_id, 'unassigned') as team_id,
         placed.excluded_reason,
         placed.record_origin,
-        {{ flag("placed.step = 'list_due' and placed.list_due_at <= " ~ as_of()) }} as is_list_due_by_now,
+        {{ flag("placed.step = 'list_due' and placed.list_due_at <= " ~ as_of()) }}
+            as is_list_due_by_now,
         {{ flag("placed.step = 'list_due' and placed.list_due_at <= " ~ as_of()
             ~ ' and placed.list_out_at <= placed.list_due_at') }} as is_list_on_time,
         case when placed.step = 'list_due' then placed.is_list_overdue else 0 end

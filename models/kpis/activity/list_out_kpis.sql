@@ -24,6 +24,10 @@ counted as (
         source_system,
         project_id,
         {{ subject_columns() | indent(8) }},
+        {%- for share in [50, 85, 95] %}
+        {{ percentile_seconds(share / 100, 'seconds_since_step_before') }}
+            as p{{ share }}_agreement_to_list_seconds,
+        {%- endfor %}
         month,
         sum({{ flag("step = 'list_due'") }}) as lists_due,
         sum(is_list_due_by_now) as lists_due_by_now,
@@ -39,12 +43,7 @@ counted as (
         coalesce(sum(sales_from_list), 0) as sales_from_lists,
         sum(has_impossible_duration) as impossible_durations,
         count(seconds_since_step_before) as timed_lists,
-        {{ mean_seconds('seconds_since_step_before') }} as avg_agreement_to_list_seconds,
-        {%- for share in [50, 85, 95] %}
-        {{ percentile_seconds(share / 100, 'seconds_since_step_before') }}
-            as p{{ share }}_agreement_to_list_seconds
-        {{- ',' if not loop.last }}
-        {%- endfor %}
+        {{ mean_seconds('seconds_since_step_before') }} as avg_agreement_to_list_seconds
     from steps
     {{ group_by_subject(['month']) | indent(4) }}
 ),

@@ -181,6 +181,7 @@ comment on column settings.alert_thresholds.effective_to is
 #: Tables of settings whose changes are recorded.
 _AUDITED = ("kpi_targets", "alert_thresholds")
 
+
 def _audited(table: str) -> str:
     return (
         f"create trigger record_change after insert or update or delete on settings.{table}"
