@@ -10,6 +10,14 @@ work_days as (
     select * from {{ ref('int_work_days') }}
 ),
 
+-- The week in which the first month begins may begin in the month before, of which nothing is told.
+bounded_work_days as (
+    select
+        work_days.*,
+        min(date_day) over (partition by source_system, project_id) as first_date
+    from work_days
+),
+
 rep_days as (
     select
         roster.source_system,
@@ -21,9 +29,10 @@ rep_days as (
         work_days.month,
         work_days.as_of_date,
         work_days.as_of_week,
-        work_days.as_of_month
+        work_days.as_of_month,
+        work_days.first_date
     from roster
-    inner join work_days
+    inner join bounded_work_days as work_days
         on
             roster.source_system = work_days.source_system
             and roster.project_id = work_days.project_id
@@ -41,7 +50,9 @@ rep_periods as (
         cast('{{ period }}' as {{ type_label() }}) as period_type,
         {{ start }} as period_start
     from rep_days
-    where {{ start }} <= as_of_{{ 'date' if period == 'day' else period }}
+    where
+        {{ start }} <= as_of_{{ 'date' if period == 'day' else period }}
+        and {{ start }} >= first_date
     {%- if not loop.last %}
     union all
     {%- endif %}
