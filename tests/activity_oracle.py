@@ -228,9 +228,9 @@ class _Project:
                         yield row["rep"], self.day(instant)
 
     @cached_property
-    def first_day(self) -> date:
-        """The day of the first thing recorded."""
-        return min((day for _, day in self._traces()), default=self.today)
+    def first_month(self) -> date:
+        """The month of the first thing recorded."""
+        return start_of("month", min((day for _, day in self._traces()), default=self.today))
 
     def team_on(self, rep: str, day: date) -> str | None:
         """The team of a rep on a day; None if the rep is not active."""
@@ -245,9 +245,10 @@ class _Project:
 
     @cached_property
     def active(self) -> dict[date, dict[str, str]]:
-        """The reps of each day up to the end of the month and week of today, with their teams."""
-        last = max(days_of(kind, start_of(kind, self.today))[-1] for kind in ("week", "month"))
-        first = min(start_of(kind, self.first_day) for kind in ("week", "month"))
+        """The reps of each day, with their teams: whole weeks around all months that are told of."""
+        next_month = days_of("month", start_of("month", self.today))[-1] + ONE_DAY
+        last = days_of("week", start_of("week", days_of("month", next_month)[-1]))[-1]
+        first = start_of("week", self.first_month)
         days = [first + number * ONE_DAY for number in range((last - first).days + 1)]
         return {
             day: {rep: team for rep in self._periods if (team := self.team_on(rep, day))}
@@ -279,8 +280,9 @@ class _Project:
     # Cells
 
     def starts(self, period_type: str) -> list[date]:
-        """The periods from the first day to today's."""
-        return sorted({start_of(period_type, day) for day in self.active if day <= self.today})
+        """The periods from those of the first month to today's."""
+        found = {start_of(period_type, day) for day in self.active if day <= self.today}
+        return sorted(found - {before("month", self.first_month)} if period_type == "month" else found)
 
     def cells(
         self, period_type: str, counted: Iterable[Counted]
@@ -357,6 +359,8 @@ class _Project:
         self, subject: Subject, of: tuple[str, str, str | None], day: date
     ) -> tuple[Fraction | None, bool]:
         kind, found = subject
+        if day not in self.active:
+            return None, True
 
         def stated(subject_type: str, subject_id: str | None) -> Fraction | None:
             for row in self._stated.get((*of, subject_type, subject_id), []):
