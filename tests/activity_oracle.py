@@ -121,6 +121,7 @@ class _Project:
         self.items = list(self._items())
         self.sales = list(self._sales())
         self._periods = self._roster()
+        self._worked: dict[date, bool] = {}
         self._lengths: dict[tuple[str, date], int] = {}
         self._stated: dict[tuple[Any, ...], list[Target]] = defaultdict(list)
         for row in world.targets:
@@ -140,6 +141,11 @@ class _Project:
 
     def is_worked(self, day: date) -> bool:
         """Whether the project works on a day."""
+        if day not in self._worked:
+            self._worked[day] = self._is_worked(day)
+        return self._worked[day]
+
+    def _is_worked(self, day: date) -> bool:
         weekday = self.world.exceptions.get(day, day.isoweekday())
         for week in self.world.weeks:
             if week.group is None and week.since <= day and (not week.until or day < week.until):
@@ -340,7 +346,7 @@ class _Project:
         for day in self.worked(days):
             stated, is_own = self._target_on(subject, (kpi, period, currency), day)
             if stated is not None:
-                total += stated / self.length(period, day)
+                total += stated
                 own_days += is_own
                 sum_days += not is_own
         if not own_days + sum_days:
@@ -352,7 +358,11 @@ class _Project:
     ) -> tuple[Fraction | None, bool]:
         key = (subject, of, day)
         if key not in self._on_day:
-            self._on_day[key] = self._compute_target_on(subject, of, day)
+            stated, is_own = self._compute_target_on(subject, of, day)
+            # What a team's reps are to reach is divided already.
+            if stated is not None and is_own:
+                stated /= self.length(of[1], day)
+            self._on_day[key] = stated, is_own
         return self._on_day[key]
 
     def _compute_target_on(
