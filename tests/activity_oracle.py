@@ -4,7 +4,26 @@ Exact arithmetic throughout: what is divided is a fraction, rounded once, half a
 weeks and months are those of the project's zone. Where the definitions leave a choice, this is what
 is read here:
 
-- What was written down or created after ``as_of``, and what is deleted, counts nowhere.
+- What was written down after ``as_of`` (``created_at``) and what is deleted counts nowhere; what a
+  source does not say the time of writing of counts.
+- A rep's periods that end before they begin are none. Who has no period was active, without a team,
+  from the first to the last day of their calls (when due or held), items (made, or a step taken) and
+  sales; days before 2000 say nothing. They are called as in the latest period with a name.
+- Rows begin in the month of the first such thing of the project, days and weeks in the week in which
+  that month begins, and end with the period of ``as_of``. Beyond either end, and for ``unassigned``
+  (a rep or a team), there is a row only where something counts: calls planned ahead, lists due.
+- Held is a due call that has taken place by ``as_of``, on whatever day.
+- Steps are dated by their dates alone, not by what the stage is called. A later one implies the
+  earlier ones, dated or not: a list out of which a sale came has been sent, and is not waited for.
+  A cohort's day is that of the first step, in the order of steps, that has a date.
+- Lists are due whether or not an agreement has a date; in time by the instant. On time is of all
+  that were due, closed items as well; overdue is only what is not closed.
+- A sale of a negative amount is money given back: it lowers the revenue and is no sale.
+- Targets are read day by day: a rep's own, else the one of every rep; a team's (or all's) own, else
+  the sum over its reps of the day. What of it falls on a working day is the target divided by the
+  working days of its week or month. `call_volume` takes targets by week, on a day without one those
+  by month. Shares of a target are shares of the figure that is shown.
+- Nobody without a name competes: `unassigned` has a score and no rank.
 """
 
 from collections import defaultdict
@@ -243,7 +262,7 @@ class _Project:
         found = [
             period
             for period in self._periods.get(rep, [])
-            if period["active_from"] <= day and (not period["active_to"] or day <= period["active_to"])
+            if period["active_from"] <= day <= (period["active_to"] or date.max)
         ]
         if not found:
             return None
@@ -251,7 +270,7 @@ class _Project:
 
     @cached_property
     def active(self) -> dict[date, dict[str, str]]:
-        """The reps of each day, with their teams: whole weeks around all months that are told of."""
+        """The reps of each day, with their teams, in whole weeks around the months told of."""
         next_month = days_of("month", start_of("month", self.today))[-1] + ONE_DAY
         last = days_of("week", start_of("week", days_of("month", next_month)[-1]))[-1]
         first = start_of("week", self.first_month)
@@ -288,12 +307,14 @@ class _Project:
     def starts(self, period_type: str) -> list[date]:
         """The periods from those of the first month to today's."""
         found = {start_of(period_type, day) for day in self.active if day <= self.today}
-        return sorted(found - {before("month", self.first_month)} if period_type == "month" else found)
+        if period_type == "month":
+            found.discard(before("month", self.first_month))
+        return sorted(found)
 
     def cells(
         self, period_type: str, counted: Iterable[Counted]
     ) -> dict[tuple[Subject, date], dict[str, list[Row]]]:
-        """The facts of each subject and period by what they are; empty where one was only active."""
+        """The facts of each subject and period by what they are; none where one was but active."""
         found: dict[tuple[Subject, date], dict[str, list[Row]]] = {}
         for start in self.starts(period_type):
             for subject in self.active_subjects(days_of(period_type, start)):
@@ -307,7 +328,7 @@ class _Project:
     # What counts
 
     def counted_calls(self) -> Iterator[Counted]:
-        """Calls as booked, due, held on their planned day, and as conducted when they took place."""
+        """Calls as booked, due and held on their planned day, as conducted when they were."""
         for call in self.calls:
             scheduled_at, completed_at = call["scheduled_at"], self.known(call["completed_at"])
             if scheduled_at is not None:
@@ -434,9 +455,7 @@ def durations(name: str, seconds: Sequence[int]) -> Row:
     }
 
 
-def timed(
-    name: str, count: str, pairs: Iterable[tuple[datetime | None, datetime | None]]
-) -> Row:
+def timed(name: str, count: str, pairs: Iterable[tuple[datetime | None, datetime | None]]) -> Row:
     """Durations of what has both ends, with the counts of those that can and cannot be."""
     both = [(start, end) for start, end in pairs if start is not None and end is not None]
     found = [between(start, end) for start, end in both]
@@ -508,11 +527,10 @@ def _agreement_kpis(project: _Project) -> _Cells:
     steps = (one for one in project.counted_steps() if one.what in ("proposals", "agreements"))
     cells = project.cells("month", steps)
     for (subject, month), of in cells.items():
-        target, _ = project.target(
-            subject, "agreements", "month", days_of("month", month), None
-        )
+        target, _ = project.target(subject, "agreements", "month", days_of("month", month), None)
         earlier = cells.get((subject, before("month", month)))
         agreements = of["agreements"]
+        count_before = None if earlier is None else len(earlier["agreements"])
         yield (
             subject,
             (month,),
@@ -521,8 +539,10 @@ def _agreement_kpis(project: _Project) -> _Cells:
                 "agreements": len(agreements),
                 "target": number(target, 4),
                 "attainment_pct": attainment(len(agreements), target),
-                "agreements_previous_month": len(earlier["agreements"]) if earlier else None,
-                "agreements_change": len(agreements) - len(earlier["agreements"]) if earlier else None,
+                "agreements_previous_month": count_before,
+                "agreements_change": None
+                if count_before is None
+                else len(agreements) - count_before,
                 **timed(
                     "proposal_to_agreement",
                     "timed_agreements",
@@ -550,7 +570,9 @@ def _list_out_kpis(project: _Project) -> _Cells:
             and item["dated"]["lists_out"] <= item["partner_list_due_at"]
         ]
         sent = of["lists_out"]
-        sizes = [item["partner_list_size"] for item in sent if item["partner_list_size"] is not None]
+        sizes = [
+            item["partner_list_size"] for item in sent if item["partner_list_size"] is not None
+        ]
         sold = [item for item in sent if item["dated"]["first_sales"] is not None]
         yield (
             subject,
@@ -787,9 +809,7 @@ def _bdr_leaderboard(project: _Project) -> _Cells:
 
 def _kpis_with_targets(project: _Project) -> list[tuple[str, str, str | None]]:
     """KPI, period and currency of all targets."""
-    return sorted(
-        {(row.kpi, row.period, row.currency) for row in project.world.targets}, key=str
-    )
+    return sorted({(row.kpi, row.period, row.currency) for row in project.world.targets}, key=str)
 
 
 def _actual(of: Mapping[str, Any], kpi: str, currency: str | None) -> Fraction:

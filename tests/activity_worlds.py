@@ -247,6 +247,10 @@ def random_world(
             "updated_at": dice.maybe(0.5, instant),
         }
 
+    def sublist() -> Row:
+        parent = str(dice.random.randint(1, size + 2))
+        return {"item_id": parent, "name": None, "created_at": dice.instant()}
+
     def sale() -> Row:
         return {
             "item_id": dice.maybe(0.7, str(dice.random.randint(1, size + 2))),
@@ -268,10 +272,7 @@ def random_world(
     for _ in range(size):
         add("pipeline_items", "item_id", item)
     for _ in range(6):
-        parent = str(dice.random.randint(1, size + 2))
-        add("sublists", "sublist_id", lambda parent=parent: {
-            "item_id": parent, "name": None, "created_at": dice.instant(),
-        })  # fmt: skip
+        add("sublists", "sublist_id", sublist)
     for _ in range(size):
         add("sales", "sale_id", sale)
     _two_sales_of_one_list(dice, records)

@@ -1,4 +1,4 @@
-"""The KPIs of the sales activity on random, ugly data, held against a second computation of them."""
+"""The KPIs of sales activity on random, ugly data, held against a second computation of them."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -89,16 +89,18 @@ def load(worlds: Sequence[World]) -> None:
                         ]
                     )
             for entity, rows in world.records.items():
-                columns = ("source_system", "project_id") + tuple(
-                    field.name for field in ENTITIES[entity].fields
+                columns = (
+                    "source_system",
+                    "project_id",
+                    *(f.name for f in ENTITIES[entity].fields),
                 )
                 statement = sql.SQL("copy {} ({}) from stdin").format(
                     sql.Identifier("raw_files", entity),
                     sql.SQL(", ").join(map(sql.Identifier, columns)),
                 )
                 with cursor.copy(statement) as copy:
-                    for row in rows:
-                        copy.write_row([row[column] for column in columns])
+                    for record in rows:
+                        copy.write_row([record[column] for column in columns])
 
 
 @pytest.fixture(scope="module")
