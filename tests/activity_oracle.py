@@ -7,11 +7,12 @@ is read here:
 - What was written down after ``as_of`` (``created_at``) and what is deleted counts nowhere; what a
   source does not say the time of writing of counts.
 - A rep's periods that end before they begin are none. Who has no period was active, without a team,
-  from the first to the last day of their calls (when due or held), items (made, or a step taken) and
-  sales; days before 2000 say nothing. They are called as in the latest period with a name.
-- Rows begin in the month of the first such thing of the project, days and weeks in the week in which
-  that month begins, and end with the period of ``as_of``. Beyond either end, and for ``unassigned``
-  (a rep or a team), there is a row only where something counts: calls planned ahead, lists due.
+  from the first to the last day of their calls (when due or held), items (made, or a step taken)
+  and sales; days before 2000 say nothing. They are called as in the latest period with a name.
+- Rows begin in the month of the first such thing of the project, days and weeks in the week in
+  which that month begins, and end with the period of ``as_of``. Beyond either end, and for
+  ``unassigned`` (a rep or a team), there is a row only where something counts: calls planned ahead,
+  lists due.
 - Held is a due call that has taken place by ``as_of``, on whatever day.
 - Steps are dated by their dates alone, not by what the stage is called. A later one implies the
   earlier ones, dated or not: a list out of which a sale came has been sent, and is not waited for.
