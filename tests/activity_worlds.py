@@ -301,6 +301,8 @@ def _reps(dice: _Dice) -> list[Row]:
         name: str | None = "",
         is_deleted: bool | None = None,
     ) -> None:
+        if any((row["rep_id"], row["active_from"]) == (rep, since) for row in rows):
+            return
         rows.append(
             {
                 "rep_id": rep,
