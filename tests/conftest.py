@@ -48,6 +48,7 @@ OF_DBT = (
     "test_pipeline_export",
     "test_readme",
     "test_real_log",
+    "test_sales_activity",
     "test_semantic_layer",
     "test_stage_intervals",
     "test_staging_of_webhooks",

@@ -28,10 +28,14 @@ daily_targets as (
         work_days.date_day,
         work_days.week_start,
         work_days.month,
-        case targets.period
-            when 'week' then targets.target / work_days.working_days_in_week
-            else targets.target / work_days.working_days_in_month
-        end as target_of_day
+        round(
+            cast(targets.target as {{ type_number() }})
+            / case targets.period
+                when 'week' then work_days.working_days_in_week
+                else work_days.working_days_in_month
+            end,
+            12
+        ) as target_of_day
     from targets
     inner join work_days
         on
