@@ -39,6 +39,8 @@ from zoneinfo import ZoneInfo
 
 from tests.activity_worlds import Target, World
 from tests.kpi_oracle import Record, Row, Table, percentage, percentile, quotient, rounded
+from tests.kpi_oracle import World as PipelineWorld
+from tests.kpi_oracle import kpis as pipeline_kpis
 
 UNASSIGNED = "unassigned"
 Subject = tuple[str, str]
@@ -57,8 +59,8 @@ GRAIN: dict[str, tuple[str, ...]] = {
     "pipeline_health": _GRAIN,
     "revenue_efficiency": (*_GRAIN, "month", "currency"),
     "bdr_leaderboard": (*_GRAIN, "period_type", "period_start"),
-    "kpi_target_attainment": (*_GRAIN, "kpi", "period_type", "period_start", "currency"),
-    "target_pacing": (*_GRAIN, "kpi", "period_type", "currency"),
+    "kpi_target_attainment": (*_GRAIN, "kpi", "currency", "period_type", "period_start"),
+    "target_pacing": (*_GRAIN, "kpi", "currency", "period_type", "period_start"),
 }
 
 #: Instants that are believed; a duration that begins or ends elsewhere is impossible.
@@ -358,6 +360,18 @@ class _Project:
         for sale in self.sales:
             yield Counted(sale["rep"], self.day(sale["sold_at"]), "sales", sale)
 
+    def open_value(self) -> dict[tuple[Subject, str], Fraction]:
+        """What is open in the pipeline, weighted, by who has it and currency."""
+        records = defaultdict(list, self.world.records)
+        scenarios = pipeline_kpis(PipelineWorld(self.as_of, (self.world.project,), records))
+        found: dict[tuple[Subject, str], Fraction] = defaultdict(Fraction)
+        for key, row in scenarios["weighted_pipeline_scenarios"].items():
+            _, rep, stage, _, scenario, currency = map(str, key)
+            if scenario == "weighted" and stage != "won":
+                for subject in self.subjects(rep, self.today):
+                    found[subject, currency] += Fraction(row["weighted_pipeline_value"])
+        return found
+
     # Targets
 
     def target(
@@ -373,6 +387,8 @@ class _Project:
                 sum_days += not is_own
         if not own_days + sum_days:
             return None, None
+        if own_days and sum_days:
+            return total, "own on some days"
         return total, "own" if own_days else "sum of reps"
 
     def _target_on(
@@ -817,63 +833,96 @@ def _actual(of: Mapping[str, Any], kpi: str, currency: str | None) -> Fraction:
     return Fraction(of["revenue"][currency] if kpi == "revenue" else of[kpi])
 
 
-def _kpi_target_attainment(project: _Project) -> _Cells:
+@dataclass(frozen=True)
+class Pace:
+    """A target of a subject for a period, what is due of it before today, and what was done."""
+
+    key: tuple[Subject, str, str, date, str | None]
+    days: list[date]
+    target: Fraction
+    origin: str | None
+    to_date: Fraction
+    actual: Fraction
+
+
+def _paces(project: _Project) -> Iterator[Pace]:
     for kpi, period, currency in _kpis_with_targets(project):
         for (subject, start), of in _counts(project, period).items():
             days = days_of(period, start)
+            gone = [day for day in days if day < project.today]
             target, origin = project.target(subject, kpi, period, days, currency)
-            if target is None:
-                continue
-            actual = _actual(of, kpi, currency)
-            so_far = target
-            if project.today in days:
-                gone = [day for day in days if day < project.today]
-                so_far = project.target(subject, kpi, period, gone, currency)[0] or Fraction(0)
-            share = quotient(100 * actual, so_far)
-            yield (
-                subject,
-                (kpi, period, start, currency),
-                {
-                    "actual": number(actual, 4),
-                    "target": number(target, 4),
-                    "target_origin": origin,
-                    "attainment_pct": percentage(actual, target),
-                    "status": None
-                    if share is None
-                    else "met"
-                    if share >= 100
-                    else "near"
-                    if share >= 80
-                    else "missed",
-                },
-            )
+            to_date, _ = project.target(subject, kpi, period, gone, currency)
+            if target is not None:
+                yield Pace(
+                    (subject, kpi, period, start, currency),
+                    days,
+                    target,
+                    origin,
+                    to_date or Fraction(0),
+                    _actual(of, kpi, currency),
+                )
+
+
+def _kpi_target_attainment(project: _Project) -> _Cells:
+    for pace in _paces(project):
+        subject, kpi, period, start, currency = pace.key
+        share = quotient(100 * pace.actual, Fraction(_shown(pace.to_date)))
+        yield (
+            subject,
+            (kpi, currency or "XXX", period, start),
+            {
+                "target_origin": pace.origin,
+                "is_running": int(project.today in pace.days),
+                "actual": _shown(pace.actual),
+                "target": _shown(pace.target),
+                "target_to_date": _shown(pace.to_date),
+                "attainment_pct": attainment(pace.actual, pace.target),
+                "status": None
+                if share is None
+                else "met"
+                if share >= 100
+                else "near"
+                if share >= 80
+                else "missed",
+            },
+        )
 
 
 def _target_pacing(project: _Project) -> _Cells:
-    for kpi, period, currency in _kpis_with_targets(project):
-        days = days_of(period, start_of(period, project.today))
-        gone = [day for day in days if day < project.today]
-        for (subject, start), of in _counts(project, period).items():
-            target, _ = project.target(subject, kpi, period, days, currency)
-            if start != days[0] or target is None:
-                continue
-            to_date = project.target(subject, kpi, period, gone, currency)[0] or Fraction(0)
-            actual = _actual(of, kpi, currency)
-            pace = quotient(actual, len(project.worked(gone)))
-            yield (
-                subject,
-                (kpi, period, currency),
-                {
-                    "target": number(target, 4),
-                    "target_to_date": number(to_date, 4),
-                    "actual": number(actual, 4),
-                    "to_date_pct": percentage(actual, to_date),
-                    "missing": number(max(target - actual, Fraction(0)), 4),
-                    "projected": number(
-                        None if pace is None else pace * len(project.worked(days)), 4
-                    ),
-                },
-            )
+    open_value = project.open_value()
+    for pace in _paces(project):
+        subject, kpi, period, start, currency = pace.key
+        if project.today not in pace.days:
+            continue
+        worked = project.worked(pace.days)
+        gone = [day for day in worked if day < project.today]
+        speed = quotient(pace.actual, len(gone))
+        missing = max(Fraction(_shown(pace.target)) - pace.actual, Fraction(0))
+        value = None if currency is None else open_value.get((subject, currency), Fraction(0))
+        cover = None if value is None else quotient(value, missing)
+        yield (
+            subject,
+            (kpi, currency or "XXX", period, start),
+            {
+                "working_days": len(worked),
+                "working_days_gone": len(gone),
+                "actual": _shown(pace.actual),
+                "target": _shown(pace.target),
+                "target_to_date": _shown(pace.to_date),
+                "to_date_pct": attainment(pace.actual, pace.to_date),
+                "missing": _shown(missing),
+                "projected": number(None if speed is None else speed * len(worked), 4),
+                "open_weighted_value": number(value, 4),
+                "coverage": number(cover, 2),
+            },
+        )
+
+
+def _shown(value: Fraction) -> Decimal:
+    """With four decimals."""
+    result = rounded(value, 4)
+    assert result is not None
+    return result
 
 
 _COMPUTE: dict[str, Callable[[_Project], _Cells]] = {

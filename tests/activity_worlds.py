@@ -267,6 +267,33 @@ def random_world(
             "currency": dice.choice(None, None, "USD", "usd", "EUR"),
         }
 
+    def deal() -> Row:
+        created_at = dice.instant()
+        return {
+            "rep_id": rep(),
+            "amount": dice.choice(None, Decimal(dice.random.randint(0, 9_999_999)) / 100),
+            "currency": dice.choice(None, None, "USD", "EUR"),
+            "win_probability": dice.choice(None, Decimal(0), Decimal("0.35"), Decimal(1)),
+            "created_at": created_at,
+            "updated_at": dice.maybe(0.5, dice.after(created_at, 20)),
+        }
+
+    def lead() -> Row:
+        at = {f"{stage}_at": None for stage in ("sql", "opportunity", "won", "lost")}
+        return {**deal(), **at, "stage": dice.choice("lead", "sql", "opportunity", "won", "lost")}
+
+    def opportunity() -> Row:
+        return {
+            **deal(),
+            "lead_id": dice.maybe(0.7, str(dice.random.randint(1, 10))),
+            **dict.fromkeys(("name", "company", "stage", "expected_close_date")),
+            "status": dice.choice("open", "open", "won", "lost"),
+            "closed_at": dice.maybe(0.5, dice.instant()),
+        }
+
+    for _ in range(8):
+        add("leads", "lead_id", lead)
+        add("opportunities", "opportunity_id", opportunity)
     for _ in range(3 * size):
         add("activities", "activity_id", activity)
     for _ in range(size):

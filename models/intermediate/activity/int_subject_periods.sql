@@ -11,10 +11,13 @@ work_days as (
 ),
 
 -- The week in which the first month begins may begin in the month before, of which nothing is told.
+-- It ends in the first month.
 bounded_work_days as (
     select
         work_days.*,
-        min(date_day) over (partition by source_system, project_id) as first_date
+        {{ date_of_day(day_of_date(
+            'min(date_day) over (partition by source_system, project_id)'
+        ) ~ ' + 6') }} as first_week_end
     from work_days
 ),
 
@@ -30,7 +33,7 @@ rep_days as (
         work_days.as_of_date,
         work_days.as_of_week,
         work_days.as_of_month,
-        work_days.first_date
+        work_days.first_week_end
     from roster
     inner join bounded_work_days as work_days
         on
@@ -52,7 +55,9 @@ rep_periods as (
     from rep_days
     where
         {{ start }} <= as_of_{{ 'date' if period == 'day' else period }}
-        and {{ start }} >= first_date
+        {%- if period == 'month' %}
+        and month >= cast({{ dbt.date_trunc('month', 'first_week_end') }} as date)
+        {%- endif %}
     {%- if not loop.last %}
     union all
     {%- endif %}
