@@ -24,7 +24,16 @@ from stageline.errors import StagelineError
 
 Severity = Literal["critical", "warning"]
 Kind = Literal[
-    "filled", "empty", "unique", "choices", "between", "order", "reference", "newest", "rows"
+    "filled",
+    "empty",
+    "unique",
+    "choices",
+    "between",
+    "order",
+    "apart",
+    "reference",
+    "newest",
+    "rows",
 ]
 
 #: Nothing in a CRM is older; an earlier instant is a default value or a date in the wrong format.
@@ -74,6 +83,10 @@ ORDER: dict[str, tuple[tuple[str, str], ...]] = {
         ("partner_list_sent_at", "first_sale_at"),
     ),
 }
+
+#: Per entity: the fields with the first and last day of a time. Two times of one owner, which the
+#: rest of the key names, have no day in common.
+APART: dict[str, tuple[str, str]] = {"reps": ("active_from", "active_to")}
 
 #: Per entity: the field that names a row of another entity, which has a key of the same name.
 REFERENCES: dict[str, tuple[tuple[str, str], ...]] = {
@@ -157,7 +170,8 @@ class Rule:
         where: Column and value of the rows that it is about; None is all.
         refers_to: Schema, table and column of those that may hold the value, of which one must
             (``reference``).
-        within: Columns that must agree with the row referred to (``reference``).
+        within: Columns that must agree with the row referred to (``reference``), or with another
+            row of the table for the two to be compared (``apart``).
     """
 
     kind: Kind
@@ -361,6 +375,7 @@ def rules(table: RawTable, *, now: datetime, limits: Limits, rows_before: int | 
         *_keys(table),
         *_fields(table, now, odd),
         *_instant_order(table, odd),
+        *_times_apart(table, odd),
         *_references(table, odd),
         *_age(table, now, limits.freshness),
         *row_count_rules(limits.row_count, rows_before),
@@ -435,6 +450,19 @@ def _instant_order(table: RawTable, odd: Severity) -> Iterator[Rule]:
     for earlier, later in ORDER.get(table.entity.name, ()):
         if table.entity.field(earlier) and table.entity.field(later):
             yield Rule("order", odd, f"{later} is not before {earlier}", (later, earlier))
+
+
+def _times_apart(table: RawTable, odd: Severity) -> Iterator[Rule]:
+    if table.entity.name in APART:
+        first, last = APART[table.entity.name]
+        owner = tuple(name for name in table.entity.key if name != first)
+        yield Rule(
+            "apart",
+            odd,
+            f"no two rows of one {' and '.join(owner)} have a day from {first} to {last} in common",
+            (first, last),
+            within=(*table.owner_columns, *owner),
+        )
 
 
 def _references(table: RawTable, odd: Severity) -> Iterator[Rule]:

@@ -11,8 +11,10 @@ import io
 import re
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -28,12 +30,13 @@ from loaders.entities import ENTITIES
 from loaders.files import DATASET, GENERATED
 from loaders.load_log import Entry, logged
 from loaders.sales_calendar import Window, WorkingDays, holidays
-from loaders.sales_reps import Department
+from loaders.sales_reps import Department, newcomer, teams
 from loaders.sales_stories import COLUMNS, rows
 from stageline.errors import StagelineError
 from stageline.progress import Step, step
 from stageline.settings import projects
 from stageline.settings.rule_tables import ProjectKey, changing_project
+from stageline.settings.sales_targets import REVENUE, TARGETS, KpiTarget
 from stageline.settings.working_hours import (
     CALENDARS,
     DayException,
@@ -47,6 +50,12 @@ DEFAULT_ZONE, DEFAULT_CURRENCY = "Europe/Kyiv", "EUR"
 PROJECT_NAME = "Generated sales"
 #: What a project without hours of its own is given; calls are made from 8 to 18 o'clock.
 WORKING_WEEK = "mon-fri 08:00-18:00"
+
+#: What each rep is to reach (KPI, period, number), where the project has no targets yet.
+_TARGETS = (("calls", "week", 25), ("agreements", "month", 6), ("lists_out", "month", 5))
+_REVENUE_TARGET = 4_000
+_CALLS_OF_NEWCOMER = 12
+_LISTS_OF_TEAM = 16
 
 MOST_LEADS, MOST_SCALE = 100_000, 1_000
 LEAST_DAYS_BACK, MOST_DAYS = 7, 3_650
@@ -178,8 +187,8 @@ def write(plan: Plan, folder: Path) -> Generated:
         if path.exists():
             raise StagelineError(f"{path} is there already. Remove it, or name another folder.")
     done = Generated(rows=dict.fromkeys(COLUMNS, 0))
-    folder.mkdir(parents=True, exist_ok=True)
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         for entity, path in paths.items():
             path.write_text(",".join(COLUMNS[entity]) + "\n")
         with _telling(plan) as shown:
@@ -188,9 +197,14 @@ def write(plan: Plan, folder: Path) -> Generated:
                 with paths[entity].open("ab") as file:
                     file.write(_text(table.select(list(COLUMNS[entity]))))
             shown.note(rows=sum(done.rows.values()))
-    except BaseException:
+    except BaseException as error:
         for path in paths.values():  # half a file would pass for a whole one
-            path.unlink(missing_ok=True)
+            with suppress(OSError):
+                path.unlink()
+        if isinstance(error, OSError):
+            raise StagelineError(
+                f"Cannot write to {folder}: {error.strerror}. Name another folder with --output."
+            ) from None
         raise
     done.seconds = time.monotonic() - started
     return done
@@ -309,7 +323,7 @@ def _require_no_other_data(session: psycopg.Connection[Any], project_id: str) ->
 
 
 def _set_up(plan: Plan, project_id: str) -> None:
-    """Makes the project, its days off, and its hours unless it has some."""
+    """Makes the project and its days off, and hours and targets unless it has some."""
     projects.add(
         SOURCE,
         project_id,
@@ -328,9 +342,40 @@ def _set_up(plan: Plan, project_id: str) -> None:
         set_days(session, key, off)
         if not CALENDARS.rows(session, key):
             CALENDARS.set_from(session, key, WorkingHours(week=read_week(WORKING_WEEK)), None)
+        if not TARGETS.rows(session, key):
+            for target in _targets(plan):
+                TARGETS.insert(session, key, target)
 
 
-def _telling(plan: Plan) -> Any:
+def _targets(plan: Plan) -> Iterator[KpiTarget]:
+    """What each rep is to reach; less the new ones, and one team of each department together."""
+    for kpi, period, number in _TARGETS:
+        yield KpiTarget(kpi=kpi, subject_type="rep", period=period, target=Decimal(number))
+    yield KpiTarget(
+        kpi=REVENUE,
+        subject_type="rep",
+        period="month",
+        target=Decimal(_REVENUE_TARGET),
+        currency=plan.currency,
+    )
+    for department in range(1, plan.scale + 1):
+        yield KpiTarget(
+            kpi="calls",
+            subject_type="rep",
+            subject_id=newcomer(department),
+            period="week",
+            target=Decimal(_CALLS_OF_NEWCOMER),
+        )
+        yield KpiTarget(
+            kpi="lists_out",
+            subject_type="team",
+            subject_id=teams(department)[0],
+            period="month",
+            target=Decimal(_LISTS_OF_TEAM),
+        )
+
+
+def _telling(plan: Plan) -> AbstractContextManager[Step]:
     return step("Generate sales activity", total=plan.leads * plan.scale)
 
 

@@ -19,6 +19,7 @@ _AFTERWARDS = 500
 DAY = 86_400
 HOUR = 3_600
 MINUTE = 60
+QUARTER = 15 * MINUTE
 
 #: Days off, by month and day: the same in every year, so that no table of movable feasts is needed.
 #: No stretch of 90 days is without one of them.
@@ -116,10 +117,14 @@ class WorkingDays:
         return start + second
 
     def arrival(self, random: Random, days: range) -> int:
-        """A moment on one of ``days``, the more likely the more is done on it."""
+        """A moment on one of ``days``: the more is done on it, and the earlier, the likelier.
+
+        Early ones have the time to become something, so that the days are filled evenly in the end.
+        """
         while True:
-            number = days.start + int(random.random() * len(days))
-            if random.random() * self._most < self.weights[number]:
+            share = random.random()
+            number = days.start + int(share * len(days))
+            if random.random() * self._most < self.weights[number] * (1 - 0.75 * share):
                 return number * DAY + self.time_of_day(random)
 
     def time_of_day(self, random: Random) -> int:
@@ -128,14 +133,12 @@ class WorkingDays:
         return (_FIRST_HOUR + hour) * HOUR + int(random.random() * 60) * MINUTE
 
     def slot(self, random: Random, after: int, least: int, most: int) -> int:
-        """A quarter of an hour that somebody would book, ``least`` to ``most`` working days on."""
+        """A quarter of an hour to book, ``least`` (1 or more) to ``most`` working days on."""
         start = after // DAY + least
         while True:
             number = start + int(random.random() * (most - least + 1))
-            weekday = self.days[number].weekday()
-            if random.random() * max(OF_WEEKDAY) < OF_WEEKDAY[weekday]:
-                second = self.time_of_day(random) // 900 * 900
-                return max(number * DAY + second, self.soon(random, after))
+            if random.random() * max(OF_WEEKDAY) < OF_WEEKDAY[self.days[number].weekday()]:
+                return number * DAY + self.time_of_day(random) // QUARTER * QUARTER
 
     def later(self, random: Random, after: int, least: int, most: int) -> int:
         """A moment ``least`` to ``most`` working days on, in any case after ``after``."""

@@ -38,7 +38,7 @@ _LAST_NAMES = (
 
 #: Team, share of what comes in, and factor on all chances, of each rep; 1 = as usual.
 _STAFF = (
-    (0, 1.35, 1.12),
+    (0, 1.2, 1.1),
     (0, 1.0, 1.0),
     (0, 1.0, 1.0),
     (1, 1.1, 1.04),
@@ -53,6 +53,20 @@ _MOVES, _IN_TROUBLE, _LEAVES, _TAKES_OVER, _IS_NEW = 2, 4, 5, 6, 7
 
 #: Working days until a new rep is as good as the others, and those that the trouble lasts by now.
 _RAMP, _TROUBLE = 40, 25
+
+
+def newcomer(department: int) -> str:
+    """The id of a department's new rep."""
+    return _rep_id(department, _IS_NEW)
+
+
+def teams(department: int) -> list[str]:
+    """The ids of a department's teams."""
+    return [f"team-{department}-{team}" for team in _TEAMS]
+
+
+def _rep_id(department: int, number: int) -> str:
+    return f"rep-{department}-{number + 1}"
 
 
 @dataclass
@@ -100,7 +114,8 @@ class Department:
     """Eight reps: one is new, one in trouble, one left in mid-week, one changed teams.
 
     Attributes:
-        name: Its number, from 1, as it stands in all ids.
+        number: Its number, from 1, as it stands in all ids.
+        seed: What its chances are drawn from, with what stands behind it.
         days: The working days, from the first of the window to long after it.
         today: Number of the first working day on or after that of ``as_of``.
         end: Number of the first working day after the window.
@@ -110,7 +125,7 @@ class Department:
 
     def __init__(self, window: Window, days: WorkingDays, number: int, seed: int) -> None:
         """Department ``number`` of those that a seed gives; ``days`` are those of the window."""
-        self.name = str(number)
+        self.number = number
         self.seed = f"{seed}/{number}"
         self.days = days
         self.today = self.days.index(window.today)
@@ -121,8 +136,9 @@ class Department:
 
     def roster(self) -> list[tuple[str, str, str, date, date | None]]:
         """Id, name, team, first and last day of each rep in each team."""
+        team_ids = teams(self.number)
         return [
-            (rep.rep_id, rep.name, f"team-{self.name}-{_TEAMS[team]}", since, to)
+            (rep.rep_id, rep.name, team_ids[team], since, to)
             for rep in self.reps
             for team, since, to in rep.periods
         ]
@@ -156,12 +172,13 @@ class Department:
         past = self.today
         moves, leaves, joins = (self._week_of(int(share * past)) for share in (0.45, 0.62, 0.5))
         reps = []
+        # who was here before is listed from a month that the window cuts, not from years ago
+        since = (window.first - timedelta(days=1)).replace(day=1)
         first_names, last_names = list(_FIRST_NAMES), list(_LAST_NAMES)
         for number, (team, pull, skill) in enumerate(_STAFF):
-            since = window.first - timedelta(days=100 + int(random.random() * 1_100))
             name = f"{_taken(random, first_names)} {_taken(random, last_names)}"
             rep = Rep(
-                f"rep-{self.name}-{number + 1}",
+                _rep_id(self.number, number),
                 name,
                 [(team, since, None)],
                 joined=0,

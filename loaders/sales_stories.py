@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, NamedTuple
 
-from loaders.sales_calendar import DAY, HOUR, MINUTE, drawn_from
+from loaders.sales_calendar import DAY, HOUR, MINUTE, QUARTER, drawn_from
 from loaders.sales_reps import Department, Rep
 
 #: Fields that are filled, by entity. Instants are seconds since 1970.
@@ -96,9 +96,20 @@ class _Chances(NamedTuple):
     sent: float
 
 
+class _Pace(NamedTuple):
+    """Working days, at most: until a call is booked and takes place, for a decision and a list."""
+
+    booking: int
+    call: int
+    decision: int
+    list_out: int
+
+
 #: Of leads, who were chosen for being promising, and of partners on a list, who were not.
-_OF_LEADS = _Chances(booked=0.98, held=0.82, proposal=0.90, agreement=0.88, sent=0.94)
+_OF_LEADS = _Chances(booked=0.97, held=0.82, proposal=0.78, agreement=0.72, sent=0.92)
 _OF_PARTNERS = _Chances(booked=0.73, held=0.74, proposal=0.34, agreement=0.22, sent=0.85)
+_PACE_OF_LEADS = _Pace(booking=1, call=4, decision=5, list_out=5)
+_PACE_OF_PARTNERS = _Pace(booking=3, call=8, decision=8, list_out=9)
 
 #: Size of a list below which -> how likely it sells at all.
 _SALE_BY_SIZE = ((9, 0.28), (16, 0.42), (21, 0.58))
@@ -144,7 +155,7 @@ def rows(department: Department, leads: int, currency: str) -> Iterator[Row]:
     for period in department.roster():
         yield "reps", period
     for number in range(1, leads + 1):
-        story = _of_lead(department, f"{department.name}-{number:04}", currency)
+        story = _of_lead(department, f"{department.number}-{number:04}", currency)
         waiting = [story]
         while waiting:
             story = waiting.pop()
@@ -208,6 +219,7 @@ class _Story:
         self._sublist_id = sublist_id
         self._lead_id = None if sublist_id else f"lead-{path}"
         self._chances = _OF_PARTNERS if sublist_id else _OF_LEADS
+        self._pace = _PACE_OF_PARTNERS if sublist_id else _PACE_OF_LEADS
         self._activities: list[_Note] = []
         self._booked: int | None = None
         self._conducted: int | None = None
@@ -254,7 +266,7 @@ class _Story:
             return
         self._proposal = days.later(random, self._conducted, 0, 1)
         agreed = self._happens(self._chances.agreement, self._proposal)
-        decided = days.later(random, self._proposal, 1, 8)
+        decided = days.later(random, self._proposal, 1, self._pace.decision)
         self._follow_up(self._proposal, decided)
         if not agreed:
             if random.random() < 0.7:
@@ -273,7 +285,7 @@ class _Story:
         for number in range(1, self._size + 1):
             created = self._sent + (5 + int(random.random() * 40)) * MINUTE
             rep = department.acting(self._rep, created)
-            if random.random() < 0.2:
+            if random.random() < 0.45:
                 rep = department.chosen(random, created // DAY)
             path = f"{self._path}-{number:02}"
             found.append(_Story(department, path, created, rep, self._currency, sublist_id))
@@ -288,9 +300,9 @@ class _Story:
     def _call_until_held(self) -> None:
         """The discovery call: booked, put off, missed, booked again, or given up."""
         random, days = self._random, self._days
-        noted = days.later(random, self.created, 0, 3)
+        noted = days.later(random, self.created, 0, self._pace.booking)
         for _ in range(4):
-            least, most = (8, 21) if random.random() < 0.1 else (1, 7)
+            least, most = (8, 21) if random.random() < 0.1 else (1, self._pace.call)
             planned = days.slot(random, noted, least, most)
             if planned // DAY >= self._department.end:
                 return
@@ -308,11 +320,11 @@ class _Story:
                     noted = moved
                     continue
             if mark > 0.92:
-                missed = days.soon(random, noted)
-                self._note("call", "phone", noted, planned, None, "cancelled", missed)
-                self._closed = days.later(random, missed, 0, 3)
+                ended = min(days.soon(random, noted), planned - MINUTE)
+                self._note("call", "phone", noted, planned, None, "cancelled", ended)
+                self._closed = days.later(random, ended, 0, 3)
                 return
-            missed = planned + 15 * MINUTE
+            missed = planned + QUARTER
             self._note("call", "phone", noted, planned, None, "no_show", missed)
             noted = days.later(random, missed, 0, 2)
             if random.random() < 0.2:
@@ -328,14 +340,13 @@ class _Story:
             self._call_again(since, 1, max(1, until // DAY - since // DAY))
         if random.random() < 0.55:
             planned = days.slot(random, since, 1, max(1, until // DAY - since // DAY))
+            noted = self._booking(since, planned)
             if self._happens(0.88, planned):
                 done = planned + (35 + int(random.random() * 50)) * MINUTE
-                self._note("meeting", "video", days.soon(random, since), planned, done, "held")
+                self._note("meeting", "video", noted, planned, done, "held")
             else:
-                missed = planned + 15 * MINUTE
-                self._note(
-                    "meeting", "video", days.soon(random, since), planned, None, "no_show", missed
-                )
+                missed = planned + QUARTER
+                self._note("meeting", "video", noted, planned, None, "no_show", missed)
 
     def _call_again(self, since: int, least: int, most: int) -> None:
         """Another call, booked at once or made without having been."""
@@ -344,17 +355,24 @@ class _Story:
         done = planned + (5 + int(random.random() * 25)) * MINUTE
         if random.random() < 0.2:
             self._note("call", "phone", done, None, done, "held")
-        elif self._happens(0.86, planned):
-            self._note("call", "phone", days.soon(random, since), planned, done, "held")
+            return
+        noted = self._booking(since, planned)
+        if self._happens(0.86, planned):
+            self._note("call", "phone", noted, planned, done, "held")
         else:
-            missed = planned + 15 * MINUTE
-            self._note("call", "phone", days.soon(random, since), planned, None, "no_show", missed)
+            self._note("call", "phone", noted, planned, None, "no_show", planned + QUARTER)
+
+    def _booking(self, since: int, planned: int) -> int:
+        """When something planned was booked: soon after what led to it, or with it."""
+        noted = self._days.soon(self._random, since)
+        return noted if noted < planned else since + MINUTE
 
     def _send_list(self) -> None:
         """From the agreement on: when the list is due and when it goes out, and what it sells."""
         random, days = self._random, self._days
         assert self._agreement is not None  # noqa: S101 - called once it is there
-        due = (self._agreement // DAY + 2 + int(random.random() * 8)) * DAY + 18 * HOUR
+        wait = 2 + int(random.random() * (self._pace.list_out - 1))
+        due = (self._agreement // DAY + wait) * DAY + 18 * HOUR
         self._due = None if random.random() < 0.04 else due
         sent = self._happens(self._chances.sent, due)
         if self._happens(0.8, due):
@@ -411,10 +429,8 @@ class _Story:
         ended: int | None = None,
     ) -> None:
         """Writes an activity down; ``ended``: when its outcome shows, if not when it is done."""
-        if planned is not None:
-            if planned // DAY >= self._department.end:
-                return
-            noted = min(noted, planned - 5 * MINUTE)
+        if planned is not None and planned // DAY >= self._department.end:
+            return
         self._activities.append(
             _Note(
                 kind,

@@ -123,6 +123,7 @@ def sales(
         )
         return
     done = generate_sales.generate(plan, project)
+    as_told = plan.window.as_of.astimezone(plan.window.zone)
     before = (
         f", in place of what was generated there before ({done.written:,} rows are new or changed,"
         f" {done.gone:,} gone)"
@@ -130,7 +131,7 @@ def sales(
         else ""
     )
     click.echo(
-        f"Generated {_counted(done)} in project {project}, as of {plan.window.as_of:%Y-%m-%d %H:%M}"
+        f"Generated {_counted(done)} in project {project}, as of {as_told:%Y-%m-%d %H:%M}"
         f" {plan.timezone}{before}. Next: `stageline build`."
     )
 
