@@ -1,4 +1,4 @@
-{{ config(materialized='table') }}
+{{ config(materialized='table', post_hook='{{ gather_statistics(this) }}') }}
 
 with
 
@@ -40,17 +40,18 @@ instants_of_items as (
     from items
 ),
 
+{%- set known_date -%}
+    case when (due > 0 or conducted > 0) and call_date >= cast('2000-01-01' as date) then call_date end
+{%- endset %}
+
 records as (
     select
         source_system,
         project_id,
         rep_id,
-        min(call_date) as first_date,
-        max(call_date) as last_date
+        min({{ known_date }}) as first_date,
+        max({{ known_date }}) as last_date
     from call_hours
-    where
-        (due > 0 or conducted > 0)
-        and call_date >= cast('2000-01-01' as date)
     group by
         source_system,
         project_id,
@@ -90,7 +91,6 @@ final as (
         min(first_date) as first_date,
         max(last_date) as last_date
     from records
-    where first_date is not null
     group by
         source_system,
         project_id,

@@ -1,3 +1,5 @@
+{{ config(post_hook='{{ gather_statistics(this) }}') }}
+
 {%- set steps = {
     'call': 'call_conducted_at',
     'proposal': 'proposal_at',
