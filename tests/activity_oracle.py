@@ -27,6 +27,7 @@ is read here:
 - Nobody without a name competes: `unassigned` has a score and no rank.
 """
 
+import itertools
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -578,7 +579,9 @@ def _list_out_kpis(project: _Project) -> _Cells:
         yield from (one for one in project.counted_steps() if one.what == "lists_out")
 
     for (subject, month), of in project.cells("month", counted()).items():
-        target, _ = project.target(subject, "lists_out", "month", days_of("month", month), None)
+        # Nothing is asked yet of months ahead, in which lists are due.
+        days = days_of("month", month) if month <= project.today else []
+        target, _ = project.target(subject, "lists_out", "month", days, None)
         due = [item for item in of["due"] if item["partner_list_due_at"] <= project.as_of]
         on_time = [
             item
@@ -780,15 +783,17 @@ def _counts(project: _Project, period_type: str) -> dict[tuple[Subject, date], d
 
 def _bdr_leaderboard(project: _Project) -> _Cells:
     for period_type in ("week", "month"):
-        counts = {
-            key: {
+        counts = {}
+        for (subject, start), of in _counts(project, period_type).items():
+            done = {
                 "calls": of["calls"],
                 "agreements": of["agreements"],
                 "lists": of["lists_out"],
                 "sales": of["sales"],
             }
-            for key, of in _counts(project, period_type).items()
-        }
+            is_active = subject in project.active_subjects(days_of(period_type, start))
+            if any(done.values()) or (is_active and start in project.starts(period_type)):
+                counts[subject, start] = done
         scores = {
             key: sum(WEIGHTS[what] * count for what, count in of.items())
             for key, of in counts.items()
@@ -829,8 +834,15 @@ def _kpis_with_targets(project: _Project) -> list[tuple[str, str, str | None]]:
     return sorted({(row.kpi, row.period, row.currency) for row in project.world.targets}, key=str)
 
 
+#: What somebody did who did nothing.
+NOTHING: dict[str, Any] = {
+    **dict.fromkeys(("calls", "proposals", "agreements", "lists_out", "sales"), 0),
+    "revenue": {},
+}
+
+
 def _actual(of: Mapping[str, Any], kpi: str, currency: str | None) -> Fraction:
-    return Fraction(of["revenue"][currency] if kpi == "revenue" else of[kpi])
+    return Fraction(of["revenue"].get(currency, 0) if kpi == "revenue" else of[kpi])
 
 
 @dataclass(frozen=True)
@@ -846,8 +858,15 @@ class Pace:
 
 
 def _paces(project: _Project) -> Iterator[Pace]:
+    teams = {
+        ("team", str(row.subject_id)) for row in project.world.targets if row.subject_type == "team"
+    }
     for kpi, period, currency in _kpis_with_targets(project):
-        for (subject, start), of in _counts(project, period).items():
+        counts = _counts(project, period)
+        subjects = {subject for subject, _ in counts} | teams | {ALL}
+        # Of a team that has a target something is asked, whether or not anybody is in it.
+        for subject, start in itertools.product(sorted(subjects), project.starts(period)):
+            of = counts.get((subject, start), NOTHING)
             days = days_of(period, start)
             gone = [day for day in days if day < project.today]
             target, origin = project.target(subject, kpi, period, days, currency)

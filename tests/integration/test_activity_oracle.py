@@ -22,8 +22,8 @@ from tests.warm_dbt import WarmDbt
 SEEDS = range(16)
 VARIABLES = {"as_of": AS_OF.isoformat()}
 
-#: Columns that say where a row came from, and not what it says.
-ASIDE = {"updated_at", "record_origin"}
+#: Columns of the forecast, which has tests of its own, and of the build.
+ASIDE = {"updated_at", "expected_more", "forecast_coverage"}
 
 #: How many differences of a table a failure shows.
 SHOWN = 12
