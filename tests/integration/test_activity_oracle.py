@@ -19,7 +19,7 @@ from tests.conftest import DATABASE, TEMPLATE, TestServer, _clone
 from tests.kpi_oracle import Table
 from tests.warm_dbt import WarmDbt
 
-SEEDS = range(16)
+SEEDS = range(12)
 VARIABLES = {"as_of": AS_OF.isoformat()}
 
 #: Columns of the forecast, which has tests of its own, and of the build.
