@@ -21,7 +21,10 @@ final as (
         scheduled_date as call_date,
         scheduled_hour as call_hour,
         {{ local_day('scheduled_at', "'UTC'") }} as utc_day,
-        case when is_deleted then 'deleted' end as excluded_reason,
+        case
+            when is_deleted then 'deleted'
+            when created_at > {{ as_of() }} then 'created after as_of'
+        end as excluded_reason,
         record_origin,
         1 as is_booked,
         {{ flag('scheduled_at <= ' ~ as_of()) }} as is_due,
@@ -42,6 +45,7 @@ final as (
         {{ local_day('completed_at', "'UTC'") }} as utc_day,
         case
             when is_deleted then 'deleted'
+            when created_at > {{ as_of() }} then 'created after as_of'
             when completed_at > {{ as_of() }} then 'completed after as_of'
         end as excluded_reason,
         record_origin,

@@ -44,6 +44,7 @@ things as (
         sold_date as thing_date,
         1 as actual
     from sales
+    where is_sale = 1
     union all
     select
         source_system,

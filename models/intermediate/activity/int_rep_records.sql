@@ -20,35 +20,37 @@ sales as (
     'call_conducted_at', 'proposal_at', 'agreement_at', 'partner_list_sent_at', 'first_sale_at',
 ] %}
 
--- Which the source may have dated before it wrote the item down.
+-- Which the source may have dated before it wrote the item down. One date that cannot be, as of 1948,
+-- does not make a rep active for all the years since.
 instants_of_items as (
     select
         source_system,
         project_id,
         rep_id,
         timezone,
-        least(
-            {%- for step in steps %}
-            case when not {{ is_implausible(step) }} then {{ step }} end,
+        {%- for bound, function in [('first_at', 'least'), ('last_at', 'greatest')] %}
+        {{ function }}(
+            {%- for step in ['created_at'] + steps %}
+            case when {{ step }} <= {{ as_of() }} and not {{ is_implausible(step) }} then {{ step }} end
+            {{- ',' if not loop.last }}
             {%- endfor %}
-            created_at
-        ) as first_at,
-        greatest(
-            {%- for step in steps %}
-            case when {{ step }} <= {{ as_of() }} then {{ step }} end,
-            {%- endfor %}
-            created_at
-        ) as last_at
+        ) as {{ bound }}
+        {{- ',' if not loop.last }}
+        {%- endfor %}
     from items
 ),
+
+{%- set known_date -%}
+    case when (due > 0 or conducted > 0) and call_date >= cast('2000-01-01' as date) then call_date end
+{%- endset %}
 
 records as (
     select
         source_system,
         project_id,
         rep_id,
-        min(case when due > 0 or conducted > 0 then call_date end) as first_date,
-        max(case when due > 0 or conducted > 0 then call_date end) as last_date
+        min({{ known_date }}) as first_date,
+        max({{ known_date }}) as last_date
     from call_hours
     group by
         source_system,
@@ -74,6 +76,7 @@ records as (
         {{ date_of_day('min(' ~ local_day('sold_at', 'timezone') ~ ')') }} as first_date,
         {{ date_of_day('max(' ~ local_day('sold_at', 'timezone') ~ ')') }} as last_date
     from sales
+    where not {{ is_implausible('sold_at') }}
     group by
         source_system,
         project_id,
@@ -85,11 +88,7 @@ final as (
         source_system,
         project_id,
         rep_id,
-        -- No time begins before the days of the calendar; and none with calls that lie ahead.
-        case
-            when min(first_date) < cast('2000-01-01' as date) then cast('2000-01-01' as date)
-            else min(first_date)
-        end as first_date,
+        min(first_date) as first_date,
         max(last_date) as last_date
     from records
     group by

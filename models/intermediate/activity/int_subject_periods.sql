@@ -10,6 +10,17 @@ work_days as (
     select * from {{ ref('int_work_days') }}
 ),
 
+-- The week in which the first month begins may begin in the month before, of which nothing is told.
+-- It ends in the first month.
+bounded_work_days as (
+    select
+        work_days.*,
+        {{ date_of_day(day_of_date(
+            'min(date_day) over (partition by source_system, project_id)'
+        ) ~ ' + 6') }} as first_week_end
+    from work_days
+),
+
 rep_days as (
     select
         roster.source_system,
@@ -21,9 +32,10 @@ rep_days as (
         work_days.month,
         work_days.as_of_date,
         work_days.as_of_week,
-        work_days.as_of_month
+        work_days.as_of_month,
+        work_days.first_week_end
     from roster
-    inner join work_days
+    inner join bounded_work_days as work_days
         on
             roster.source_system = work_days.source_system
             and roster.project_id = work_days.project_id
@@ -41,7 +53,11 @@ rep_periods as (
         cast('{{ period }}' as {{ type_label() }}) as period_type,
         {{ start }} as period_start
     from rep_days
-    where {{ start }} <= as_of_{{ 'date' if period == 'day' else period }}
+    where
+        {{ start }} <= as_of_{{ 'date' if period == 'day' else period }}
+        {%- if period == 'month' %}
+        and month >= cast({{ dbt.date_trunc('month', 'first_week_end') }} as date)
+        {%- endif %}
     {%- if not loop.last %}
     union all
     {%- endif %}

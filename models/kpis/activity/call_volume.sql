@@ -137,7 +137,7 @@ summed as (
         sum(due) as due,
         sum(held) as held,
         sum(conducted) as conducted,
-        round(sum(target_of_day), 4) as target,
+        {{ target_of_days('target_of_day') }} as target,
         count(target_of_day) as target_working_days
     from parts
     group by
