@@ -103,9 +103,11 @@ final as (
         made_for_day,
         kpi,
         age,
-        sum(hazard) over up_to_age as expected_events,
-        sum(hazard * exp(log_share_left - log_share_staying)) over up_to_age as share_with_event,
-        exp(log_share_left) as share_left
+        {{ steady_number('sum(hazard) over up_to_age') }} as expected_events,
+        {{ steady_number(
+            'sum(hazard * exp(log_share_left - log_share_staying)) over up_to_age'
+        ) }} as share_with_event,
+        {{ steady_number('exp(log_share_left)') }} as share_left
     from survival
     window up_to_age as (
         partition by

@@ -523,12 +523,12 @@ final as (
         made_for_day,
         rep_id,
         currency,
-        expected_of_lists as expected_of_in_flight,
-        expected_of_arrivals,
-        variance
-        + (expected_of_lists + expected_of_arrivals)
-        * (expected_of_lists + expected_of_arrivals)
-        / (sales + {{ sales_of_project }}) as variance
+        {{ steady_number('expected_of_lists') }} as expected_of_in_flight,
+        {{ steady_number('expected_of_arrivals') }} as expected_of_arrivals,
+        {{ steady_number(
+            'variance + (expected_of_lists + expected_of_arrivals)'
+            ~ ' * (expected_of_lists + expected_of_arrivals) / (sales + ' ~ sales_of_project ~ ')'
+        ) }} as variance
     from added_up
 )
 

@@ -92,7 +92,9 @@ by_now as (
 by_month_end as (
     select
         by_now.*,
-        (curves.share_with_event - by_now.share_with_event) / by_now.share_left as usual_chance
+        least(
+            (curves.share_with_event - by_now.share_with_event) / nullif(by_now.share_left, 0), 1
+        ) as usual_chance
     from by_now
     inner join curves
         on
@@ -244,6 +246,18 @@ expected as (
 
 -- Arrivals vary by themselves, their pace is known from some days alone, and so is the rep's own
 -- conversion from some events.
+varying as (
+    select
+        expected.*,
+        variance_of_in_flight
+        + expected_of_arrivals
+        + coalesce(expected_of_arrivals * events_of_one_a_day / days_worked, 0)
+        + (expected_of_in_flight + expected_of_arrivals)
+        * (expected_of_in_flight + expected_of_arrivals)
+        / (events + {{ events_of_project }}) as variance
+    from expected
+),
+
 final as (
     select
         source_system,
@@ -252,15 +266,10 @@ final as (
         kpi,
         rep_id,
         items_in_flight,
-        expected_of_in_flight,
-        expected_of_arrivals,
-        variance_of_in_flight
-        + expected_of_arrivals
-        + coalesce(expected_of_arrivals * events_of_one_a_day / days_worked, 0)
-        + (expected_of_in_flight + expected_of_arrivals)
-        * (expected_of_in_flight + expected_of_arrivals)
-        / (events + {{ events_of_project }}) as variance
-    from expected
+        {{ steady_number('expected_of_in_flight') }} as expected_of_in_flight,
+        {{ steady_number('expected_of_arrivals') }} as expected_of_arrivals,
+        {{ steady_number('variance') }} as variance
+    from varying
 )
 
 select * from final
