@@ -22,6 +22,7 @@ final as (
         scheduled_hour as call_hour,
         {{ local_day('scheduled_at', "'UTC'") }} as utc_day,
         case when is_deleted then 'deleted' end as excluded_reason,
+        not is_deleted as is_counted,
         record_origin,
         1 as is_booked,
         {{ flag('scheduled_at <= ' ~ as_of()) }} as is_due,
@@ -44,6 +45,7 @@ final as (
             when is_deleted then 'deleted'
             when completed_at > {{ as_of() }} then 'completed after as_of'
         end as excluded_reason,
+        not is_deleted and completed_at <= {{ as_of() }} as is_counted,
         record_origin,
         0 as is_booked,
         0 as is_due,

@@ -16,10 +16,8 @@ rep_days as (
         roster.project_id,
         roster.rep_id,
         roster.team_id,
-        work_days.date_day,
         work_days.week_start,
         work_days.month,
-        work_days.as_of_date,
         work_days.as_of_week,
         work_days.as_of_month
     from roster
@@ -32,8 +30,8 @@ rep_days as (
 ),
 
 rep_periods as (
-    {%- for period, start in [('day', 'date_day'), ('week', 'week_start'), ('month', 'month')] %}
-    select {{ 'distinct' if period != 'day' }}
+    {%- for period, start in [('week', 'week_start'), ('month', 'month')] %}
+    select distinct
         source_system,
         project_id,
         rep_id,
@@ -41,7 +39,7 @@ rep_periods as (
         cast('{{ period }}' as {{ type_label() }}) as period_type,
         {{ start }} as period_start
     from rep_days
-    where {{ start }} <= as_of_{{ 'date' if period == 'day' else period }}
+    where {{ start }} <= as_of_{{ period }}
     {%- if not loop.last %}
     union all
     {%- endif %}
