@@ -26,7 +26,7 @@ rep_days as (
             roster.source_system = work_days.source_system
             and roster.project_id = work_days.project_id
             and roster.active_from <= work_days.date_day
-            and (roster.active_to is null or work_days.date_day <= roster.active_to)
+            and (roster.active_to is null or roster.active_to >= work_days.date_day)
 ),
 
 rep_periods as (
