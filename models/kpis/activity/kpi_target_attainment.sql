@@ -16,7 +16,8 @@ subjects as (
     select * from {{ ref('int_subjects') }}
 ),
 
--- The first week, which ends in the first month, may begin in the one before: that has only some days.
+-- The first week, which ends in the first month, may begin in the one before, of which only some
+-- days are known.
 todays as (
     select
         source_system,
