@@ -27,7 +27,8 @@ told_items as (
     select
         {%- for instant in instants %}
         case
-            when {{ instant }} <= {{ as_of() }} and not {{ is_implausible(instant) }} then {{ instant }}
+            when {{ instant }} <= {{ as_of() }} and not {{ is_implausible(instant) }}
+                then {{ instant }}
         end as {{ instant }},
         {%- endfor %}
         source_system,
