@@ -24,7 +24,16 @@ from stageline.errors import StagelineError
 
 Severity = Literal["critical", "warning"]
 Kind = Literal[
-    "filled", "empty", "unique", "choices", "between", "order", "reference", "newest", "rows"
+    "filled",
+    "empty",
+    "unique",
+    "choices",
+    "between",
+    "order",
+    "apart",
+    "reference",
+    "newest",
+    "rows",
 ]
 
 #: Nothing in a CRM is older; an earlier instant is a default value or a date in the wrong format.
@@ -37,7 +46,16 @@ AHEAD = timedelta(days=1)
 PLAN_AHEAD = timedelta(days=3660)
 
 #: Fields that say what is planned, and so may lie ahead.
-PLANNED = frozenset({"due_at", "scheduled_at", "expected_close_date"})
+PLANNED = frozenset(
+    {
+        "due_at",
+        "scheduled_at",
+        "expected_close_date",
+        "partner_list_due_at",
+        "active_from",
+        "active_to",
+    }
+)
 
 #: Per entity: which instant is never before which.
 ORDER: dict[str, tuple[tuple[str, str], ...]] = {
@@ -54,7 +72,21 @@ ORDER: dict[str, tuple[tuple[str, str], ...]] = {
     "outreach": (("sent_at", "responded_at"), ("sent_at", "converted_at")),
     "invoices": (("issued_at", "due_at"), ("issued_at", "paid_at")),
     "applications": (("submitted_at", "due_at"), ("submitted_at", "decided_at")),
+    "reps": (("active_from", "active_to"),),
+    "pipeline_items": (
+        *(("created_at", later) for later in ("call_conducted_at", "proposal_at", "closed_at")),
+        ("call_booked_at", "call_conducted_at"),
+        ("call_conducted_at", "proposal_at"),
+        ("proposal_at", "agreement_at"),
+        ("agreement_at", "partner_list_due_at"),
+        ("agreement_at", "partner_list_sent_at"),
+        ("partner_list_sent_at", "first_sale_at"),
+    ),
 }
+
+#: Per entity: the fields with the first and last day of a time. Two times of one owner, which the
+#: rest of the key names, have no day in common.
+APART: dict[str, tuple[str, str]] = {"reps": ("active_from", "active_to")}
 
 #: Per entity: the field that names a row of another entity, which has a key of the same name.
 REFERENCES: dict[str, tuple[tuple[str, str], ...]] = {
@@ -62,7 +94,10 @@ REFERENCES: dict[str, tuple[tuple[str, str], ...]] = {
     "satisfaction": (("ticket_id", "tickets"),),
     "outreach": (("lead_id", "leads"),),
     "invoices": (("opportunity_id", "opportunities"),),
-    "activities": (("lead_id", "leads"),),
+    "activities": (("lead_id", "leads"), ("item_id", "pipeline_items")),
+    "pipeline_items": (("lead_id", "leads"), ("sublist_id", "sublists")),
+    "sublists": (("item_id", "pipeline_items"),),
+    "sales": (("item_id", "pipeline_items"), ("lead_id", "leads")),
 }
 
 #: Table and column of a source.
@@ -114,6 +149,10 @@ NEWEST: dict[str, str] = {
     "applications": "submitted_at",
     "stage_events": "entered_at",
     "activities": "completed_at",
+    "reps": "active_from",
+    "pipeline_items": "created_at",
+    "sublists": "created_at",
+    "sales": "sold_at",
 }
 
 
@@ -131,7 +170,8 @@ class Rule:
         where: Column and value of the rows that it is about; None is all.
         refers_to: Schema, table and column of those that may hold the value, of which one must
             (``reference``).
-        within: Columns that must agree with the row referred to (``reference``).
+        within: Columns that must agree with the row referred to (``reference``), or with another
+            row of the table for the two to be compared (``apart``).
     """
 
     kind: Kind
@@ -335,6 +375,7 @@ def rules(table: RawTable, *, now: datetime, limits: Limits, rows_before: int | 
         *_keys(table),
         *_fields(table, now, odd),
         *_instant_order(table, odd),
+        *_times_apart(table, odd),
         *_references(table, odd),
         *_age(table, now, limits.freshness),
         *row_count_rules(limits.row_count, rows_before),
@@ -409,6 +450,19 @@ def _instant_order(table: RawTable, odd: Severity) -> Iterator[Rule]:
     for earlier, later in ORDER.get(table.entity.name, ()):
         if table.entity.field(earlier) and table.entity.field(later):
             yield Rule("order", odd, f"{later} is not before {earlier}", (later, earlier))
+
+
+def _times_apart(table: RawTable, odd: Severity) -> Iterator[Rule]:
+    if table.entity.name in APART:
+        first, last = APART[table.entity.name]
+        owner = tuple(name for name in table.entity.key if name != first)
+        yield Rule(
+            "apart",
+            odd,
+            f"no two rows of one {' and '.join(owner)} have a day from {first} to {last} in common",
+            (first, last),
+            within=(*table.owner_columns, *owner),
+        )
 
 
 def _references(table: RawTable, odd: Severity) -> Iterator[Rule]:

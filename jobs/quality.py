@@ -331,6 +331,10 @@ def _expectation(gx: Any, rule: Rule, number: int) -> Any:
                 ignore_row_if="either_value_is_missing",
                 **shared,
             )
+        case "apart":
+            return gxe.UnexpectedRowsExpectation(
+                unexpected_rows_query=_overlapping(rule), description=rule.about, **shared
+            )
         case "reference":
             return gxe.UnexpectedRowsExpectation(
                 unexpected_rows_query=_dangling(rule), description=rule.about, **shared
@@ -371,6 +375,25 @@ def _dangling(rule: Rule) -> str:
     return query.as_string(None)
 
 
+def _overlapping(rule: Rule) -> str:
+    """SQL for the rows that begin while another one goes on; it returns no value of theirs."""
+    first, last = map(sql.Identifier, rule.columns)
+    query = sql.SQL(
+        "with rows as (select * from {{batch}}) select 1 as overlapping from rows as later"
+        " where exists (select 1 from rows as earlier where {agree}"
+        " and earlier.{first} < later.{first}"
+        " and (earlier.{last} is null or earlier.{last} >= later.{first}))"
+    ).format(
+        first=first,
+        last=last,
+        agree=sql.SQL(" and ").join(
+            sql.SQL("earlier.{name} = later.{name}").format(name=sql.Identifier(name))
+            for name in rule.within
+        ),
+    )
+    return query.as_string(None)
+
+
 def _results(
     table: RawTable, table_rules: list[Rule], found: "ExpectationSuiteValidationResult"
 ) -> list[Result]:
@@ -386,7 +409,7 @@ def _results(
             result = Result(
                 table, rule, result.success, rows=int(observed), observed=f"{observed:,}"
             )
-        elif not error and rule.kind == "reference":
+        elif not error and rule.kind in ("reference", "apart"):
             result = Result(table, rule, result.success, failing=int(observed))
         elif not error and rule.kind == "newest":
             result = Result(table, rule, result.success, observed=str(observed or ""))

@@ -79,6 +79,10 @@ def _amount(required: bool = False) -> Field:
     return Field("amount", "numeric", "Value in `currency`.", required=required)
 
 
+def _count(name: str, about: str) -> Field:
+    return Field(name, "integer", about, least=0)
+
+
 def _choice(name: str, about: str, *choices: str) -> Field:
     return Field(name, "text", about, required=True, choices=choices)
 
@@ -254,6 +258,76 @@ ENTITIES: dict[str, Entity] = {
                 _instant("scheduled_at", "When it was planned for."),
                 _instant("completed_at", "When it took place."),
                 _text("outcome", "What came of it."),
+                _text("item_id", "Pipeline item that it is about."),
+                _instant("created_at", "When it was booked or written down."),
+                _UPDATED,
+                _DELETED,
+            ),
+        ),
+        Entity(
+            "reps",
+            "One row per sales rep and time in a team; who changes teams or is back has several.",
+            ("rep_id", "active_from"),
+            (
+                _text("rep_id", "The rep.", required=True),
+                _text("name", "What the rep is called."),
+                _text("team_id", "Team that the rep belongs to in that time."),
+                Field("active_from", "date", "First day of that time.", required=True),
+                Field("active_to", "date", "Last day of it, included; empty while it goes on."),
+                _DELETED,
+            ),
+        ),
+        Entity(
+            "pipeline_items",
+            "One row per pipeline item: a lead on its way to a list-out, or a contact of its list.",
+            ("item_id",),
+            (
+                _text("item_id", "The item.", required=True),
+                _LEAD,
+                _REP,
+                _FACILITY,
+                _text("sublist_id", "Sublist that it is a contact of; empty for a main item."),
+                _text("stage", "Stage now, as the source names it.", required=True),
+                _instant("created_at", "When the item was created.", required=True),
+                _instant("call_booked_at", "When the discovery call was booked."),
+                _instant("call_conducted_at", "When the discovery call took place."),
+                _instant("proposal_at", "When it became a proposal (a soft yes)."),
+                _instant("agreement_at", "When it was agreed (a hard yes)."),
+                _instant("partner_list_due_at", "When the partner list is to go out."),
+                _instant("partner_list_sent_at", "When the partner list went out."),
+                _instant("first_sale_at", "First sale from the list."),
+                _count("partner_list_size", "Partners that the list went to."),
+                _count("total_sales_from_list", "Sales from that list."),
+                _instant("closed_at", "When it was lost or given up."),
+                _UPDATED,
+                _DELETED,
+            ),
+        ),
+        Entity(
+            "sublists",
+            "One row per sublist: the partner contacts that a list-out spawned.",
+            ("sublist_id",),
+            (
+                _text("sublist_id", "The sublist.", required=True),
+                _text("item_id", "Pipeline item whose list-out spawned it.", required=True),
+                _text("name", "What it is called."),
+                _instant("created_at", "When it was made.", required=True),
+                _DELETED,
+            ),
+        ),
+        Entity(
+            "sales",
+            "One row per sale.",
+            ("sale_id",),
+            (
+                _text("sale_id", "The sale.", required=True),
+                _text("item_id", "Pipeline item that it came from."),
+                _LEAD,
+                _REP,
+                _FACILITY,
+                _instant("sold_at", "When it was sold.", required=True),
+                _amount(required=True),
+                _CURRENCY,
                 _DELETED,
             ),
         ),

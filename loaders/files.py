@@ -26,7 +26,7 @@ from psycopg import sql
 
 from loaders.columns import TYPES, content, fingerprints, read_column
 from loaders.destination import FINGERPRINT, Target, clear_scratch, exclusive, land, touched
-from loaders.entities import Entity, entity_named
+from loaders.entities import ENTITIES, Entity, entity_named
 from loaders.load_log import Entry, logged
 from loaders.mapping import Mapping, Reading, read_mapping, readings
 from loaders.row_rules import row_problems
@@ -38,6 +38,8 @@ from stageline.errors import StagelineError
 from stageline.progress import step
 
 DATASET = "raw_files"
+#: What rows name in place of their file if they were made up; their project holds nothing else.
+GENERATED = "stageline generate sales"
 #: Rejects that are kept in memory to be shown.
 FIRST_REJECTS = 10
 
@@ -515,6 +517,7 @@ def _land(
         logged(session, entry),
         step(f"Load into {DATASET}.{entity.name}") as shown,
     ):
+        _require_not_generated(session, project_id)
         before = _count(session, entity, project_id)
         changes = 0
         if targets:
@@ -529,6 +532,23 @@ def _land(
         entry.loaded, entry.unchanged = changes, checked.fitting - changes
         shown.note(new=new, changed=changes - new, unchanged=entry.unchanged)
     return new, changes - new, checked.fitting - changes
+
+
+def _require_not_generated(session: psycopg.Connection[Any], project_id: str) -> None:
+    """Keeps files out of a project that holds generated data; one row of each entity tells."""
+    for name in ENTITIES:
+        row = session.execute(
+            sql.SQL("select source_file from {} where project_id = %s limit 1").format(
+                sql.Identifier(DATASET, name)
+            ),
+            [project_id],
+        ).fetchone()
+        if row and row[0] == GENERATED:
+            raise StagelineError(
+                f"Project {project_id} holds generated data, which is not mixed with any other."
+                " Give another one with --project, or run"
+                f" `stageline generate sales --project {project_id} --remove` first."
+            )
 
 
 def _count(session: psycopg.Connection[Any], entity: Entity, project_id: str) -> int:

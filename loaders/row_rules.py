@@ -25,6 +25,18 @@ def _score_suits_survey(columns: dict[str, pa.Array]) -> dict[int, tuple[str, st
     }
 
 
+def _ends_after_it_begins(columns: dict[str, pa.Array]) -> dict[int, tuple[str, str]]:
+    begins, ends = columns["active_from"], columns.get("active_to")
+    if ends is None:
+        return {}
+    wrong = pc.fill_null(pc.less(ends, begins), False)
+    return {
+        index: ("active_to", f"{ends[index]} is before active_from, {begins[index]}")
+        for index in pc.indices_nonzero(wrong).to_pylist()
+    }
+
+
 _RULES: dict[str, Callable[[dict[str, pa.Array]], dict[int, tuple[str, str]]]] = {
     "satisfaction": _score_suits_survey,
+    "reps": _ends_after_it_begins,
 }

@@ -23,6 +23,34 @@
     {%- endfor -%}
 {%- endmacro %}
 
+{#- A relation of facts in the place of the KPI's own: each fact once for every kind of cell that it
+    counts in (`meta.fact_copies`), those alone that the KPI takes (`meta.fact_where`). -#}
+{% macro facts_of_cells(kpi, facts) -%}
+    {%- set copies = kpi.config.meta.get('fact_copies', []) -%}
+    (
+        select
+            {%- for copy in copies %}
+            {{ copy.kind }}_of_copy.{{ copy.kind }},
+            case {{ copy.kind }}_of_copy.{{ copy.kind }}
+                {%- for kind, value in copy.of.items() %}
+                when '{{ kind }}' then {{ value }}
+                {%- endfor %}
+            end as {{ copy.value }},
+            {%- endfor %}
+            fact.*
+        from {{ facts }} as fact
+        {%- for copy in copies %}
+        cross join (
+            {%- for kind in copy.of %}
+            select cast('{{ kind }}' as {{ type_label() }}) as {{ copy.kind }}
+            {{- ' union all' if not loop.last }}
+            {%- endfor %}
+        ) as {{ copy.kind }}_of_copy
+        {%- endfor %}
+        where {{ kpi.config.meta.get('fact_where', 'true') }}
+    )
+{%- endmacro %}
+
 {% macro measure_expression(measure) -%}
     {%- set decimals = measure.get('decimals', 0 if 'quantile' in measure else 2) -%}
     {%- if 'quantile' in measure -%}

@@ -17,6 +17,12 @@
     ), 4), 0) as bigint)
 {%- endmacro %}
 
+{% macro percentile(share, column, decimals=2) -%}
+    round(round(cast(
+        percentile_cont({{ share }}) within group (order by {{ column }}) as {{ type_number() }}
+    ), {{ decimals + 4 }}), {{ decimals }})
+{%- endmacro %}
+
 {% macro mean_seconds(column) -%}
     cast(round(avg({{ column }}), 0) as bigint)
 {%- endmacro %}

@@ -30,6 +30,9 @@ class Model:
         grain: Columns that identify a row.
         fact: Fact model whose rows it groups; None where it groups none.
         fact_join: Column of the KPI -> column of the fact.
+        fact_copies: Where a fact counts in several kinds of cells: the columns of the KPI that tell
+            the ``kind`` and its ``value``, and ``of`` what a value is made: kind -> expression.
+        fact_where: Which facts the KPI takes.
         columns: Column -> its meta (unit, formula, numerator, denominator, quantile ...).
     """
 
@@ -37,6 +40,8 @@ class Model:
     grain: tuple[str, ...]
     fact: str | None
     fact_join: Mapping[str, str]
+    fact_copies: Sequence[Mapping[str, Any]]
+    fact_where: str
     columns: Mapping[str, Mapping[str, Any]]
 
 
@@ -103,6 +108,8 @@ def models(root: Path = PROJECT_ROOT) -> dict[str, Model]:
                 grain=tuple(meta["grain"]),
                 fact=meta.get("fact"),
                 fact_join=meta.get("fact_join", {}),
+                fact_copies=meta.get("fact_copies", []),
+                fact_where=meta.get("fact_where", "true"),
                 columns={c["name"]: c["config"]["meta"] for c in model["columns"]},
             )
     return found
@@ -298,7 +305,10 @@ def loads(
 _ENTITIES = {"entity_id", "order_id"}
 
 #: Columns that end in ``_id`` but name something an entity belongs to.
-_NOT_AN_ID = {"project_id", "facility_id", "rep_id", "agent_id"}
+_NOT_AN_ID = {
+    *("project_id", "facility_id", "rep_id", "agent_id"),
+    *("team_id", "cohort_team_id", "current_team_id"),
+}
 
 
 def _take_apart(
@@ -322,7 +332,7 @@ def _take_apart(
             ({numerator}) as numerator,
             ({denominator}) as denominator
         from {cells} as cell
-        inner join {facts} as fact on {join}
+        inner join ({facts}) as fact on {join}
         where {chosen}
         """
     ).format(
@@ -334,7 +344,7 @@ def _take_apart(
         numerator=numerator,
         denominator=denominator,
         cells=sql.Identifier(_SCHEMA, model.name),
-        facts=sql.Identifier(_SCHEMA, fact.name),
+        facts=_facts(model, fact),
         join=sql.SQL(" and ").join(
             sql.SQL("cell.{} = fact.{}").format(sql.Identifier(mine), sql.Identifier(theirs))
             for mine, theirs in model.fact_join.items()
@@ -386,6 +396,39 @@ def _take_apart(
         where,
     )
     result.left_out = {row["reason"]: row["entities"] for row in cursor.fetchall()}
+
+
+def _facts(model: Model, fact: Model) -> sql.Composable:
+    """The facts that the KPI takes, each once for every kind of cell that it counts in."""
+    columns: list[sql.Composable] = [sql.SQL("fact.*")]
+    kinds = []
+    for copy in model.fact_copies:
+        kind = sql.Identifier(copy["kind"])
+        table = sql.Identifier(f"{copy['kind']}_of_copy")
+        columns += [
+            sql.SQL("{}.{}").format(table, kind),
+            sql.SQL("case {}.{} {} end as {}").format(
+                table,
+                kind,
+                sql.SQL(" ").join(
+                    # The expressions are the project's own, as those of numerators are.
+                    sql.SQL("when {} then {}").format(sql.Literal(name), sql.SQL(value))
+                    for name, value in copy["of"].items()
+                ),
+                sql.Identifier(copy["value"]),
+            ),
+        ]
+        kinds.append(
+            sql.SQL(" cross join unnest({}::text[]) as {} ({})").format(
+                sql.Literal(list(copy["of"])), table, kind
+            )
+        )
+    return sql.SQL("select {} from {} as fact{} where {}").format(
+        sql.SQL(", ").join(columns),
+        sql.Identifier(_SCHEMA, fact.name),
+        sql.Composed(kinds),
+        sql.SQL(model.fact_where),
+    )
 
 
 def _apart(result: Explanation, *, is_repeated: bool) -> str:

@@ -37,6 +37,8 @@ SAMPLE = "stageline_sample"
 #: other takes a minute, so that one process has them all.
 OF_DBT = (
     "test_kpis",
+    "test_activity_oracle",
+    "test_call_hours",
     "test_crm_models",
     "test_explain",
     "test_flow_figures",
@@ -50,6 +52,7 @@ OF_DBT = (
     "test_plots",
     "test_readme",
     "test_real_log",
+    "test_sales_activity",
     "test_semantic_layer",
     "test_stage_intervals",
     "test_staging_of_webhooks",

@@ -64,6 +64,18 @@
     datediff(from_utc_timestamp({{ instant }}, {{ time_zone }}), cast('1970-01-01' as date))
 {%- endmacro %}
 
+{% macro local_hour(instant, time_zone) -%}
+    {{ return(adapter.dispatch('local_hour')(instant, time_zone)) }}
+{%- endmacro %}
+
+{% macro default__local_hour(instant, time_zone) -%}
+    cast(extract(hour from {{ instant }} at time zone {{ time_zone }}) as integer)
+{%- endmacro %}
+
+{% macro spark__local_hour(instant, time_zone) -%}
+    hour(from_utc_timestamp({{ instant }}, {{ time_zone }}))
+{%- endmacro %}
+
 {% macro day_of_date(date) -%}
     {{ return(adapter.dispatch('day_of_date')(date)) }}
 {%- endmacro %}
@@ -89,6 +101,6 @@
 {%- endmacro %}
 
 {% macro weekday_of_day(day) -%}
-    {#- 1970-01-01 was a Thursday. -#}
-    (({{ day }} + 3) % 7 + 1)
+    {#- 1970-01-01 was a Thursday; days before it are negative, and so is their remainder. -#}
+    ((({{ day }} + 3) % 7 + 7) % 7 + 1)
 {%- endmacro %}

@@ -57,6 +57,15 @@ FROM = click.option(
     callback=instant,
     help="From when it counts. Not given: always, if it is the first of its kind, else from now.",
 )
+FROM_DAY = click.option(
+    "--from",
+    "starts",
+    metavar="DAY",
+    callback=day,
+    help="First day of it. Not given: always, if it is the first of its kind, else from today.",
+)
+AT = click.option("--at", metavar="INSTANT", callback=instant, help="When it ends; now by default.")
+AT_DAY = click.option("--at", metavar="DAY", callback=day, help="First day without; else today.")
 NOTE = click.option("--note", help="Why, for people.")
 
 
@@ -69,6 +78,20 @@ def in_force(command: Command) -> Command:
     return at(every(command))
 
 
+def rules_in_force(
+    table: DatedTable[Dated], project: ProjectKey, at: datetime | None, is_all: bool
+) -> list[Dated]:
+    """The rules of a project that are in force at an instant (now where None), or all.
+
+    Raises:
+        StagelineError: there is no such project, or both are asked for.
+    """
+    if is_all and at is not None:
+        raise StagelineError("--all lists the rules of all times: leave --at out.")
+    require_migrations()
+    return listed(table, project) if is_all else listed_at(table, project, at)
+
+
 def show_rules(
     table: DatedTable[Dated],
     project: ProjectKey,
@@ -77,10 +100,7 @@ def show_rules(
     columns: Mapping[str, Callable[[Dated], str]],
 ) -> None:
     """Lists the rules of a project that are in force at an instant, or all."""
-    if is_all and at is not None:
-        raise StagelineError("--all lists the rules of all times: leave --at out.")
-    require_migrations()
-    rows = listed(table, project) if is_all else listed_at(table, project, at)
+    rows = rules_in_force(table, project, at, is_all)
     show_or_say(
         [Column(title) for title in (*columns, "from", "to")],
         [(*(cell(row) for cell in columns.values()), *times(row)) for row in rows],
@@ -118,7 +138,7 @@ def add_end(
         what: What ends, in words; it may name these columns.
     """
 
-    def end_rule(project: ProjectKey, at: datetime | None, **key: Any) -> None:
+    def end_rule(project: ProjectKey, at: date | None, **key: Any) -> None:
         require_migrations()
         with changing_project(project) as session:
             if "group_id" in key:
@@ -129,10 +149,7 @@ def add_end(
             f"{what.format(**key)} of {project} ends at {written_moment(ended.effective_to)}."
         )
 
-    at = click.option(
-        "--at", metavar="INSTANT", callback=instant, help="When it ends; now by default."
-    )
-    command: Callable[..., None] = at(end_rule)
+    command: Callable[..., None] = (AT if isinstance(table.first, datetime) else AT_DAY)(end_rule)
     for parameter in reversed(parameters):
         command = parameter(command)
     group.command("end", help=help_text)(of_project(command))

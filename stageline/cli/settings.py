@@ -19,7 +19,7 @@ from stageline.settings import changes
 
 @click.group()
 def settings() -> None:
-    """Say what stages mean, and how time is judged.
+    """Say what stages mean, how time is judged, and what is to be reached.
 
     Every change is kept with its time and who made it (STAGELINE_CHANGED_BY, or your login); see
     `stageline settings audit`.

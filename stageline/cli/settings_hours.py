@@ -6,7 +6,15 @@ from pathlib import Path
 import click
 
 from stageline.cli.build import require_migrations
-from stageline.cli.project_rules import NOTE, add_list, day, group_of, of_project, when
+from stageline.cli.project_rules import (
+    AT_DAY,
+    FROM_DAY,
+    NOTE,
+    add_list,
+    group_of,
+    of_project,
+    when,
+)
 from stageline.cli.settings_tables import show_or_say
 from stageline.cli.tables import Column
 from stageline.errors import StagelineError
@@ -43,13 +51,7 @@ def hours() -> None:
 @of_project
 @click.argument("week")
 @click.option("--group", help="Only of this group of stages (its id or name).")
-@click.option(
-    "--from",
-    "starts",
-    metavar="DAY",
-    callback=day,
-    help="First day of it. Not given: always, if they are the first, else from today.",
-)
+@FROM_DAY
 @NOTE
 def set_hours(
     project: ProjectKey, week: str, group: str | None, starts: date | None, note: str | None
@@ -80,7 +82,7 @@ def set_hours(
 @hours.command("end")
 @of_project
 @click.option("--group", help="Of this group of stages (its id or name).")
-@click.option("--at", metavar="DAY", callback=day, help="First day without them; else today.")
+@AT_DAY
 def end_hours(project: ProjectKey, group: str | None, at: date | None) -> None:
     """End working hours: a group has those of the project from then on, a project every hour.
 

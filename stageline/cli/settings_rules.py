@@ -1,4 +1,4 @@
-"""``stageline settings``: how time is judged; all of it by default, from and to files."""
+"""``stageline settings``: how time and sales are judged; by default, from and to files."""
 
 from pathlib import Path
 
@@ -9,6 +9,7 @@ from stageline.cli import (
     settings_hours,
     settings_metrics,
     settings_orders,
+    settings_sales,
     settings_sla,
 )
 from stageline.cli.build import require_migrations
@@ -107,6 +108,8 @@ COMMANDS: tuple[click.Command, ...] = (
     settings_orders.orders,
     settings_metrics.metrics,
     settings_fields.fields,
+    settings_sales.targets,
+    settings_sales.alerts,
     set_defaults,
     export_settings,
     import_settings,

@@ -21,6 +21,7 @@ from stageline.cli.settings_tables import show_or_say
 from stageline.cli.tables import Column
 from stageline.settings.dictionaries import GROUPS, STAGES, is_final
 from stageline.settings.durations import read_duration, written_duration
+from stageline.settings.numbers import written_number
 from stageline.settings.rule_tables import ProjectKey, changing_project, listed
 from stageline.settings.sla_rules import (
     LIMITS,
@@ -30,7 +31,6 @@ from stageline.settings.sla_rules import (
     SlaLimit,
     WaitingStage,
     read_share,
-    written_share,
 )
 
 # SLA
@@ -132,7 +132,7 @@ def near(project: ProjectKey, percent: str | None, starts: datetime | None) -> N
         rows = listed(THRESHOLDS, project)
         show_or_say(
             [Column("near from %", is_number=True), Column("from"), Column("to")],
-            [(written_share(row.near_pct), *times(row)) for row in rows],
+            [(written_number(row.near_pct), *times(row)) for row in rows],
             f"{project} has no near threshold of its own: it is 80 %.",
         )
         return
@@ -140,7 +140,7 @@ def near(project: ProjectKey, percent: str | None, starts: datetime | None) -> N
     with changing_project(project) as session:
         now = THRESHOLDS.set_from(session, project, row, starts)
     click.echo(
-        f"Visits of {project} are near from {written_share(now.near_pct)} % of a limit{when(now)}."
+        f"Visits of {project} are near from {written_number(now.near_pct)} % of a limit{when(now)}."
     )
 
 

@@ -1,4 +1,4 @@
-"""All settings that judge the orders and deals of projects, as one YAML document, and back.
+"""All settings that judge the orders, deals and reps of projects, as one YAML document, and back.
 
 A document holds projects, each with sections. What a section of the file says is all that there is:
 rows that it leaves out are removed. A section that the file does not have is left alone.
@@ -7,6 +7,7 @@ rows that it leaves out are removed. A section that the file does not have is le
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import yaml
 
 from stageline.database import connect
 from stageline.errors import StagelineError
+from stageline.settings.alert_thresholds import ALERT_THRESHOLDS, read_threshold
 from stageline.settings.changes import changing
 from stageline.settings.cycle_rules import CYCLES, step_columns, written_step
 from stageline.settings.dictionaries import GROUPS, STAGES
@@ -21,6 +23,7 @@ from stageline.settings.durations import read_duration, written_duration
 from stageline.settings.field_map import FIELD_MAP
 from stageline.settings.files import FileRow
 from stageline.settings.flow_metrics import METRICS, point_columns, written_point
+from stageline.settings.numbers import written_number
 from stageline.settings.order_overrides import OVERRIDES
 from stageline.settings.projects import projects
 from stageline.settings.rule_tables import (
@@ -34,7 +37,8 @@ from stageline.settings.rule_tables import (
     written_moment,
     zone,
 )
-from stageline.settings.sla_rules import LIMITS, THRESHOLDS, WAITING, read_share, written_share
+from stageline.settings.sales_targets import TARGETS, read_subject, read_target, written_subject
+from stageline.settings.sla_rules import LIMITS, THRESHOLDS, WAITING, read_share
 from stageline.settings.urgent_rules import URGENT_RULES
 from stageline.settings.working_hours import CALENDARS, DAYS, read_day
 from stageline.settings.working_weeks import DAYS as WEEKDAYS
@@ -233,6 +237,15 @@ def _number(name: str, column: str) -> Field:
     )
 
 
+def _exact(name: str, column: str, read: Callable[[str], Decimal]) -> Field:
+    return Field(
+        name,
+        lambda row: written_number(getattr(row, column)),
+        lambda line, cell: {column: read(line.needed(cell))},
+        is_needed=True,
+    )
+
+
 def _duration(name: str, column: str, *, is_needed: bool = False) -> Field:
     def write(row: Any) -> Cell:
         seconds = getattr(row, column)
@@ -290,6 +303,10 @@ _VALIDITY = (
     _moment("from", "effective_from", FIRST_INSTANT, FileRow.instant),
     _moment("to", "effective_to", None, FileRow.instant),
 )
+_DAYS_OF_VALIDITY = (
+    _moment("from", "effective_from", FIRST_DAY, _day),
+    _moment("to", "effective_to", None, _day),
+)
 _NOTE = _text("note", "note")
 
 SECTIONS = (
@@ -333,12 +350,7 @@ SECTIONS = (
         "near",
         THRESHOLDS,
         (
-            Field(
-                "percent",
-                lambda row: written_share(row.near_pct),
-                lambda line, cell: {"near_pct": read_share(line.needed(cell))},
-                is_needed=True,
-            ),
+            _exact("percent", "near_pct", read_share),
             *_VALIDITY,
         ),
     ),
@@ -362,8 +374,7 @@ SECTIONS = (
                 lambda line, cell: {"week": read_week(line.needed(cell))},
                 is_needed=True,
             ),
-            _moment("from", "effective_from", FIRST_DAY, _day),
-            _moment("to", "effective_to", None, _day),
+            *_DAYS_OF_VALIDITY,
             _NOTE,
         ),
     ),
@@ -441,6 +452,32 @@ SECTIONS = (
             _text("comment", "comment"),
             _number("position", "position"),
             _truth("on", "is_on", unless=True),
+        ),
+    ),
+    Section(
+        "targets",
+        TARGETS,
+        (
+            Field(
+                "of",
+                lambda row: written_subject(row.subject_type, row.subject_id),
+                lambda line, cell: read_subject(line.needed(cell)),
+                is_needed=True,
+            ),
+            _text("kpi", "kpi", is_needed=True),
+            _text("period", "period", is_needed=True),
+            _exact("target", "target", read_target),
+            _text("currency", "currency"),
+            *_DAYS_OF_VALIDITY,
+        ),
+    ),
+    Section(
+        "alerts",
+        ALERT_THRESHOLDS,
+        (
+            _text("rule", "rule", is_needed=True),
+            _exact("threshold", "threshold", read_threshold),
+            *_DAYS_OF_VALIDITY,
         ),
     ),
 )

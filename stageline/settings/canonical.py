@@ -3,13 +3,12 @@
 ``seeds/reference`` defines them.
 """
 
-import csv
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
 
-from stageline.config import PROJECT_ROOT
 from stageline.errors import StagelineError
+from stageline.settings.seeds import reference
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,7 @@ class SubStage:
 @cache
 def majors() -> tuple[Major, ...]:
     """The major stages in their order."""
-    boundaries = {row["major_key"]: row for row in _seed("canonical_stage_boundaries")}
+    boundaries = {row["major_key"]: row for row in reference("canonical_stage_boundaries")}
     return tuple(
         Major(
             row["major_key"],
@@ -85,10 +84,4 @@ def require_sub_key(text: str) -> str:
 
 
 def _in_order(seed: str) -> list[dict[str, str]]:
-    return sorted(_seed(seed), key=lambda row: int(row["sort_order"]))
-
-
-def _seed(name: str) -> list[dict[str, str]]:
-    path = PROJECT_ROOT / "seeds" / "reference" / f"{name}.csv"
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
+    return sorted(reference(seed), key=lambda row: int(row["sort_order"]))

@@ -76,7 +76,7 @@ def add(
     if name is not None:
         require_one_line(name, "The name")
     if timezone is not None:
-        _require_zone(timezone)
+        require_zone(timezone)
     with changing() as session, session.cursor(row_factory=class_row(Project)) as cursor:
         try:
             cursor.execute(
@@ -156,7 +156,12 @@ def unknown_project(source_system: str, project_id: str) -> StagelineError:
     )
 
 
-def _require_zone(timezone: str) -> None:
+def require_zone(timezone: str) -> None:
+    """Makes sure that there is a time zone of that name.
+
+    Raises:
+        StagelineError: there is none.
+    """
     # The database checks its own list; the receiver reads times with Python's.
     try:
         ZoneInfo(timezone)

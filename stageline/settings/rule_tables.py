@@ -412,6 +412,8 @@ _REFUSED = {
             "cycle_rules",
             "order_overrides",
             "calendars",
+            "kpi_targets",
+            "alert_thresholds",
         )
         for kind, said in (("unambiguous", _OVERLAP), ("valid", _BACKWARDS))
     },

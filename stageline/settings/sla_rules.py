@@ -1,10 +1,11 @@
 """How long an order may stay in a group of stages, when that is near, and when its clock waits."""
 
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 
 from stageline.errors import StagelineError
 from stageline.settings.names import require_one_line, require_text
+from stageline.settings.numbers import plain_number
 from stageline.settings.rule_tables import DatedSetting, DatedTable
 
 
@@ -39,22 +40,13 @@ def read_share(text: str) -> Decimal:
     Raises:
         StagelineError: it is no share of a limit.
     """
-    try:
-        share = Decimal(text)
-        is_share = share.is_finite() and 0 < share <= 100 and share == round(share, 2)
-    except InvalidOperation:
-        is_share = False
-    if not is_share:
+    share = plain_number(text, decimals=2)
+    if share is None or not 0 < share <= 100:
         raise StagelineError(
             f"{text!r} is no share of a limit. Write percent, as 80: above 0, up to 100, with two"
             " decimals at most."
         )
     return share
-
-
-def written_share(share: Decimal) -> str:
-    """Percent in the form that `read_share` reads."""
-    return f"{share.normalize():f}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -35,8 +35,7 @@ SUBSTAGES = (
 APART = {
     name: model
     for name, model in models().items()
-    if model.fact is not None
-    and ({*model.grain} & {"report_version", "period_type"} or model.fact == "deal_stage_timeline")
+    if model.fact is not None and ("report_version" in model.grain or "stage" in model.fact)
 }
 
 

@@ -240,6 +240,104 @@ def test_a_score_has_to_suit_its_survey(tmp_path: Path) -> None:
     assert done.first_rejects[0].reason == "9 is no CSAT score (1 to 5)"
 
 
+def test_the_examples_of_sales_activity_fit_and_refer_to_each_other() -> None:
+    files = {
+        "reps": "reps.csv",
+        "activities": "calls.csv",
+        "pipeline_items": "pipeline_items.csv",
+        "sublists": "sublists.csv",
+        "sales": "sales.csv",
+    }
+    rows = {}
+    for entity, name in files.items():
+        done = load_file(EXAMPLES / name, entity, dry_run=True)
+        assert (done.rejected, done.unread) == (0, []), entity
+        rows[entity] = list(csv.DictReader((EXAMPLES / name).read_text().splitlines()))
+        assert done.new == len(rows[entity]) > 0
+    ids = {
+        field: {row[field] for row in rows[entity]}
+        for entity, field in (
+            ("reps", "rep_id"),
+            ("pipeline_items", "item_id"),
+            ("sublists", "sublist_id"),
+        )
+    }
+    for entity in rows:
+        for row in rows[entity]:
+            for field in ids.keys() & row.keys():
+                assert row[field] in ids[field] | {""}, (entity, row)
+
+
+BAD_SALES_ROWS = {
+    "reps": (
+        "rep_id,name,team_id,active_from,active_to",
+        [
+            ("r1,Ada,north,2026-01-01,2026-03-31", ""),
+            ("r1,Ada,south,2026-04-01,", ""),  # another team: another row
+            ("r2,Bo,north,2026-04-01,2026-04-01", ""),
+            ("r3,Cy,north,2026-04-02,2026-04-01", "2026-04-01 is before active_from, 2026-04-02"),
+            ("r4,Di,north,,2026-04-01", "is empty, and must not be"),
+            ("r1,Ada,east,2026-01-01,", "line 2 has the same rep_id + active_from"),
+        ],
+    ),
+    "pipeline_items": (
+        "item_id,stage,created_at,closed_at,partner_list_sent_at,partner_list_size",
+        [
+            ("i1,SOLD,2026-01-02T00:00Z,2026-01-01T00:00Z,,20", ""),  # odd, kept and flagged later
+            ("i2,Something new,2026-01-02T00:00Z,,2026-01-03T09:00+02:00,0", ""),
+            ("i3,,2026-01-02T00:00Z,,,", "is empty, and must not be"),
+            ("i4,SOLD,,,,", "is empty, and must not be"),
+            ("i5,SOLD,2026-01-02T00:00Z,,,-1", "'-1' is below 0"),
+            ("i6,SOLD,2026-01-02T00:00Z,,,2.5", "'2.5' is not a whole number"),
+            ("i7,SOLD,2026-01-02 10:00,,,", "has no time zone"),
+        ],
+    ),
+    "sublists": (
+        "sublist_id,item_id,created_at",
+        [
+            ("s1,i1,2026-01-02T00:00Z", ""),
+            ("s2,,2026-01-02T00:00Z", "is empty, and must not be"),
+        ],
+    ),
+    "sales": (
+        "sale_id,item_id,rep_id,sold_at,amount,currency",
+        [
+            ("1,i1,r1,2026-01-02T00:00Z,1200.50,EUR", ""),
+            ("2,,,2026-01-02T00:00Z,-5,", ""),  # given back
+            ("3,i1,r1,2026-01-02T00:00Z,,EUR", "is empty, and must not be"),
+            ("4,i1,r1,,10,EUR", "is empty, and must not be"),
+            ("5,i1,r1,2026-01-02T00:00Z,ten,EUR", "'ten'"),
+        ],
+    ),
+    "activities": (
+        "activity_id,activity_type,rep_id,item_id,created_at,scheduled_at,completed_at,updated_at",
+        [
+            ("a1,call,r1,i1,2026-01-05T00:00Z,,2026-01-02T00:00Z,", ""),  # written down later
+            ("a2,Call,,,,2026-01-02T00:00Z,,2026-01-03T00:00Z", ""),
+            ("a3,coffee,r1,,,,,", "'coffee' is not one of call, meeting, email"),
+            ("a4,call,r1,,soon,,,", "'soon'"),
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize("entity", BAD_SALES_ROWS)
+def test_what_sales_reports_are_made_from_is_taken_or_kept_with_the_reason(
+    entity: str, tmp_path: Path
+) -> None:
+    header, cases = BAD_SALES_ROWS[entity]
+    path = tmp_path / f"{entity}.csv"
+    path.write_text("\n".join([header, *(row for row, _ in cases)]) + "\n")
+    done = load_file(path, entity)
+    reasons = {reject.line: reject.reason for reject in done.first_rejects}
+    expected = {line: said for line, (_, said) in enumerate(cases, 2) if said}
+    assert reasons.keys() == expected.keys(), reasons
+    for line, said in expected.items():
+        assert said in reasons[line]
+    assert len(table(entity, "source_line")) == done.new == len(cases) - len(expected)
+    assert (done.read, load_file(path, entity).unchanged) == (len(cases), done.new)
+
+
 def test_projects_are_kept_apart(tmp_path: Path) -> None:
     path = leads(tmp_path / "leads.csv", 10)
     assert load_file(path, "leads", project_id="north").new == 10

@@ -233,6 +233,67 @@ def test_every_kind_of_rule_finds_its_row() -> None:
         report.stop_on_critical()
 
 
+@in_database
+def test_what_reps_items_lists_and_sales_refer_to_and_when_reps_are_in_two_teams() -> None:
+    def rep(rep_id: str, begins: int, ends: int | None, **values: Any) -> dict[str, Any]:
+        day = NOW.date().replace(day=1)
+        return {
+            "project_id": "p",
+            "rep_id": rep_id,
+            "active_from": day + timedelta(days=begins),
+            "active_to": None if ends is None else day + timedelta(days=ends),
+            **values,
+        }
+
+    insert(
+        "loader",
+        "raw_files.reps",
+        rep("in-turn", 0, 9),
+        rep("in-turn", 10, None),
+        rep("twice", 0, 10),
+        rep("twice", 10, 12),
+        rep("twice", 20, None),
+        rep("still", 0, None),
+        rep("still", 5, 7, project_id="q"),
+        rep("still", 30, 40),
+    )
+    item = {"project_id": "p", "stage": "SOLD", "created_at": NOW}
+    insert(
+        "loader",
+        "raw_files.pipeline_items",
+        {**item, "item_id": "i1", "sublist_id": "nowhere"},
+        {**item, "item_id": "i2", "agreement_at": NOW, "partner_list_sent_at": NOW - HOUR},
+        {**item, "item_id": "i3", "closed_at": NOW - HOUR},
+        {**item, "item_id": "i4", "partner_list_due_at": NOW + timedelta(days=30)},
+    )
+    insert(
+        "loader",
+        "raw_files.sublists",
+        {"project_id": "p", "sublist_id": "s1", "item_id": "nowhere", "created_at": NOW},
+    )
+    sale = {"project_id": "p", "amount": -1, "sold_at": NOW}
+    insert(
+        "loader",
+        "raw_files.sales",
+        {**sale, "sale_id": "1", "item_id": "nowhere"},
+        {**sale, "sale_id": "2", "item_id": "i1", "amount": 1},
+    )
+
+    report = run_checks()
+
+    assert found(report) == {
+        ("warning", "raw_files.reps", "apart", "active_from, active_to"),
+        ("warning", "raw_files.pipeline_items", "reference", "sublist_id"),
+        ("warning", "raw_files.pipeline_items", "order", "partner_list_sent_at, agreement_at"),
+        ("warning", "raw_files.pipeline_items", "order", "closed_at, created_at"),
+        ("warning", "raw_files.sublists", "reference", "item_id"),
+        ("warning", "raw_files.sales", "reference", "item_id"),
+        ("warning", "raw_files.sales", "between", "amount"),
+    }
+    (apart,) = [result for result in report.results if result.rule.kind == "apart"]
+    assert apart.failing == 2
+
+
 def minimal(crm: str, name: str, project: str, **values: Any) -> dict[str, Any]:
     """A row of a CRM's table with what it cannot be without, and these values."""
     declared = next((each for each in source(crm).tables if each.name == name), None)

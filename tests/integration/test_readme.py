@@ -113,7 +113,20 @@ def test_a_log_is_mapped_and_judged_by_pasting(monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.usefixtures("database", "checkout")
-@pytest.mark.parametrize("page", ["docs/map-your-stages.md", "docs/sla-and-working-hours.md"])
+def test_sales_are_made_up_by_pasting(monkeypatch: pytest.MonkeyPatch) -> None:
+    typed = lines("README.md", "Try the sales reports")
+    assert typed == [["stageline", "generate", "sales"], ["stageline", "build"]]
+    paste(typed, monkeypatch)
+    with connect("owner") as session:
+        ((leads,),) = session.execute("select count(*) from raw_files.leads")
+    assert leads == 150
+
+
+@pytest.mark.usefixtures("database", "checkout")
+@pytest.mark.parametrize(
+    "page",
+    ["docs/map-your-stages.md", "docs/sla-and-working-hours.md", "docs/targets-and-alerts.md"],
+)
 def test_a_guide_can_be_pasted_from_its_beginning_to_its_end(
     page: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

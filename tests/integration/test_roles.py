@@ -26,6 +26,11 @@ NONE: set[str] = set()
 #: stand for what dbt builds, as the transformer, with its own grant to the reader.
 MATRIX: dict[str, dict[Role, set[str]]] = {
     "raw_files.leads": {"loader": ALL, "transformer": READ},
+    "raw_files.reps": {"loader": ALL, "transformer": READ},
+    "raw_files.pipeline_items": {"loader": ALL, "transformer": READ},
+    "raw_files.sublists": {"loader": ALL, "transformer": READ},
+    "raw_files.sales": {"loader": ALL, "transformer": READ},
+    "raw_files.call_days": {"loader": ALL, "transformer": READ},
     "raw_files.rejects": {"loader": ALL},
     "raw_files.made_by_dlt": {"loader": ALL, "transformer": READ},
     "raw_files_staging.made_by_dlt": {"loader": ALL},
@@ -112,6 +117,8 @@ MATRIX: dict[str, dict[Role, set[str]]] = {
     "settings.cycle_rules": {"transformer": READ, "jobs": READ},
     "settings.order_overrides": {"transformer": READ, "jobs": READ},
     "settings.flow_metrics": {"transformer": READ, "jobs": READ},
+    "settings.kpi_targets": {"transformer": READ, "jobs": READ},
+    "settings.alert_thresholds": {"transformer": READ, "jobs": READ},
     "settings.audit_log": {"transformer": READ, "jobs": READ},
     "ops.load_positions": {
         "loader": {"select", "insert", "update", "delete"},

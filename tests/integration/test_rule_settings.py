@@ -384,6 +384,169 @@ def test_a_metric_is_made_changed_and_removed() -> None:
     assert "no metric of its own" in done("metrics", "list", *SHOP)
 
 
+# Targets and alerts
+
+
+def targets() -> list[tuple[Any, ...]]:
+    return sorted(
+        rows(
+            "select concat_ws(' ', kpi, subject_type, subject_id, period, currency), target::text,"
+            " effective_from::text, effective_to::text from settings.kpi_targets"
+        )
+    )
+
+
+def test_a_target_set_from_a_day_on_ends_the_one_in_force() -> None:
+    said = done("targets", "set", *SHOP, "rep:r-1", "calls", "25")
+    assert said == (
+        "Target of calls in a week for rep:r-1 of keycrm shop-1: 25 from the beginning on.\n"
+    )
+    done("targets", "set", *SHOP, "rep:r-1", "calls", "15.50", "--from", "2027-03-01")
+    done("targets", "set", *SHOP, "rep:r-1", "calls", "30", "--from", "2027-02-01")
+    assert targets() == [
+        ("calls rep r-1 week", "15.50", "2027-03-01", None),
+        ("calls rep r-1 week", "25", "1900-01-01", "2027-02-01"),
+        ("calls rep r-1 week", "30", "2027-02-01", "2027-03-01"),
+    ]
+    # The same again changes nothing, however it is written.
+    before = rows("select count(*) from settings.audit_log")
+    done("targets", "set", *SHOP, "rep:r-1", "calls", "15.5", "--from", "2027-03-15")
+    assert rows("select count(*) from settings.audit_log") == before
+    said = done("targets", "end", *SHOP, "rep:r-1", "calls", "--at", "2027-04-01")
+    assert "ends at 2027-04-01" in said
+    assert "has no such target at 2027-04-01" in error(
+        "targets", "end", *SHOP, "rep:r-1", "calls", "--at", "2027-04-01"
+    )
+
+
+def test_changes_of_targets_and_thresholds_are_in_the_audit_log() -> None:
+    done("targets", "set", *SHOP, "reps", "calls", "25")
+    done("targets", "set", *SHOP, "reps", "calls", "30", "--from", "1900-01-01")
+    done("targets", "end", *SHOP, "reps", "calls", "--at", "1900-01-01")
+    done("alerts", "set", *SHOP, "calls_this_week", "20")
+    done("alerts", "end", *SHOP, "calls_this_week", "--at", "1900-01-01")
+    assert rows(
+        "select table_name, action, before ->> 'target', after ->> 'target',"
+        " coalesce(before, after) ->> 'threshold'"
+        " from settings.audit_log where table_name <> 'projects' order by audit_id"
+    ) == [
+        ("kpi_targets", "insert", None, "25", None),
+        ("kpi_targets", "update", "25", "30", None),
+        ("kpi_targets", "delete", "30", None, None),
+        ("alert_thresholds", "insert", None, None, "20"),
+        ("alert_thresholds", "delete", None, None, "20"),
+    ]
+    assert "target: 25 -> 30" in done("audit", "--table", "kpi_targets")
+
+
+def test_each_subject_kpi_period_and_currency_has_a_target_of_its_own() -> None:
+    for subject in ("rep:r-1", "team:r-1", "reps", "all"):
+        done("targets", "set", *SHOP, subject, "calls", "25")
+    done("targets", "set", *SHOP, "reps", "calls", "100", "--period", "month")
+    done("targets", "set", *SHOP, "reps", "agreements", "4")
+    done("targets", "set", *SHOP, "reps", "revenue", "9000", "--currency", "eur")
+    done("targets", "set", *SHOP, "reps", "revenue", "9000", "--currency", "UAH")
+    done("targets", "set", "pipedrive", "main", "reps", "calls", "25")
+    assert [target for target, *_ in targets()] == [
+        "agreements rep month",
+        "calls all week",
+        "calls rep month",
+        "calls rep r-1 week",
+        *["calls rep week"] * 2,
+        "calls team r-1 week",
+        "revenue rep month EUR",
+        "revenue rep month UAH",
+    ]
+    assert [line.split() for line in done("targets", "list", *SHOP).splitlines()][:3] == [
+        ["of", "kpi", "period", "target", "currency", "from", "to"],
+        ["reps", "agreements", "month", "4"],
+        ["all", "calls", "week", "25"],
+    ]
+    done("targets", "end", *SHOP, "reps", "revenue", "--currency", "EUR", "--at", "1900-01-01")
+    assert "EUR" not in done("targets", "list", *SHOP, "--all")
+
+
+def test_the_threshold_of_a_project_takes_the_place_of_the_one_that_ships() -> None:
+    done("alerts", "set", *SHOP, "calls_this_week", "20", "--from", "2027-03-01")
+    listed = {
+        day: {
+            line.split()[0]: line.split()[1]
+            for line in done("alerts", "list", *SHOP, "--at", day).splitlines()[1:]
+        }
+        for day in ("2027-02-28", "2027-03-01")
+    }
+    ships = {
+        "calls_this_week": "25",
+        "partner_lists_overdue": "0",
+        "calls_next_week": "30",
+        "rep_needs_support_score": "10",
+        "rep_needs_support_calls": "5",
+        "orders_over_sla": "0",
+        "unmapped_stages": "0",
+        "pipeline_change": "3",
+    }
+    assert listed["2027-02-28"] == ships
+    assert listed["2027-03-01"] == ships | {"calls_this_week": "20"}
+    both = [
+        line for line in done("alerts", "list", *SHOP, "--all").splitlines() if "calls_" in line
+    ]
+    assert [line.split()[1] for line in both[:2]] == ["20", "25"]
+    done("alerts", "end", *SHOP, "calls_this_week", "--at", "2027-03-01")
+    assert rows("select * from settings.alert_thresholds") == []
+    done("alerts", "set", *SHOP, "pipeline_change", "0")
+
+
+@pytest.mark.parametrize(
+    ("table", "row"),
+    [
+        ("kpi_targets", {"kpi": "mails"}),
+        ("kpi_targets", {"period": "day"}),
+        ("kpi_targets", {"kpi": "agreements"}),  # not by week
+        ("kpi_targets", {"target": 0}),
+        ("kpi_targets", {"target": "nan"}),
+        ("kpi_targets", {"currency": "EUR"}),
+        ("kpi_targets", {"kpi": "revenue", "period": "month"}),
+        ("kpi_targets", {"kpi": "revenue", "period": "month", "currency": "euro"}),
+        ("kpi_targets", {"subject_type": "all"}),
+        ("kpi_targets", {"subject_type": "team", "subject_id": None}),
+        ("kpi_targets", {"subject_id": ""}),
+        ("kpi_targets", {"effective_to": "1900-01-01"}),
+        ("alert_thresholds", {"threshold": -1}),
+        ("alert_thresholds", {"threshold": "infinity"}),
+        ("alert_thresholds", {"effective_to": "1900-01-01"}),
+    ],
+)
+def test_the_database_itself_refuses_what_means_nothing(table: str, row: dict[str, Any]) -> None:
+    good = {
+        "kpi_targets": {
+            "kpi": "calls",
+            "subject_type": "rep",
+            "subject_id": "r-1",
+            "period": "week",
+            "target": 25,
+        },
+        "alert_thresholds": {"rule": "calls_this_week", "threshold": 20},
+    }[table]
+    project = {"source_system": SHOP[0], "project_id": SHOP[1]}
+
+    def insert(values: dict[str, Any]) -> None:
+        with connect("owner") as session:
+            session.execute(
+                psycopg.sql.SQL("insert into {} ({}) values ({})").format(
+                    psycopg.sql.Identifier("settings", table),
+                    psycopg.sql.SQL(", ").join(map(psycopg.sql.Identifier, values)),
+                    psycopg.sql.SQL(", ").join(map(psycopg.sql.Placeholder, values)),
+                ),
+                values,
+            )
+
+    with pytest.raises(psycopg.errors.CheckViolation):
+        insert({**project, **good, **row})
+    insert({**project, **good})
+    with pytest.raises(psycopg.errors.ExclusionViolation):
+        insert({**project, **good, "effective_from": "2027-01-01"})
+
+
 # What is refused
 
 ENDS = ["--start", "stage:1", "--end", "stage:2"]
@@ -434,6 +597,30 @@ REFUSED: list[tuple[list[str], str]] = [
         ["metrics", "set", *SHOP, "x", *ENDS, "--position", "3000000000"],
         "metric x does not fit into the database: integer out of range",
     ),
+    (["targets", "set", *SHOP, "r-1", "calls", "25"], "'r-1' is no subject of a target"),
+    (["targets", "set", *SHOP, "team:", "calls", "25"], "'team:' is no subject"),
+    (["targets", "set", *SHOP, "rep:\x00", "calls", "25"], "The rep has to be"),
+    (["targets", "set", *SHOP, "reps", "mails", "25"], "no targets of 'mails'. There are: calls,"),
+    (["targets", "set", *SHOP, "reps", "calls", "many"], "'many' is no target"),
+    (["targets", "set", *SHOP, "reps", "calls", "0"], "'0' is no target. Write a number above 0"),
+    (["targets", "set", *SHOP, "reps", "calls", "-5"], "'-5' is no target"),
+    (["targets", "set", *SHOP, "reps", "calls", "nan"], "'nan' is no target"),
+    (["targets", "set", *SHOP, "reps", "calls", "1e99"], "'1e99' is no target"),
+    (["targets", "set", *SHOP, "reps", "calls", "1.00001"], "four decimals at most"),
+    (["targets", "set", *SHOP, "reps", "calls", "9", "--period", "day"], "a week or a month, not"),
+    (["targets", "set", *SHOP, "reps", "sales", "9", "--period", "week"], "Targets of sales are"),
+    (["targets", "set", *SHOP, "reps", "revenue", "9"], "revenue needs its currency, as EUR"),
+    (["targets", "set", *SHOP, "reps", "revenue", "9", "--currency", "€"], "'€' is no ISO 4217"),
+    (["targets", "set", *SHOP, "reps", "calls", "9", "--currency", "EUR"], "calls is a count"),
+    (["targets", "set", *SHOP, "reps", "calls", "9", "--from", "soon"], "'soon' is no day"),
+    (["targets", "set", "keycrm", "shop-9", "reps", "calls", "9"], "projects add keycrm shop-9"),
+    (["targets", "end", *SHOP, "reps", "calls"], "has no such target at "),
+    (["alerts", "set", *SHOP, "calls_thisweek", "9"], "Did you mean calls_this_week?"),
+    (["alerts", "set", *SHOP, "x", "9"], "There are: calls_this_week, partner_lists_overdue"),
+    (["alerts", "set", *SHOP, "calls_this_week", "-1"], "'-1' is no threshold"),
+    (["alerts", "set", *SHOP, "calls_this_week", "few"], "'few' is no threshold"),
+    (["alerts", "end", *SHOP, "calls_this_week"], "has no such threshold at "),
+    (["alerts", "list", "keycrm", "shop-9"], "no project shop-9 of keycrm"),
     (["defaults", "pipedrive", "main"], "pipedrive main is none of its projects"),
     (["export", "--project", "shop-1"], "Write keycrm/shop-1"),
     (["export", "--project", "keycrm/shop-9"], "no project shop-9"),
@@ -491,6 +678,14 @@ def everything() -> None:
         *("metrics", "set", *SHOP, "Q", "--start", "pipeline:1/stage:2", "--end", "sub:QUOTE.SENT"),
         *("--green", "1:30", "--red", "2h", "--working", "--off", "--position", "3"),
     )
+    done("targets", "set", *SHOP, "reps", "calls", "25")
+    done("targets", "set", *SHOP, "reps", "calls", "12.5", "--from", "2027-03-01")
+    done("targets", "set", *SHOP, "team:a: 'b'", "revenue", "900", "--currency", "UAH")
+    done(
+        "targets", "end", *SHOP, "team:a: 'b'", "revenue", "--currency", "UAH", "--at", "2027-01-01"
+    )
+    done("targets", "set", *SHOP, "all", "lists_out", "1000")
+    done("alerts", "set", *SHOP, "pipeline_change", "2.50", "--from", "2027-03-01")
     with connect("owner") as session:  # what no command writes, and a database may hold
         session.execute("update settings.flow_metrics set comment = E' two\\n lines'")
         session.execute("update settings.sla_stage_rules set note = '' where group_id = '4'")
@@ -608,6 +803,30 @@ WRONG_ENTRIES = [
     ("groups: [{group: 1, name: x, kind: shut}]", "'shut' is no kind of group"),
     ("groups: [{group: 1, name: x, position: first}]", "no whole number"),
     ("stages: [{stage: 1}]", "name is empty"),
+    ("targets: [{kpi: calls, period: week, target: 9}]", "of is empty, and is needed"),
+    ("targets: [{of: bob, kpi: calls, period: week, target: 9}]", "'bob' is no subject"),
+    ("targets: [{of: all, kpi: calls, period: week, target: -9}]", "'-9' is no target"),
+    ("targets: [{of: all, kpi: mails, period: week, target: 9}]", "no targets of 'mails'"),
+    ("targets: [{of: all, kpi: sales, period: week, target: 9}]", "are for a month, not 'week'"),
+    ("targets: [{of: all, kpi: revenue, period: month, target: 9}]", "needs its currency"),
+    ("targets: [{of: all, kpi: calls, period: week, target: 9, from: may}]", "'may' is no day"),
+    (
+        "targets: [{of: all, kpi: calls, period: week, target: 9},"
+        " {of: all, kpi: calls, period: week, target: 8, from: 2027-01-01}]",
+        "target calls all week would count twice at once",
+    ),
+    (
+        "targets: [{of: all, kpi: calls, period: week, target: 9,"
+        " from: 2027-01-02, to: 2027-01-01}]",
+        "target calls all week would end before it begins",
+    ),
+    ("alerts: [{rule: x, threshold: 9}]", "There is no rule 'x' of alerts"),
+    ("alerts: [{rule: calls_this_week, threshold: -9}]", "'-9' is no threshold"),
+    (
+        "alerts: [{rule: calls_this_week, threshold: 9, to: 2027-01-02},"
+        " {rule: calls_this_week, threshold: 8, from: 2027-01-01}]",
+        "threshold calls_this_week would count twice at once",
+    ),
 ]
 
 

@@ -181,6 +181,42 @@ FLOW_TABLES: dict[str, dict[tuple[str, ...], str]] = {
 #: Semantic models of flow.
 FLOW_MODELS = {"deal_moves", "flow_days", "journeys", "order_stage_visits"}
 
+#: The same of sales activity, held against what the generator makes.
+ACTIVITY_TABLES: dict[str, dict[tuple[str, ...], str]] = {
+    "project,rep,metric_time__day": {
+        ("calls_booked", "calls_due", "calls_held", "call_held_rate", "calls_conducted"): """
+            select
+                project_id, subject_id, period_start,
+                booked, due, held, held_rate_pct, conducted
+            from kpis.call_volume where subject_type = 'rep' and period_type = 'day'
+        """
+    },
+    "project,team,metric_time__month": {
+        ("proposals", "agreements"): """
+            select project_id, subject_id, month, proposals, agreements
+            from kpis.agreement_kpis where subject_type = 'team'
+        """,
+        (
+            *("lists_out", "lists_due", "lists_on_time", "list_on_time_rate", "lists_with_sale"),
+            "list_first_sale_rate",
+        ): """
+            select
+                project_id, subject_id, month,
+                lists_out, lists_due_by_now, sent_on_time, on_time_pct, lists_with_sale,
+                first_sale_conversion_pct
+            from kpis.list_out_kpis where subject_type = 'team'
+        """,
+    },
+    "project,currency,metric_time__month": {
+        ("sales", "sales_revenue"): """
+            select project_id, currency, month, sales, revenue
+            from kpis.revenue_efficiency where subject_type = 'all'
+        """
+    },
+}
+#: Semantic models of sales activity.
+ACTIVITY_MODELS = {"calls", "item_steps", "activity_sales"}
+
 MONEY = (
     "pipeline_value",
     "weighted_pipeline_value",
@@ -348,7 +384,8 @@ def test_every_headline_is_held_against_a_table(manifest: dict[str, Any]) -> Non
     }
     headlines = {metric["name"] for metric in manifest["metrics"]} - inputs
     checked = {metric for group_by in KPI_TABLES for metric in metrics_by(group_by)}
-    checked |= {metric for tables in FLOW_TABLES.values() for names in tables for metric in names}
+    for groups in (FLOW_TABLES, ACTIVITY_TABLES):
+        checked |= {metric for tables in groups.values() for names in tables for metric in names}
     assert headlines <= checked
 
 
@@ -358,7 +395,7 @@ def test_everything_has_a_label_and_a_description(manifest: dict[str, Any]) -> N
     for model in models:
         things += [*model["entities"], *model["dimensions"], *model["measures"]]
 
-    assert len(models) == len(FACTS) + len(FLOW_MODELS)
+    assert len(models) == len(FACTS) + len(FLOW_MODELS) + len(ACTIVITY_MODELS)
     blank = [
         thing["name"]
         for thing in things

@@ -14,7 +14,7 @@ cell as (
 ),
 
 fact as (
-    select * from {{ fact }}
+    select * from {{ facts_of_cells(kpi, fact) }} as facts
     {%- if 'excluded_reason' in kpi_node(fact.identifier).columns %}
     where excluded_reason is null
     {%- endif %}

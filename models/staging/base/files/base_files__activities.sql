@@ -18,6 +18,9 @@ final as (
         scheduled_at,
         completed_at,
         outcome,
+        item_id,
+        created_at,
+        updated_at,
         is_deleted,
         {{ record_origin('source_file', 'source_line') }} as record_origin
     from source

@@ -52,6 +52,7 @@ activities as (
             when coalesce(upper(calls.status), 'COMPLETED') = 'COMPLETED' then calls.called_at
         end as completed_at,
         lower(calls.status) as outcome,
+        calls.modified_at,
         calls.is_gone
     from calls
     left join field_map on calls.project_id = field_map.project_id
@@ -73,6 +74,7 @@ activities as (
                 then coalesce(meetings.ended_at, meetings.started_at, meetings.planned_at)
         end as completed_at,
         lower(meetings.outcome) as outcome,
+        meetings.modified_at,
         meetings.is_gone
     from meetings
     left join field_map on meetings.project_id = field_map.project_id
@@ -92,6 +94,9 @@ final as (
         activities.scheduled_at,
         activities.completed_at,
         activities.outcome,
+        cast(null as {{ type_label() }}) as item_id,
+        cast(null as {{ type_instant() }}) as created_at,
+        activities.modified_at as updated_at,
         activities.is_gone as is_deleted,
         activities.activity_id as record_origin
     from activities

@@ -21,6 +21,9 @@ final as (
             when is_done then coalesce(done_at, due_at, {{ start_of_day('due_date') }})
         end as completed_at,
         cast(null as {{ type_label() }}) as outcome,
+        cast(null as {{ type_label() }}) as item_id,
+        added_at as created_at,
+        updated_at,
         coalesce(is_deleted, false) or is_gone as is_deleted,
         {{ dbt.concat(["'activity '", 'activity_id']) }} as record_origin
     from source

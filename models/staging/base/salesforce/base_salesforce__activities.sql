@@ -63,6 +63,8 @@ activities as (
                     )
         end as completed_at,
         coalesce(tasks.call_disposition, tasks.status) as outcome,
+        tasks.created_at,
+        tasks.modified_at,
         coalesce(tasks.is_deleted, false) or tasks.is_gone as is_deleted,
         {{ dbt.concat(["'task '", 'tasks.task_id']) }} as record_origin
     from tasks
@@ -81,6 +83,8 @@ activities as (
         events.starts_at as scheduled_at,
         events.ends_at as completed_at,
         cast(null as {{ type_label() }}) as outcome,
+        events.created_at,
+        events.modified_at,
         coalesce(events.is_deleted, false) or events.is_gone as is_deleted,
         {{ dbt.concat(["'event '", 'events.event_id']) }} as record_origin
     from events
@@ -110,6 +114,9 @@ final as (
         activities.scheduled_at,
         activities.completed_at,
         activities.outcome,
+        cast(null as {{ type_label() }}) as item_id,
+        activities.created_at,
+        activities.modified_at as updated_at,
         activities.is_deleted,
         activities.record_origin
     from activities

@@ -1,0 +1,91 @@
+{{ config(materialized='table', post_hook='{{ gather_statistics(this) }}') }}
+
+{#- Days of a month whose forecast is made again, to be held against what came. -#}
+{%- set looked_back_on = [1, 8, 15, 22] -%}
+{#- Without as many days before it a day tells nothing of how forecasts do. -#}
+{%- set least_days_known = 28 -%}
+
+with
+
+work_days as (
+    select
+        source_system,
+        project_id,
+        month,
+        {{ day_of_date('date_day') }} as day,
+        {{ day_of_date('month') }} as first_of_month
+    from {{ ref('int_work_days') }}
+),
+
+items as (
+    select * from {{ ref('int_forecast_items') }}
+),
+
+projects as (
+    select * from {{ ref('stg_projects') }}
+),
+
+months as (
+    select
+        source_system,
+        project_id,
+        month,
+        min(first_of_month) as first_of_month,
+        max(day) as last_of_month
+    from work_days
+    group by source_system, project_id, month
+),
+
+known_since as (
+    select
+        source_system,
+        project_id,
+        min(entry_day) as first_day
+    from items
+    group by source_system, project_id
+),
+
+-- Up to the end of the day before: what the day itself brings is part of what is forecast.
+today as (
+    select
+        projects.source_system,
+        projects.project_id,
+        {{ local_day(as_of(), 'projects.timezone') }} as day
+    from projects
+),
+
+final as (
+    select
+        months.source_system,
+        months.project_id,
+        months.month,
+        work_days.day as made_for_day,
+        months.first_of_month,
+        months.last_of_month,
+        work_days.day = today.day as is_current
+    from work_days
+    inner join months
+        on
+            work_days.source_system = months.source_system
+            and work_days.project_id = months.project_id
+            and work_days.month = months.month
+    inner join known_since
+        on
+            work_days.source_system = known_since.source_system
+            and work_days.project_id = known_since.project_id
+    inner join today
+        on
+            work_days.source_system = today.source_system
+            and work_days.project_id = today.project_id
+    where
+        work_days.day = today.day
+        or (
+            months.last_of_month < today.day
+            and work_days.day - known_since.first_day >= {{ least_days_known }}
+            and work_days.day - work_days.first_of_month + 1 in (
+                {{ looked_back_on | join(', ') }}
+            )
+        )
+)
+
+select * from final
