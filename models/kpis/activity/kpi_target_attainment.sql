@@ -16,7 +16,8 @@ subjects as (
     select * from {{ ref('int_subjects') }}
 ),
 
--- The first week, which ends in the first month, may begin in the one before: that has only some days.
+-- The first week, which ends in the first month, may begin in the one before: only some days of
+-- that are there.
 todays as (
     select
         source_system,
