@@ -25,6 +25,7 @@ final as (
             when is_deleted then 'deleted'
             when created_at > {{ as_of() }} then 'created after as_of'
         end as excluded_reason,
+        not is_deleted and (created_at is null or created_at <= {{ as_of() }}) as is_counted,
         record_origin,
         1 as is_booked,
         {{ flag('scheduled_at <= ' ~ as_of()) }} as is_due,
@@ -48,6 +49,9 @@ final as (
             when created_at > {{ as_of() }} then 'created after as_of'
             when completed_at > {{ as_of() }} then 'completed after as_of'
         end as excluded_reason,
+        not is_deleted
+        and (created_at is null or created_at <= {{ as_of() }})
+        and completed_at <= {{ as_of() }} as is_counted,
         record_origin,
         0 as is_booked,
         0 as is_due,

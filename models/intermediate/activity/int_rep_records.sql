@@ -16,42 +16,59 @@ sales as (
     where not is_deleted and sold_at <= {{ as_of() }}
 ),
 
-{%- set steps = [
-    'call_conducted_at', 'proposal_at', 'agreement_at', 'partner_list_sent_at', 'first_sale_at',
+{%- set instants = [
+    'created_at', 'call_conducted_at', 'proposal_at', 'agreement_at', 'partner_list_sent_at',
+    'first_sale_at',
 ] %}
 
--- Which the source may have dated before it wrote the item down. One date that cannot be, as of 1948,
--- does not make a rep active for all the years since.
+-- Which the source may have dated before it wrote the item down. One date that cannot be, as of
+-- 1948, does not make a rep active for all the years since.
+told_items as (
+    select
+        {%- for instant in instants %}
+        case
+            when {{ instant }} <= {{ as_of() }} and not {{ is_implausible(instant) }}
+                then {{ instant }}
+        end as {{ instant }},
+        {%- endfor %}
+        source_system,
+        project_id,
+        rep_id,
+        timezone
+    from items
+),
+
 instants_of_items as (
     select
         source_system,
         project_id,
         rep_id,
         timezone,
-        {%- for bound, function in [('first_at', 'least'), ('last_at', 'greatest')] %}
-        {{ function }}(
-            {%- for step in ['created_at'] + steps %}
-            case when {{ step }} <= {{ as_of() }} and not {{ is_implausible(step) }} then {{ step }} end
-            {{- ',' if not loop.last }}
-            {%- endfor %}
-        ) as {{ bound }}
-        {{- ',' if not loop.last }}
-        {%- endfor %}
-    from items
+        least({{ instants | join(', ') }}) as first_at,
+        greatest({{ instants | join(', ') }}) as last_at
+    from told_items
 ),
 
-{%- set known_date -%}
-    case when (due > 0 or conducted > 0) and call_date >= cast('2000-01-01' as date) then call_date end
-{%- endset %}
+told_calls as (
+    select
+        source_system,
+        project_id,
+        rep_id,
+        case
+            when (due > 0 or conducted > 0) and call_date >= cast('2000-01-01' as date)
+                then call_date
+        end as call_date
+    from call_hours
+),
 
 records as (
     select
         source_system,
         project_id,
         rep_id,
-        min({{ known_date }}) as first_date,
-        max({{ known_date }}) as last_date
-    from call_hours
+        min(call_date) as first_date,
+        max(call_date) as last_date
+    from told_calls
     group by
         source_system,
         project_id,

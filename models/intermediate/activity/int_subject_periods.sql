@@ -27,10 +27,8 @@ rep_days as (
         roster.project_id,
         roster.rep_id,
         roster.team_id,
-        work_days.date_day,
         work_days.week_start,
         work_days.month,
-        work_days.as_of_date,
         work_days.as_of_week,
         work_days.as_of_month,
         work_days.first_week_end
@@ -44,8 +42,8 @@ rep_days as (
 ),
 
 rep_periods as (
-    {%- for period, start in [('day', 'date_day'), ('week', 'week_start'), ('month', 'month')] %}
-    select {{ 'distinct' if period != 'day' }}
+    {%- for period, start in [('week', 'week_start'), ('month', 'month')] %}
+    select distinct
         source_system,
         project_id,
         rep_id,
@@ -54,7 +52,7 @@ rep_periods as (
         {{ start }} as period_start
     from rep_days
     where
-        {{ start }} <= as_of_{{ 'date' if period == 'day' else period }}
+        {{ start }} <= as_of_{{ period }}
         {%- if period == 'month' %}
         and month >= cast({{ dbt.date_trunc('month', 'first_week_end') }} as date)
         {%- endif %}

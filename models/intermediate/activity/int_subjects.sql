@@ -1,3 +1,5 @@
+{{ config(materialized='table', post_hook='{{ gather_statistics(this) }}') }}
+
 with
 
 roster as (

@@ -58,8 +58,8 @@ dated as (
     from known
 ),
 
--- A later step implies the earlier ones, whether or not the source dates them: of what has brought a
--- sale no list is owed.
+-- A later step implies the earlier ones, whether or not the source dates them: of what has brought
+-- a sale no list is owed.
 reached as (
     select
         dated.*,

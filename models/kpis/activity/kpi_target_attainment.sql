@@ -16,8 +16,8 @@ subjects as (
     select * from {{ ref('int_subjects') }}
 ),
 
--- The first week, which ends in the first month, may begin in the one before: only some days of
--- that are there.
+-- The first week, which ends in the first month, may begin in the one before, of which only some
+-- days are known.
 todays as (
     select
         source_system,
