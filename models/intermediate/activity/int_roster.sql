@@ -118,7 +118,8 @@ final as (
         rep_name,
         team_id,
         active_from,
-        active_to
+        active_to,
+        true as is_listed
     from ranked_spans
     where place = 1
     union all
@@ -129,7 +130,8 @@ final as (
         rep_name,
         team_id,
         active_from,
-        active_to
+        active_to,
+        false as is_listed
     from periods_of_unlisted
 )
 
