@@ -91,7 +91,7 @@ final as (
         weeks.days_gone,
         weeks.working_days_in_week,
         coalesce(leaderboard.calls, 0) as calls,
-        coalesce(leaderboard.score, 0) as score
+        cast(coalesce(leaderboard.score, 0) as {{ type_money() }}) as score
     from weeks
     left join leaderboard
         on

@@ -24,9 +24,11 @@ final as (
     select
         {%- for measure in measures %}
         {%- set usual = 'case when days_back > 1 then ' ~ measure ~ '_change end' %}
-        max(case when days_back = 1 then {{ measure }}_change end) as {{ measure }}_change,
-        cast(avg({{ usual }}) as {{ type_number() }}) as usual_{{ measure }}_change,
-        cast(stddev_samp({{ usual }}) as {{ type_number() }}) as {{ measure }}_spread,
+        cast(
+            max(case when days_back = 1 then {{ measure }}_change end) as {{ type_money() }}
+        ) as {{ measure }}_change,
+        cast(avg({{ usual }}) as {{ type_money() }}) as usual_{{ measure }}_change,
+        cast(stddev_samp({{ usual }}) as {{ type_money() }}) as {{ measure }}_spread,
         {%- endfor %}
         source_system,
         currency,
