@@ -100,9 +100,9 @@ class Nasty:
             self.day("apia", date(2025, 12, 29) + timedelta(days=count), None)
         for rule, threshold, first, end in (
             ("calls_this_week", 7, "1900-01-01", "2025-12-17"),
-            ("calls_this_week", "10.5", "2025-12-17", "2026-01-12"),
-            ("calls_this_week", 0, "2026-01-12", "2026-01-20"),
-            ("calls_next_week", 22, "1900-01-01", "2026-01-07"),
+            ("calls_this_week", "10.5", "2025-12-17", "2026-01-15"),
+            ("calls_this_week", 0, "2026-01-15", "2026-01-22"),
+            ("calls_next_week", 60, "1900-01-01", "2026-01-09"),
             ("partner_lists_overdue", 2, "2025-12-20", None),
             ("rep_needs_support_score", "40", "2025-12-15", None),
             ("rep_needs_support_calls", "9", "2025-12-15", None),
