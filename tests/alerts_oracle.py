@@ -181,7 +181,8 @@ class _Project:
             note("agreements", row["rep_id"], row["agreement_at"])
             note("lists", row["rep_id"], row["partner_list_sent_at"])
         for row in self.sales:
-            note("sales", self.rep_of_sale(row), row["sold_at"])
+            if row["amount"] >= 0:  # else money was given back
+                note("sales", self.rep_of_sale(row), row["sold_at"])
         return found
 
     def alerts(self) -> dict[tuple[str, str], Numbers]:

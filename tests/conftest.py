@@ -35,6 +35,7 @@ SAMPLE = "stageline_sample"
 #: other takes a minute, so that one process has them all.
 OF_DBT = (
     "test_kpis",
+    "test_activity_oracle",
     "test_alert_replay",
     "test_call_hours",
     "test_crm_models",

@@ -21,3 +21,8 @@
         ), 0
     )
 {%- endmacro %}
+
+{#- Without the last digits, which depend on the order in which floating-point numbers were summed. -#}
+{% macro steady_number(number) -%}
+    cast(round(cast({{ number }} as {{ type_number() }}), 9) as {{ dbt.type_float() }})
+{%- endmacro %}

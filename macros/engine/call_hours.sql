@@ -83,6 +83,21 @@
             between {{ local_day('(select earlier from since)', "'UTC'") }}
             and {{ local_day('(select later from since)', "'UTC'") }}
             and calls.scheduled_at is not null
+        union
+        -- What was not written down yet at the one instant, and was at the other.
+        select calls.source_system, calls.project_id, days.utc_day
+        from {{ ref('stg_activities') }} as calls
+        cross join lateral (
+            values
+            ((calls.scheduled_at at time zone 'UTC')::date),
+            ((calls.completed_at at time zone 'UTC')::date)
+        ) as days (utc_day)
+        where
+            calls.activity_type = 'call'
+            and {{ local_day('calls.created_at', "'UTC'") }}
+            between {{ local_day('(select earlier from since)', "'UTC'") }}
+            and {{ local_day('(select later from since)', "'UTC'") }}
+            and days.utc_day is not null
     )
     -- The day of an instant in some zone is that in UTC, the one before, or the one after.
     select distinct changed.source_system, changed.project_id, changed.utc_day + around.days

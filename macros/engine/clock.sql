@@ -101,6 +101,6 @@
 {%- endmacro %}
 
 {% macro weekday_of_day(day) -%}
-    {#- 1970-01-01 was a Thursday. -#}
-    (({{ day }} + 3) % 7 + 1)
+    {#- 1970-01-01 was a Thursday; days before it are negative, and so is their remainder. -#}
+    ((({{ day }} + 3) % 7 + 7) % 7 + 1)
 {%- endmacro %}

@@ -20,6 +20,24 @@
 
 {% macro spark__plan_joins() -%} {%- endmacro %}
 
+{#-
+    In the transaction that builds a model of sales activity. They join what they have just grouped, of
+    which PostgreSQL knows nothing: it expects a few rows, loops over all of them for each, or merges by
+    the project alone. All their joins that matter are equalities, which hashing serves however many rows
+    there are. (A join that can only loop still does; compiling what seems dear then would cost more.)
+-#}
+{% macro plan_hash_joins() -%}
+    {{ return(adapter.dispatch('plan_hash_joins')()) }}
+{%- endmacro %}
+
+{% macro default__plan_hash_joins() -%}
+    set local enable_mergejoin = off;
+    set local enable_nestloop = off;
+    set local jit = off
+{%- endmacro %}
+
+{% macro spark__plan_hash_joins() -%} {%- endmacro %}
+
 {#- At the end of a CTE: PostgreSQL would put its expressions in the place of their names, and compute
     them again at each use. -#}
 {% macro computed_once() -%}

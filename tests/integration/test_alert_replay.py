@@ -209,7 +209,7 @@ class Nasty:
                     "sale_id": made,
                     "item_id": item,
                     "sold_at": self.instant(),
-                    "amount": 5,
+                    "amount": self.random.choice([5, 5, -5]),
                     **who,
                 },
             )

@@ -103,10 +103,12 @@ class Calls:
             if source == "file":
                 session.execute(
                     "insert into raw_files.activities (project_id, activity_id, activity_type,"
-                    " rep_id, scheduled_at, completed_at) values (%s, %s, %s, %s, %s, %s)",
+                    " rep_id, scheduled_at, completed_at, created_at)"
+                    " values (%s, %s, %s, %s, %s, %s, %s)",
                     (
                         *(project, name, self.random.choice(["call"] * 4 + ["meeting"])),
                         *(self.rep(), scheduled, completed),
+                        self.random.choice([None, self.instant()]),
                     ),
                 )
             elif source == "pipedrive":

@@ -338,23 +338,6 @@ def test_what_sales_reports_are_made_from_is_taken_or_kept_with_the_reason(
     assert (done.read, load_file(path, entity).unchanged) == (len(cases), done.new)
 
 
-def test_what_was_written_of_activities_is_known_by_its_transaction(tmp_path: Path) -> None:
-    path = tmp_path / "activities.csv"
-    header = "activity_id,activity_type,scheduled_at\n"
-    rows = {"a1": "call,2026-01-02T00:00Z", "a2": "call,2026-01-02T00:00Z"}
-
-    def load(**changed: str) -> dict[str, str]:
-        lines = [f"{name},{rest}\n" for name, rest in (rows | changed).items()]
-        path.write_text(header + "".join(lines))
-        load_file(path, "activities")
-        return dict(table("activities", "activity_id", "loaded_xid"))
-
-    first = load()
-    second = load(a2="call,2026-01-03T00:00Z")
-    assert second["a1"] == first["a1"]
-    assert int(second["a2"]) > int(first["a2"])
-
-
 def test_projects_are_kept_apart(tmp_path: Path) -> None:
     path = leads(tmp_path / "leads.csv", 10)
     assert load_file(path, "leads", project_id="north").new == 10

@@ -38,6 +38,14 @@ def activity(
     ):
         made = CliRunner().invoke(main, ["generate", "sales", "--seed", "3", "--as-of", AS_OF])
         assert made.exit_code == 0, made.output
+        with connect("owner") as session:
+            # The one thing known of its project lies ahead; and one of 1948, of no rep.
+            session.execute(
+                "insert into raw_files.activities (project_id, activity_id, activity_type, rep_id,"
+                " scheduled_at) values ('ahead', '1', 'call', 'new', %s::timestamptz + interval '3 days'),"
+                " ('generated', 'old', 'call', null, '1948-01-01')",
+                [AS_OF],
+            )
         for as_of in (EARLIER, AS_OF):
             dbt.run(*ACTIVITY, variables={"as_of": as_of})
             found = dbt.test(*ACTIVITY, variables={"as_of": as_of})

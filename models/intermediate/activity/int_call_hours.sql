@@ -10,8 +10,9 @@
 with
 
 calls as (
+    -- Of a reason that is null PostgreSQL expects next to none, and sorts what it could hash.
     select * from {{ ref('int_calls') }}
-    where excluded_reason is null {{ and_call_day_is_to_build() }}
+    where is_counted {{ and_call_day_is_to_build() }}
 ),
 
 final as (

@@ -21,7 +21,11 @@ final as (
         scheduled_date as call_date,
         scheduled_hour as call_hour,
         {{ local_day('scheduled_at', "'UTC'") }} as utc_day,
-        case when is_deleted then 'deleted' end as excluded_reason,
+        case
+            when is_deleted then 'deleted'
+            when created_at > {{ as_of() }} then 'created after as_of'
+        end as excluded_reason,
+        not is_deleted and (created_at is null or created_at <= {{ as_of() }}) as is_counted,
         record_origin,
         1 as is_booked,
         {{ flag('scheduled_at <= ' ~ as_of()) }} as is_due,
@@ -42,8 +46,12 @@ final as (
         {{ local_day('completed_at', "'UTC'") }} as utc_day,
         case
             when is_deleted then 'deleted'
+            when created_at > {{ as_of() }} then 'created after as_of'
             when completed_at > {{ as_of() }} then 'completed after as_of'
         end as excluded_reason,
+        not is_deleted
+        and (created_at is null or created_at <= {{ as_of() }})
+        and completed_at <= {{ as_of() }} as is_counted,
         record_origin,
         0 as is_booked,
         0 as is_due,

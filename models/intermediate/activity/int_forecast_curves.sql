@@ -20,6 +20,7 @@ leaving as (
         project_id,
         made_for_day,
         kpi,
+        is_of_list,
         last_age,
         sum(items) as items,
         sum({{ flag('has_event') }} * items) as events,
@@ -30,6 +31,7 @@ leaving as (
         project_id,
         made_for_day,
         kpi,
+        is_of_list,
         last_age
 ),
 
@@ -38,7 +40,8 @@ forecasts as (
         source_system,
         project_id,
         made_for_day,
-        kpi
+        kpi,
+        is_of_list
     from leaving
 ),
 
@@ -49,6 +52,7 @@ at_risk as (
         forecasts.project_id,
         forecasts.made_for_day,
         forecasts.kpi,
+        forecasts.is_of_list,
         ages.n as age,
         coalesce(leaving.events, 0) as events,
         coalesce(leaving.ended, 0) as ended,
@@ -58,7 +62,8 @@ at_risk as (
                     forecasts.source_system,
                     forecasts.project_id,
                     forecasts.made_for_day,
-                    forecasts.kpi
+                    forecasts.kpi,
+                    forecasts.is_of_list
                 order by ages.n desc
                 rows between unbounded preceding and current row
             ) as {{ dbt.type_float() }}
@@ -71,16 +76,18 @@ at_risk as (
             and forecasts.project_id = leaving.project_id
             and forecasts.made_for_day = leaving.made_for_day
             and forecasts.kpi = leaving.kpi
+            and forecasts.is_of_list = leaving.is_of_list
             and ages.n = leaving.last_age
 ),
 
--- An item ends with its step, or closed without it: what may still come to the step gets less by both.
+-- An item ends with its step, or closed without it: both leave less that may come to the step.
 survival as (
     select
         source_system,
         project_id,
         made_for_day,
         kpi,
+        is_of_list,
         age,
         events / items as hazard,
         ln(1 - ended / items) as log_share_staying,
@@ -89,7 +96,8 @@ survival as (
                 source_system,
                 project_id,
                 made_for_day,
-                kpi
+                kpi,
+                is_of_list
             order by age
             rows between unbounded preceding and current row
         ) as log_share_left
@@ -102,17 +110,21 @@ final as (
         project_id,
         made_for_day,
         kpi,
+        is_of_list,
         age,
-        sum(hazard) over up_to_age as expected_events,
-        sum(hazard * exp(log_share_left - log_share_staying)) over up_to_age as share_with_event,
-        exp(log_share_left) as share_left
+        {{ steady_number('sum(hazard) over up_to_age') }} as expected_events,
+        {{ steady_number(
+            'sum(hazard * exp(log_share_left - log_share_staying)) over up_to_age'
+        ) }} as share_with_event,
+        {{ steady_number('exp(log_share_left)') }} as share_left
     from survival
     window up_to_age as (
         partition by
             source_system,
             project_id,
             made_for_day,
-            kpi
+            kpi,
+            is_of_list
         order by age
         rows between unbounded preceding and current row
     )

@@ -1,9 +1,7 @@
 {{ config(materialized='table', post_hook='{{ gather_statistics(this) }}') }}
 
-{#- Days of a month on which what it would bring is forecast again, to be held against what came. -#}
+{#- Days of a month whose forecast is made again, to be held against what came. -#}
 {%- set looked_back_on = [1, 8, 15, 22] -%}
-{#- Without as many days before it a day tells nothing of how forecasts do. -#}
-{%- set least_days_known = 28 -%}
 
 with
 
@@ -79,9 +77,10 @@ final as (
             and work_days.project_id = today.project_id
     where
         work_days.day = today.day
+        -- From then on the time is full that arrivals are learned from.
         or (
             months.last_of_month < today.day
-            and work_days.day - known_since.first_day >= {{ least_days_known }}
+            and work_days.day - known_since.first_day >= {{ forecast_recent_days() }}
             and work_days.day - work_days.first_of_month + 1 in (
                 {{ looked_back_on | join(', ') }}
             )

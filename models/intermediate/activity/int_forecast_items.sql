@@ -22,6 +22,7 @@ dated as (
         items.source_system,
         items.project_id,
         items.rep_id,
+        items.sublist_key is not null as is_of_list,
         {%- for step in ['call', 'proposal', 'agreement', 'list_out'] %}
         {{ day_of_date('items.' ~ step ~ '_date') }} as {{ step }}_day,
         {%- endfor %}
@@ -41,6 +42,7 @@ awaited as (
         project_id,
         rep_id,
         '{{ kpi }}' as kpi,
+        is_of_list,
         least({{ days.entry }}, {{ days.event }}) as entry_day,
         {{ days.event }} as event_day,
         closed_day
@@ -58,6 +60,7 @@ final as (
         project_id,
         rep_id,
         kpi,
+        is_of_list,
         entry_day,
         event_day,
         closed_day,
@@ -68,6 +71,7 @@ final as (
         project_id,
         rep_id,
         kpi,
+        is_of_list,
         entry_day,
         event_day,
         closed_day

@@ -15,13 +15,14 @@ work_days as (
     where is_working_day = 1
 ),
 
+-- The last thing that an unlisted rep did is known by what came later alone.
 roster as (
     select
         source_system,
         project_id,
         rep_id,
         {{ day_of_date('active_from') }} as first_day,
-        {{ day_of_date('active_to') }} as last_day
+        case when is_listed then {{ day_of_date('active_to') }} end as last_day
     from {{ ref('int_roster') }}
 ),
 

@@ -1,7 +1,5 @@
 {{ config(materialized='table') }}
 
-{%- set kpi_of_steps = {'proposal': 'proposals', 'agreement': 'agreements', 'list_out': 'lists_out'} -%}
-
 with
 
 steps as (
@@ -26,15 +24,15 @@ things as (
         rep_id,
         team_id,
         case step
-            {%- for step, kpi in kpi_of_steps.items() %}
-            when '{{ step }}' then '{{ kpi }}'
-            {%- endfor %}
+            when 'proposal' then 'proposals'
+            when 'agreement' then 'agreements'
+            when 'list_out' then 'lists_out'
         end as kpi,
         cast('XXX' as {{ type_label() }}) as currency,
         step_date as thing_date,
         cast(1 as {{ type_money() }}) as actual
     from steps
-    where step in ('{{ kpi_of_steps | join("', '") }}')
+    where step in ('proposal', 'agreement', 'list_out')
     union all
     select
         source_system,
@@ -46,6 +44,7 @@ things as (
         sold_date as thing_date,
         1 as actual
     from sales
+    where is_sale = 1
     union all
     select
         source_system,

@@ -1,4 +1,4 @@
-{{ config(materialized='table') }}
+{{ config(materialized='table', post_hook='{{ gather_statistics(this) }}') }}
 
 with
 
@@ -16,30 +16,49 @@ sales as (
     where not is_deleted and sold_at <= {{ as_of() }}
 ),
 
-{%- set steps = [
-    'call_conducted_at', 'proposal_at', 'agreement_at', 'partner_list_sent_at', 'first_sale_at',
+{%- set instants = [
+    'created_at', 'call_conducted_at', 'proposal_at', 'agreement_at', 'partner_list_sent_at',
+    'first_sale_at',
 ] %}
 
--- Which the source may have dated before it wrote the item down.
+-- Which the source may have dated before it wrote the item down. One date that cannot be, as of
+-- 1948, does not make a rep active for all the years since.
+told_items as (
+    select
+        {%- for instant in instants %}
+        case
+            when {{ instant }} <= {{ as_of() }} and not {{ is_implausible(instant) }}
+                then {{ instant }}
+        end as {{ instant }},
+        {%- endfor %}
+        source_system,
+        project_id,
+        rep_id,
+        timezone
+    from items
+),
+
 instants_of_items as (
     select
         source_system,
         project_id,
         rep_id,
         timezone,
-        least(
-            {%- for step in steps %}
-            case when not {{ is_implausible(step) }} then {{ step }} end,
-            {%- endfor %}
-            created_at
-        ) as first_at,
-        greatest(
-            {%- for step in steps %}
-            case when {{ step }} <= {{ as_of() }} then {{ step }} end,
-            {%- endfor %}
-            created_at
-        ) as last_at
-    from items
+        least({{ instants | join(', ') }}) as first_at,
+        greatest({{ instants | join(', ') }}) as last_at
+    from told_items
+),
+
+told_calls as (
+    select
+        source_system,
+        project_id,
+        rep_id,
+        case
+            when (due > 0 or conducted > 0) and call_date >= cast('2000-01-01' as date)
+                then call_date
+        end as call_date
+    from call_hours
 ),
 
 records as (
@@ -49,8 +68,7 @@ records as (
         rep_id,
         min(call_date) as first_date,
         max(call_date) as last_date
-    from call_hours
-    where due > 0 or conducted > 0
+    from told_calls
     group by
         source_system,
         project_id,
@@ -75,6 +93,7 @@ records as (
         {{ date_of_day('min(' ~ local_day('sold_at', 'timezone') ~ ')') }} as first_date,
         {{ date_of_day('max(' ~ local_day('sold_at', 'timezone') ~ ')') }} as last_date
     from sales
+    where not {{ is_implausible('sold_at') }}
     group by
         source_system,
         project_id,
@@ -86,8 +105,7 @@ final as (
         source_system,
         project_id,
         rep_id,
-        -- No time begins before the days of the calendar.
-        greatest(min(first_date), cast('2000-01-01' as date)) as first_date,
+        min(first_date) as first_date,
         max(last_date) as last_date
     from records
     group by

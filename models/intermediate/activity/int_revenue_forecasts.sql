@@ -456,10 +456,12 @@ parts as (
         coalesce(paces.recent_lists / nullif(days_worked.days, 0), 0) as lists_a_day,
         coalesce(paces.pace * from_days_ahead.revenue, 0) as revenue_of_one_a_day,
         coalesce(paces.pace * from_days_ahead.squared_revenue, 0) as squares_of_one_a_day,
-        coalesce(other_sales.revenue / nullif(days_worked.days, 0) * days_worked.days_ahead, 0)
-            as expected_of_others,
-        coalesce(other_sales.squared_revenue / nullif(days_worked.days, 0) * days_worked.days_ahead, 0)
-            as variance_of_others,
+        coalesce(
+            other_sales.revenue / nullif(days_worked.days, 0) * days_worked.days_ahead, 0
+        ) as expected_of_others,
+        coalesce(
+            other_sales.squared_revenue / nullif(days_worked.days, 0) * days_worked.days_ahead, 0
+        ) as variance_of_others,
         days_worked.days
     from reps
     left join paces
@@ -521,12 +523,12 @@ final as (
         made_for_day,
         rep_id,
         currency,
-        expected_of_lists as expected_of_in_flight,
-        expected_of_arrivals,
-        variance
-        + (expected_of_lists + expected_of_arrivals)
-        * (expected_of_lists + expected_of_arrivals)
-        / (sales + {{ sales_of_project }}) as variance
+        {{ steady_number('expected_of_lists') }} as expected_of_in_flight,
+        {{ steady_number('expected_of_arrivals') }} as expected_of_arrivals,
+        {{ steady_number(
+            'variance + (expected_of_lists + expected_of_arrivals)'
+            ~ ' * (expected_of_lists + expected_of_arrivals) / (sales + ' ~ sales_of_project ~ ')'
+        ) }} as variance
     from added_up
 )
 

@@ -1,4 +1,4 @@
-{{ config(materialized='table') }}
+{{ config(materialized='table', post_hook='{{ gather_statistics(this) }}') }}
 
 with
 
@@ -49,7 +49,10 @@ periods_of_unlisted as (
             rep_records.source_system = periods.source_system
             and rep_records.project_id = periods.project_id
             and rep_records.rep_id = periods.rep_id
-    where periods.rep_id is null and rep_records.rep_id != 'unassigned'
+    where
+        periods.rep_id is null
+        and rep_records.rep_id != 'unassigned'
+        and rep_records.first_date is not null
 ),
 
 -- Where periods begin or end anew.

@@ -209,7 +209,8 @@ final as (
         {%- endfor %}
         {%- for bound in ['low', 'high'] %}
         case
-            when bounded.kpi = 'revenue' then round(cast(bounded.{{ bound }} as {{ type_number() }}), 2)
+            when bounded.kpi = 'revenue'
+                then round(cast(bounded.{{ bound }} as {{ type_number() }}), 2)
             else round(cast(bounded.{{ bound }} as {{ type_number() }}), 0)
         end as {{ bound }},
         {%- endfor %}

@@ -4,7 +4,7 @@
     post_hook='{{ gather_statistics(this) }}',
 ) }}
 
-{#- A rep's own conversion counts as much as the project's once as many items of theirs converted. -#}
+{#- A rep's own conversion counts as much as the project's once so many items converted. -#}
 {%- set events_of_project = 5 -%}
 
 with
@@ -28,6 +28,7 @@ reps as (
         known.made_for_day,
         known.last_of_month,
         known.kpi,
+        known.is_of_list,
         known.rep_id,
         sum({{ flag('known.has_event') }} * known.items) as events,
         sum({{ flag('known.is_recent') }} * known.items) as recent_items,
@@ -40,6 +41,7 @@ reps as (
             and known.project_id = curves.project_id
             and known.made_for_day = curves.made_for_day
             and known.kpi = curves.kpi
+            and known.is_of_list = curves.is_of_list
             and known.last_age = curves.age
     group by
         known.source_system,
@@ -47,6 +49,7 @@ reps as (
         known.made_for_day,
         known.last_of_month,
         known.kpi,
+        known.is_of_list,
         known.rep_id
 ),
 
@@ -57,6 +60,7 @@ in_flight as (
         project_id,
         made_for_day,
         kpi,
+        is_of_list,
         rep_id,
         last_age,
         age_at_month_end,
@@ -68,6 +72,7 @@ in_flight as (
         project_id,
         made_for_day,
         kpi,
+        is_of_list,
         rep_id,
         last_age,
         age_at_month_end
@@ -85,6 +90,7 @@ by_now as (
             and in_flight.project_id = curves.project_id
             and in_flight.made_for_day = curves.made_for_day
             and in_flight.kpi = curves.kpi
+            and in_flight.is_of_list = curves.is_of_list
             and in_flight.last_age = curves.age
     {{ computed_once() }}
 ),
@@ -92,7 +98,9 @@ by_now as (
 by_month_end as (
     select
         by_now.*,
-        (curves.share_with_event - by_now.share_with_event) / by_now.share_left as usual_chance
+        least(
+            (curves.share_with_event - by_now.share_with_event) / nullif(by_now.share_left, 0), 1
+        ) as usual_chance
     from by_now
     inner join curves
         on
@@ -100,6 +108,7 @@ by_month_end as (
             and by_now.project_id = curves.project_id
             and by_now.made_for_day = curves.made_for_day
             and by_now.kpi = curves.kpi
+            and by_now.is_of_list = curves.is_of_list
             and by_now.age_at_month_end = curves.age
     {{ computed_once() }}
 ),
@@ -115,6 +124,7 @@ chances as (
             and by_month_end.project_id = reps.project_id
             and by_month_end.made_for_day = reps.made_for_day
             and by_month_end.kpi = reps.kpi
+            and by_month_end.is_of_list = reps.is_of_list
             and by_month_end.rep_id = reps.rep_id
 ),
 
@@ -124,6 +134,7 @@ from_in_flight as (
         project_id,
         made_for_day,
         kpi,
+        is_of_list,
         rep_id,
         sum(items) as items,
         sum(items * chance) as expected,
@@ -134,6 +145,7 @@ from_in_flight as (
         project_id,
         made_for_day,
         kpi,
+        is_of_list,
         rep_id
 ),
 
@@ -143,6 +155,7 @@ days_ahead as (
         reps.project_id,
         reps.made_for_day,
         reps.kpi,
+        reps.is_of_list,
         reps.rep_id,
         reps.pace,
         reps.last_of_month - working_days.day as age_at_month_end
@@ -164,6 +177,7 @@ from_days_left as (
         days_ahead.project_id,
         days_ahead.made_for_day,
         days_ahead.kpi,
+        days_ahead.is_of_list,
         days_ahead.rep_id,
         sum(1 - power(1 - curves.share_with_event, days_ahead.pace)) as events_of_one_a_day
     from days_ahead
@@ -173,12 +187,14 @@ from_days_left as (
             and days_ahead.project_id = curves.project_id
             and days_ahead.made_for_day = curves.made_for_day
             and days_ahead.kpi = curves.kpi
+            and days_ahead.is_of_list = curves.is_of_list
             and days_ahead.age_at_month_end = curves.age
     group by
         days_ahead.source_system,
         days_ahead.project_id,
         days_ahead.made_for_day,
         days_ahead.kpi,
+        days_ahead.is_of_list,
         days_ahead.rep_id
 ),
 
@@ -204,6 +220,7 @@ added_up as (
         reps.project_id,
         reps.made_for_day,
         reps.kpi,
+        reps.is_of_list,
         reps.rep_id,
         reps.events,
         coalesce(from_in_flight.items, 0) as items_in_flight,
@@ -219,6 +236,7 @@ added_up as (
             and reps.project_id = from_in_flight.project_id
             and reps.made_for_day = from_in_flight.made_for_day
             and reps.kpi = from_in_flight.kpi
+            and reps.is_of_list = from_in_flight.is_of_list
             and reps.rep_id = from_in_flight.rep_id
     left join from_days_left
         on
@@ -226,6 +244,7 @@ added_up as (
             and reps.project_id = from_days_left.project_id
             and reps.made_for_day = from_days_left.made_for_day
             and reps.kpi = from_days_left.kpi
+            and reps.is_of_list = from_days_left.is_of_list
             and reps.rep_id = from_days_left.rep_id
     left join days_worked
         on
@@ -244,16 +263,9 @@ expected as (
 
 -- Arrivals vary by themselves, their pace is known from some days alone, and so is the rep's own
 -- conversion from some events.
-final as (
+varying as (
     select
-        source_system,
-        project_id,
-        made_for_day,
-        kpi,
-        rep_id,
-        items_in_flight,
-        expected_of_in_flight,
-        expected_of_arrivals,
+        expected.*,
         variance_of_in_flight
         + expected_of_arrivals
         + coalesce(expected_of_arrivals * events_of_one_a_day / days_worked, 0)
@@ -261,6 +273,21 @@ final as (
         * (expected_of_in_flight + expected_of_arrivals)
         / (events + {{ events_of_project }}) as variance
     from expected
+),
+
+final as (
+    select
+        source_system,
+        project_id,
+        made_for_day,
+        kpi,
+        is_of_list,
+        rep_id,
+        items_in_flight,
+        {{ steady_number('expected_of_in_flight') }} as expected_of_in_flight,
+        {{ steady_number('expected_of_arrivals') }} as expected_of_arrivals,
+        {{ steady_number('variance') }} as variance
+    from varying
 )
 
 select * from final

@@ -1,10 +1,12 @@
+{{ config(materialized='table', post_hook='{{ gather_statistics(this) }}') }}
+
 with
 
 roster as (
     select * from {{ ref('int_roster') }}
 ),
 
--- As they are called in their latest time.
+-- As they are called in the latest time for which the source names them.
 ranked_reps as (
     select
         source_system,
@@ -12,7 +14,8 @@ ranked_reps as (
         rep_id,
         rep_name,
         row_number() over (
-            partition by source_system, project_id, rep_id order by active_from desc
+            partition by source_system, project_id, rep_id
+            order by case when rep_name = rep_id then 1 else 0 end, active_from desc
         ) as place
     from roster
 ),

@@ -1,4 +1,4 @@
-{{ config(materialized='table') }}
+{{ config(materialized='table', post_hook='{{ gather_statistics(this) }}') }}
 
 with
 
@@ -45,39 +45,50 @@ daily_targets as (
             and (targets.effective_to is null or targets.effective_to > work_days.date_day)
 ),
 
--- One of their own goes before the one of every rep.
-ranked_targets_of_reps as (
+rep_days as (
     select
         daily_targets.*,
         roster.rep_id,
-        roster.team_id,
-        row_number() over (
-            partition by
-                roster.source_system,
-                roster.project_id,
-                roster.rep_id,
-                daily_targets.kpi,
-                daily_targets.period_type,
-                daily_targets.currency,
-                daily_targets.date_day
-            order by case when daily_targets.subject_id is null then 2 else 1 end
-        ) as place
+        roster.team_id
     from daily_targets
     inner join roster
         on
             daily_targets.source_system = roster.source_system
             and daily_targets.project_id = roster.project_id
-            and (daily_targets.subject_id = roster.rep_id or daily_targets.subject_id is null)
             and daily_targets.date_day >= roster.active_from
             and (roster.active_to is null or daily_targets.date_day <= roster.active_to)
-    where daily_targets.subject_type = 'rep'
+    where
+        daily_targets.subject_type = 'rep'
+        and (daily_targets.subject_id is null or daily_targets.subject_id = roster.rep_id)
 ),
 
+own_targets as (
+    select * from daily_targets
+    where subject_id is not null or subject_type = 'all'
+),
+
+-- One of their own goes before the one of every rep.
 targets_of_reps as (
+    select rep_days.*
+    from rep_days
+    left join own_targets
+        on
+            rep_days.source_system = own_targets.source_system
+            and rep_days.project_id = own_targets.project_id
+            and rep_days.rep_id = own_targets.subject_id
+            and rep_days.kpi = own_targets.kpi
+            and rep_days.period_type = own_targets.period_type
+            and coalesce(rep_days.currency, '') = coalesce(own_targets.currency, '')
+            and rep_days.date_day = own_targets.date_day
+            and own_targets.subject_type = 'rep'
+    where rep_days.subject_id is not null or own_targets.subject_id is null
+),
+
+sums as (
     select
         source_system,
         project_id,
-        {{ subject_columns() | indent(8) }},
+        team_id,
         kpi,
         period_type,
         currency,
@@ -85,15 +96,91 @@ targets_of_reps as (
         week_start,
         month,
         sum(target_of_day) as target_of_day
-    from ranked_targets_of_reps
-    where place = 1
-    {{ group_by_subject([
-        'kpi', 'period_type', 'currency', 'date_day', 'week_start', 'month',
-    ]) | indent(4) }}
+    from targets_of_reps
+    group by
+        date_day,
+        week_start,
+        month,
+        team_id,
+        kpi,
+        period_type,
+        currency,
+        project_id,
+        source_system
+),
+
+sums_of_reps as (
+    select
+        source_system,
+        project_id,
+        cast('team' as {{ type_label() }}) as subject_type,
+        team_id as subject_id,
+        kpi,
+        period_type,
+        currency,
+        date_day,
+        week_start,
+        month,
+        target_of_day
+    from sums
+    union all
+    select
+        source_system,
+        project_id,
+        cast('all' as {{ type_label() }}) as subject_type,
+        cast('all' as {{ type_label() }}) as subject_id,
+        kpi,
+        period_type,
+        currency,
+        date_day,
+        week_start,
+        month,
+        sum(target_of_day) as target_of_day
+    from sums
+    group by
+        source_system,
+        project_id,
+        kpi,
+        period_type,
+        currency,
+        date_day,
+        week_start,
+        month
 ),
 
 -- A team, or all, may have a target of its own; it goes before the sum of those of its reps.
-stated as (
+unstated_sums as (
+    select sums_of_reps.*
+    from sums_of_reps
+    left join own_targets
+        on
+            sums_of_reps.source_system = own_targets.source_system
+            and sums_of_reps.project_id = own_targets.project_id
+            and sums_of_reps.subject_type = own_targets.subject_type
+            and sums_of_reps.subject_id = coalesce(own_targets.subject_id, 'all')
+            and sums_of_reps.kpi = own_targets.kpi
+            and sums_of_reps.period_type = own_targets.period_type
+            and coalesce(sums_of_reps.currency, '') = coalesce(own_targets.currency, '')
+            and sums_of_reps.date_day = own_targets.date_day
+    where own_targets.subject_type is null
+),
+
+final as (
+    select
+        source_system,
+        project_id,
+        cast('rep' as {{ type_label() }}) as subject_type,
+        rep_id as subject_id,
+        kpi,
+        period_type,
+        currency,
+        cast('own' as {{ type_label() }}) as target_origin,
+        target_of_day,
+        date_day,
+        week_start,
+        month
+    from targets_of_reps
+    union all
     select
         source_system,
         project_id,
@@ -102,13 +189,12 @@ stated as (
         kpi,
         period_type,
         currency,
+        cast('sum of reps' as {{ type_label() }}) as target_origin,
+        target_of_day,
         date_day,
         week_start,
-        month,
-        target_of_day,
-        case when subject_type = 'rep' then 'own' else 'sum of reps' end as target_origin,
-        2 as preference
-    from targets_of_reps
+        month
+    from unstated_sums
     union all
     select
         source_system,
@@ -118,50 +204,13 @@ stated as (
         kpi,
         period_type,
         currency,
-        date_day,
-        week_start,
-        month,
-        target_of_day,
-        'own' as target_origin,
-        1 as preference
-    from daily_targets
-    where subject_type in ('team', 'all')
-),
-
-ranked as (
-    select
-        stated.*,
-        row_number() over (
-            partition by
-                source_system,
-                project_id,
-                subject_type,
-                subject_id,
-                kpi,
-                period_type,
-                currency,
-                date_day
-            order by preference
-        ) as place
-    from stated
-),
-
-final as (
-    select
-        source_system,
-        project_id,
-        subject_type,
-        subject_id,
-        kpi,
-        period_type,
-        currency,
-        cast(target_origin as {{ type_label() }}) as target_origin,
+        cast('own' as {{ type_label() }}) as target_origin,
         target_of_day,
         date_day,
         week_start,
         month
-    from ranked
-    where place = 1
+    from own_targets
+    where subject_type != 'rep'
 )
 
 select * from final

@@ -45,7 +45,7 @@ targets as (
         subject_type,
         subject_id,
         month,
-        round(sum(target_of_day), 4) as target
+        {{ target_of_days('target_of_day') }} as target
     from target_days
     group by
         source_system,

@@ -1,13 +1,9 @@
-{#- Components of the score, and the kpi that each is counted by. -#}
-{%- set components = {
-    'calls': 'calls', 'agreements': 'agreements', 'lists': 'lists_out', 'sales': 'sales',
-} -%}
+{%- set components = ['calls', 'agreements', 'lists', 'sales'] -%}
 
 with
 
 actuals as (
     select * from {{ ref('int_kpi_actuals') }}
-    where kpi in ('{{ components.values() | join("', '") }}')
 ),
 
 subject_periods as (
@@ -20,51 +16,66 @@ subjects as (
 ),
 
 weights as (
+    select * from {{ ref('score_weights') }}
+),
+
+weighted as (
     select
-        {%- for component in components %}
-        max(case component when '{{ component }}' then weight end) as {{ component }}_weight
-        {{- ',' if not loop.last }}
-        {%- endfor %}
-    from {{ ref('score_weights') }}
+        actuals.source_system,
+        actuals.project_id,
+        actuals.subject_type,
+        actuals.subject_id,
+        actuals.period_type,
+        actuals.period_start,
+        weights.component,
+        actuals.actual,
+        actuals.actual * weights.weight as score
+    from actuals
+    inner join weights
+        on
+            case actuals.kpi when 'lists_out' then 'lists' else actuals.kpi end
+            = weights.component
 ),
 
 parts as (
     select
-        {%- for component, kpi in components.items() %}
-        case kpi when '{{ kpi }}' then actual else 0 end as {{ component }},
-        {%- endfor %}
         source_system,
         project_id,
         subject_type,
         subject_id,
         period_type,
-        period_start
-    from actuals
+        period_start,
+        component,
+        actual,
+        score
+    from weighted
     union all
     select
-        {%- for component in components %}
-        0 as {{ component }},
-        {%- endfor %}
         source_system,
         project_id,
         subject_type,
         subject_id,
         period_type,
-        period_start
+        period_start,
+        cast(null as {{ type_label() }}) as component,
+        0 as actual,
+        0 as score
     from subject_periods
 ),
 
-counted as (
+scored as (
     select
         {%- for component in components %}
-        cast(sum({{ component }}) as bigint) as {{ component }},
+        cast(sum(case component when '{{ component }}' then actual else 0 end) as bigint)
+            as {{ component }},
         {%- endfor %}
         source_system,
         project_id,
         subject_type,
         subject_id,
         period_type,
-        period_start
+        period_start,
+        sum(score) as score
     from parts
     group by
         source_system,
@@ -73,16 +84,6 @@ counted as (
         subject_id,
         period_type,
         period_start
-),
-
-scored as (
-    select
-        counted.*,
-        {%- for component in components %}
-        {{ '+ ' if not loop.first }}counted.{{ component }} * weights.{{ component }}_weight
-        {%- endfor %} as score
-    from counted
-    cross join weights
 ),
 
 -- Who is nobody is in no ranking.
@@ -130,7 +131,8 @@ final as (
             {{ same_subject('these', 'previous') | indent(12) }}
             and these.period_type = previous.period_type
             and these.period_start = case these.period_type
-                when 'week' then {{ date_of_day('(' ~ day_of_date('previous.period_start') ~ ' + 7)') }}
+                when 'week'
+                    then {{ date_of_day('(' ~ day_of_date('previous.period_start') ~ ' + 7)') }}
                 else {{ add_months('previous.period_start', 1) }}
             end
     left join subjects

@@ -27,6 +27,7 @@ final as (
         activities.outcome,
         case
             when activities.is_deleted then 'deleted'
+            when activities.created_at > {{ as_of() }} then 'created after as_of'
             when coalesce(activities.scheduled_at, activities.completed_at) is null
                 then 'without a date'
         end as excluded_reason,

@@ -1,4 +1,4 @@
-{{ config(materialized='view') }}
+{{ config(post_hook='{{ gather_statistics(this) }}') }}
 
 {%- set steps = ['call', 'proposal', 'agreement', 'list_due', 'list_out', 'first_sale'] %}
 

@@ -1,3 +1,5 @@
+{{ config(post_hook='{{ gather_statistics(this) }}') }}
+
 {%- set steps = {
     'call': 'call_conducted_at',
     'proposal': 'proposal_at',
@@ -56,7 +58,8 @@ dated as (
     from known
 ),
 
--- A later step implies the earlier ones, whether or not the source dates them.
+-- A later step implies the earlier ones, whether or not the source dates them: of what has brought
+-- a sale no list is owed.
 reached as (
     select
         dated.*,
@@ -90,12 +93,11 @@ judged as (
             or {{ is_implausible('agreement_at') }}
             or {{ is_implausible('list_out_at') }}
         ) as is_agreement_to_list_impossible,
-        proposal_at is not null and agreement_at is null and not coalesce(is_closed, false)
+        proposal_at is not null and steps_reached = 2 and not coalesce(is_closed, false)
             as is_proposal_open,
-        agreement_at is not null and list_out_at is null and not coalesce(is_closed, false)
-            as is_list_open,
-        partner_list_due_at is not null and list_out_at is null
-        and not coalesce(is_closed, false) as is_list_owed
+        steps_reached = 3 and not coalesce(is_closed, false) as is_list_open,
+        partner_list_due_at is not null and steps_reached < 4 and not coalesce(is_closed, false)
+            as is_list_owed
     from reached
 ),
 

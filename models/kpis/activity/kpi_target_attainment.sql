@@ -16,14 +16,24 @@ subjects as (
     select * from {{ ref('int_subjects') }}
 ),
 
+-- The first week, which ends in the first month, may begin in the one before, of which only some
+-- days are known.
 todays as (
-    select distinct
+    select
+        source_system,
+        project_id,
+        as_of_date,
+        as_of_week,
+        as_of_month,
+        min(date_day) as first_date,
+        {{ date_of_day('min(' ~ day_of_date('date_day') ~ ') + 6') }} as first_week_end
+    from work_days
+    group by
         source_system,
         project_id,
         as_of_date,
         as_of_week,
         as_of_month
-    from work_days
 ),
 
 placed as (
@@ -46,6 +56,10 @@ placed as (
             when 'week' then todays.as_of_week
             else todays.as_of_month
         end as running_period_start,
+        case target_days.period_type
+            when 'week' then todays.first_date
+            else cast({{ dbt.date_trunc('month', 'todays.first_week_end') }} as date)
+        end as first_period_start,
         todays.as_of_date
     from target_days
     inner join todays
@@ -69,11 +83,11 @@ targets as (
             when min(target_origin) = max(target_origin) then min(target_origin)
             else 'own on some days'
         end as target_origin,
-        round(sum(target_of_day), 4) as target,
-        round(sum(case when date_day < as_of_date then target_of_day else 0 end), 4)
+        {{ target_of_days('target_of_day') }} as target,
+        {{ target_of_days('case when date_day < as_of_date then target_of_day else 0 end') }}
             as target_to_date
     from placed
-    where period_start <= running_period_start
+    where period_start between first_period_start and running_period_start
     group by
         source_system,
         project_id,
@@ -118,6 +132,7 @@ final as (
         cast(compared.target_to_date as {{ type_money() }}) as target_to_date,
         {{ pct('compared.actual', 'compared.target') }} as attainment_pct,
         case
+            when compared.target_to_date = 0 then null
             when compared.actual >= compared.target_to_date then 'met'
             when compared.actual >= 0.8 * compared.target_to_date then 'near'
             else 'missed'

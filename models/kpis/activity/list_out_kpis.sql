@@ -19,6 +19,10 @@ subjects as (
     select * from {{ ref('int_subjects') }}
 ),
 
+work_days as (
+    select * from {{ ref('int_work_days') }}
+),
+
 counted as (
     select
         source_system,
@@ -48,21 +52,36 @@ counted as (
     {{ group_by_subject(['month']) | indent(4) }}
 ),
 
+as_of_months as (
+    select distinct
+        source_system,
+        project_id,
+        as_of_month
+    from work_days
+),
+
+-- Lists may be due in months ahead, of which not all working days are known; nothing is asked of
+-- them yet.
 targets as (
     select
-        source_system,
-        project_id,
-        subject_type,
-        subject_id,
-        month,
-        round(sum(target_of_day), 4) as target
+        target_days.source_system,
+        target_days.project_id,
+        target_days.subject_type,
+        target_days.subject_id,
+        target_days.month,
+        {{ target_of_days('target_days.target_of_day') }} as target
     from target_days
+    inner join as_of_months
+        on
+            target_days.source_system = as_of_months.source_system
+            and target_days.project_id = as_of_months.project_id
+            and target_days.month <= as_of_months.as_of_month
     group by
-        source_system,
-        project_id,
-        subject_type,
-        subject_id,
-        month
+        target_days.source_system,
+        target_days.project_id,
+        target_days.subject_type,
+        target_days.subject_id,
+        target_days.month
 ),
 
 months as (

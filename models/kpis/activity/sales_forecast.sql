@@ -38,8 +38,10 @@ final as (
         {%- set so_far = '(forecasts.before_day + forecasts.from_day_on)' %}
         cast({{ so_far }} as {{ type_money() }}) as so_far,
         {%- for total in ['expected', 'low', 'high'] %}
-        cast(greatest(forecasts.before_day + forecasts.{{ total }}, {{ so_far }}) as {{ type_money() }})
-            as {{ total }},
+        cast(
+            greatest(forecasts.before_day + forecasts.{{ total }}, {{ so_far }})
+            as {{ type_money() }}
+        ) as {{ total }},
         {%- endfor %}
         cast(forecasts.expected_of_in_flight as {{ type_money() }}) as expected_of_in_flight,
         cast(forecasts.expected_of_arrivals as {{ type_money() }}) as expected_of_arrivals,

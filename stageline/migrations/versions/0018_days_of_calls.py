@@ -35,6 +35,9 @@ create index activities_scheduled_day on raw_files.activities
 create index activities_completed_day on raw_files.activities
     ((cast(completed_at at time zone 'UTC' as date) - date '1970-01-01'))
     where activity_type = 'call';
+create index activities_created_day on raw_files.activities
+    ((cast(created_at at time zone 'UTC' as date) - date '1970-01-01'))
+    where activity_type = 'call';
 
 reset role;
 """
@@ -123,5 +126,6 @@ def downgrade() -> None:
         for trigger, *_ in _TRIGGERS:
             run(f"drop trigger {trigger} on {schema}.{name}")
         run(f"drop function {schema}.note_days_of_calls()")
-    run("drop index raw_files.activities_scheduled_day, raw_files.activities_completed_day")
+    for instant in ("scheduled", "completed", "created"):
+        run(f"drop index raw_files.activities_{instant}_day")
     run("drop table raw_files.call_days")

@@ -1,0 +1,159 @@
+"""The KPIs of sales activity on random, ugly data, held against a second computation of them."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import sql
+from psycopg.rows import dict_row
+
+from loaders.entities import ENTITIES
+from stageline import config
+from stageline.database import Connection, connect
+from tests.activity_oracle import GRAIN, kpis
+from tests.activity_worlds import AS_OF, World, random_world
+from tests.conftest import DATABASE, TEMPLATE, TestServer, _clone
+from tests.kpi_oracle import Table
+from tests.warm_dbt import WarmDbt
+
+SEEDS = range(12)
+VARIABLES = {"as_of": AS_OF.isoformat()}
+
+#: Columns of the forecast, which has tests of its own, and of the build.
+ASIDE = {"updated_at", "expected_more", "forecast_coverage"}
+
+#: How many differences of a table a failure shows.
+SHOWN = 12
+
+
+@dataclass(frozen=True)
+class Built:
+    """A database in which all worlds are loaded and built."""
+
+    owner: Connection
+    worlds: Sequence[World]
+
+    def table(self, name: str) -> list[dict[str, Any]]:
+        """The rows of a table of schema kpis."""
+        with psycopg.connect(**self.owner.libpq(), row_factory=dict_row) as session:
+            return session.execute(
+                sql.SQL("select * from {}").format(sql.Identifier("kpis", name))
+            ).fetchall()
+
+
+def load(worlds: Sequence[World]) -> None:
+    """Puts settings where operators would, and records where the file loader would."""
+    with connect("owner") as session, session.cursor() as cursor:
+        for world in worlds:
+            project = world.project
+            place = (project.source_system, project.project_id)
+            cursor.execute(
+                "insert into settings.projects"
+                " (source_system, project_id, timezone, currency, is_active)"
+                " values (%s, %s, %s, %s, %s)",
+                (*place, project.timezone, project.currency, project.is_active),
+            )
+            for week in world.weeks:
+                cursor.execute(
+                    "insert into settings.calendars (calendar_id, source_system, project_id,"
+                    " group_id, is_always_open, effective_from, effective_to)"
+                    " overriding system value values (%s, %s, %s, %s, %s, %s, %s)",
+                    (week.number, *place, week.group, week.is_always_open, week.since, week.until),
+                )
+                cursor.executemany(
+                    "insert into settings.calendar_windows"
+                    " (calendar_id, weekday, opens_second, closes_second) values (%s, %s, %s, %s)",
+                    [
+                        (week.number, weekday, *window)
+                        for weekday, windows in week.hours.items()
+                        for window in windows
+                    ],
+                )
+            cursor.executemany(
+                "insert into settings.day_exceptions (source_system, project_id, day, as_weekday)"
+                " values (%s, %s, %s, %s)",
+                [(*place, day, weekday) for day, weekday in world.exceptions.items()],
+            )
+            with cursor.copy(
+                "copy settings.kpi_targets (source_system, project_id, kpi, subject_type,"
+                " subject_id, period, target, currency, effective_from, effective_to) from stdin"
+            ) as copy:
+                for row in world.targets:
+                    copy.write_row(
+                        [
+                            *(*place, row.kpi, row.subject_type, row.subject_id, row.period),
+                            *(row.target, row.currency, row.since, row.until),
+                        ]
+                    )
+            for entity, rows in world.records.items():
+                columns = (
+                    "source_system",
+                    "project_id",
+                    *(f.name for f in ENTITIES[entity].fields),
+                )
+                statement = sql.SQL("copy {} ({}) from stdin").format(
+                    sql.Identifier("raw_files", entity),
+                    sql.SQL(", ").join(map(sql.Identifier, columns)),
+                )
+                with cursor.copy(statement) as copy:
+                    for record in rows:
+                        copy.write_row([record[column] for column in columns])
+
+
+@pytest.fixture(scope="module")
+def built(server: TestServer, dbt: WarmDbt, short_folder: Path) -> Iterator[Built]:
+    """All worlds in one database, built once."""
+    folder = short_folder / "activity_oracle"
+    folder.mkdir()
+    worlds = [random_world(seed) for seed in SEEDS]
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        _clone(server, TEMPLATE, folder, patch, DATABASE) as owner,
+    ):
+        load(worlds)
+        dbt.run(*(f"+{name}" for name in GRAIN), variables=VARIABLES)
+        yield Built(owner, worlds)
+    config.settings.cache_clear()
+
+
+@pytest.fixture(scope="module")
+def expected(built: Built) -> dict[str, Table]:
+    """The tables as they should be."""
+    return kpis(built.worlds)
+
+
+def differences(name: str, expected: Table, found: list[dict[str, Any]]) -> list[str]:
+    """Each cell that is not as expected, one line."""
+    grain = GRAIN[name]
+    rows = {tuple(row[column] for column in grain): row for row in found}
+    assert len(rows) == len(found)
+    lines = []
+    for key in sorted(expected.keys() | rows.keys(), key=str):
+        place = " ".join(str(part) for part in key)
+        if key not in rows:
+            lines.append(f"{name} [{place}]: row is missing; expected {dict(expected[key])}")
+        elif key not in expected:
+            lines.append(f"{name} [{place}]: row is not expected; got {rows[key]}")
+        else:
+            stated = {c: v for c, v in rows[key].items() if c not in {*grain, *ASIDE}}
+            unknown = stated.keys() ^ expected[key].keys()
+            assert not unknown, f"{name}: only one side has {sorted(unknown)}"
+            lines += [
+                f"{name} [{place}] {column}: expected {expected[key][column]}, got {value}"
+                for column, value in stated.items()
+                if value != expected[key][column]
+            ]
+    return lines
+
+
+@pytest.mark.parametrize("name", GRAIN)
+def test_every_cell_is_what_its_definition_says(
+    name: str, built: Built, expected: dict[str, Table]
+) -> None:
+    found = differences(name, expected[name], built.table(name))
+    assert expected[name]
+    if found:
+        pytest.fail("\n".join([f"{len(found)} differences", *found[:SHOWN]]), pytrace=False)
