@@ -51,6 +51,7 @@ OF_DBT = (
     "test_readme",
     "test_real_log",
     "test_sales_activity",
+    "test_sales_forecast",
     "test_semantic_layer",
     "test_stage_intervals",
     "test_staging_of_webhooks",
