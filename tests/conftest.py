@@ -38,6 +38,7 @@ SAMPLE = "stageline_sample"
 OF_DBT = (
     "test_kpis",
     "test_activity_oracle",
+    "test_alert_replay",
     "test_call_hours",
     "test_crm_models",
     "test_explain",
@@ -53,6 +54,7 @@ OF_DBT = (
     "test_readme",
     "test_real_log",
     "test_sales_activity",
+    "test_sales_forecast",
     "test_semantic_layer",
     "test_stage_intervals",
     "test_staging_of_webhooks",

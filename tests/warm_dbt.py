@@ -79,6 +79,16 @@ class WarmDbt:
         ]
         return {name: status for name, (status, _) in self._invoke(arguments).items()}
 
+    def nodes(self) -> dict[str, dict[str, Any]]:
+        """What dbt has read of the project: each node by its name."""
+        manifest = json.loads((self._target_path / "manifest.json").read_text())
+        return {node["name"]: node for node in manifest["nodes"].values()}
+
+    def compiled(self, model: str) -> str:
+        """The query of a model, as the last run that built it had it."""
+        path = str(self.nodes()[model]["original_file_path"])
+        return (self._target_path / "compiled" / "stageline" / path).read_text()
+
     def end(self) -> None:
         """Ends the process."""
         if self._process is not None:

@@ -47,13 +47,3 @@
 {% macro default__computed_once() -%} offset 0 {%- endmacro %}
 
 {% macro spark__computed_once() -%} {%- endmacro %}
-
-{#- Of steps that stand on each other PostgreSQL expects a handful of rows each, and loops over one for
-    each row of another. -#}
-{% macro plan_hash_joins() -%}
-    {{ return(adapter.dispatch('plan_hash_joins')()) }}
-{%- endmacro %}
-
-{% macro default__plan_hash_joins() -%} set local enable_nestloop = off {%- endmacro %}
-
-{% macro spark__plan_hash_joins() -%} {%- endmacro %}

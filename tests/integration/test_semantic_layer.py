@@ -213,9 +213,15 @@ ACTIVITY_TABLES: dict[str, dict[tuple[str, ...], str]] = {
             from kpis.revenue_efficiency where subject_type = 'all'
         """
     },
+    "project,alert__rule,alert__priority": {
+        ("alerts_active",): """
+            select project_id, rule, priority, count(*)
+            from kpis.active_alerts group by 1, 2, 3
+        """
+    },
 }
 #: Semantic models of sales activity.
-ACTIVITY_MODELS = {"calls", "item_steps", "activity_sales"}
+ACTIVITY_MODELS = {"calls", "item_steps", "activity_sales", "alerts"}
 
 MONEY = (
     "pipeline_value",

@@ -1,10 +1,13 @@
 {{ config(materialized='table') }}
 
-{#- Days of the pipeline that its usual spread is known from, and how many it takes at least. -#}
-{%- set spread_days = 30 -%}
-{%- set least_spread_days = 10 -%}
+{#- Days of a pipeline that it takes at least to know what is usual. -#}
+{%- set least_known_days = 10 -%}
 
 with
+
+rules as (
+    select * from {{ ref('alert_rules') }}
+),
 
 thresholds as (
     select * from {{ ref('int_alert_thresholds') }}
@@ -18,18 +21,12 @@ work_days as (
     select * from {{ ref('int_work_days') }}
 ),
 
-roster as (
-    select * from {{ ref('int_roster') }}
-),
-
-leaderboard as (
-    select * from {{ ref('bdr_leaderboard') }}
-    where subject_type = 'rep' and period_type = 'week'
+rep_weeks as (
+    select * from {{ ref('int_alert_rep_weeks') }}
 ),
 
 pipeline_health as (
     select * from {{ ref('pipeline_health') }}
-    where subject_type = 'rep'
 ),
 
 orders as (
@@ -41,11 +38,17 @@ unmapped_stages as (
     select * from {{ ref('unmapped_stage_events') }}
 ),
 
-pipeline_days as (
-    select * from {{ ref('sales_pipeline_daily') }}
+versions as (
+    select * from {{ ref('base_settings__report_versions') }}
+    where state = 'published'
 ),
 
-thresholds_of_projects as (
+pipeline_moves as (
+    select * from {{ ref('int_pipeline_moves') }}
+    where known_days >= {{ least_known_days }}
+),
+
+limits as (
     select
         {%- for rule in [
             'calls_this_week', 'calls_next_week', 'partner_lists_overdue',
@@ -60,220 +63,57 @@ thresholds_of_projects as (
     group by source_system, project_id
 ),
 
-reps_of_today as (
-    select distinct
-        roster.source_system,
-        roster.project_id,
-        roster.rep_id,
-        roster.rep_name,
-        work_days.as_of_week
-    from roster
-    inner join work_days
-        on
-            roster.source_system = work_days.source_system
-            and roster.project_id = work_days.project_id
-            and work_days.date_day = work_days.as_of_date
-            and work_days.as_of_date >= roster.active_from
-            and (roster.active_to is null or work_days.as_of_date <= roster.active_to)
-),
-
--- How much of the week's working days has gone by, days on which the rep was not there left out.
-weeks_of_reps as (
+priorities as (
     select
-        reps_of_today.source_system,
-        reps_of_today.project_id,
-        reps_of_today.rep_id,
-        reps_of_today.rep_name,
-        reps_of_today.as_of_week,
-        count(*) as days_gone,
-        cast(count(*) as {{ type_number() }}) / work_days.working_days_in_week as share_gone
-    from reps_of_today
-    inner join roster
-        on
-            reps_of_today.source_system = roster.source_system
-            and reps_of_today.project_id = roster.project_id
-            and reps_of_today.rep_id = roster.rep_id
-    inner join work_days
-        on
-            reps_of_today.source_system = work_days.source_system
-            and reps_of_today.project_id = work_days.project_id
-            and reps_of_today.as_of_week = work_days.week_start
-            and work_days.is_working_day = 1
-            and work_days.date_day < work_days.as_of_date
-            and work_days.date_day >= roster.active_from
-            and (roster.active_to is null or work_days.date_day <= roster.active_to)
-    group by
-        reps_of_today.source_system,
-        reps_of_today.project_id,
-        reps_of_today.rep_id,
-        reps_of_today.rep_name,
-        reps_of_today.as_of_week,
-        work_days.working_days_in_week
+        alert,
+        max(priority) as priority
+    from rules
+    group by alert
 ),
 
--- Weekly thresholds as far as the week has gone.
+-- On Monday nothing of the week has gone by, and nothing is due.
 reps as (
     select
-        weeks_of_reps.source_system,
-        weeks_of_reps.project_id,
-        weeks_of_reps.rep_id,
-        weeks_of_reps.rep_name,
-        coalesce(leaderboard.calls, 0) as calls,
-        coalesce(leaderboard.score, 0) as score,
-        coalesce(pipeline_health.calls_next_week, 0) as calls_next_week,
-        {%- for rule in [
-            'calls_this_week', 'calls_next_week', 'rep_needs_support_score',
-            'rep_needs_support_calls',
-        ] %}
-        limits.{{ rule }} as {{ rule }}_in_week,
-        round(limits.{{ rule }} * weeks_of_reps.share_gone, 2) as {{ rule }}_by_now
-        {{- ',' if not loop.last }}
+        {%- for rule in ['calls_this_week', 'rep_needs_support_score', 'rep_needs_support_calls'] %}
+        limits.{{ rule }} as {{ rule }}_a_week,
+        {{ pro_rated('limits.' ~ rule, 'rep_weeks') }} as {{ rule }}_by_now,
         {%- endfor %}
-    from weeks_of_reps
-    inner join thresholds_of_projects as limits
+        rep_weeks.source_system,
+        rep_weeks.project_id,
+        rep_weeks.rep_id,
+        rep_weeks.rep_name,
+        rep_weeks.calls,
+        rep_weeks.score,
+        rep_weeks.days_gone,
+        rep_weeks.working_days_in_week
+    from rep_weeks
+    inner join limits
         on
-            weeks_of_reps.source_system = limits.source_system
-            and weeks_of_reps.project_id = limits.project_id
-    left join leaderboard
-        on
-            weeks_of_reps.source_system = leaderboard.source_system
-            and weeks_of_reps.project_id = leaderboard.project_id
-            and weeks_of_reps.rep_id = leaderboard.subject_id
-            and weeks_of_reps.as_of_week = leaderboard.period_start
-    left join pipeline_health
-        on
-            weeks_of_reps.source_system = pipeline_health.source_system
-            and weeks_of_reps.project_id = pipeline_health.project_id
-            and weeks_of_reps.rep_id = pipeline_health.subject_id
+            rep_weeks.source_system = limits.source_system
+            and rep_weeks.project_id = limits.project_id
+    where rep_weeks.days_gone > 0
 ),
 
-overdue_lists as (
+few_calls as (
     select
-        pipeline_health.*,
-        limits.partner_lists_overdue
-    from pipeline_health
-    inner join thresholds_of_projects as limits
-        on
-            pipeline_health.source_system = limits.source_system
-            and pipeline_health.project_id = limits.project_id
-),
-
-counts_of_projects as (
-    select
-        orders.source_system,
-        orders.project_id,
-        'orders_over_sla' as alert,
-        count(*) as things
-    from orders
-    group by orders.source_system, orders.project_id
-    union all
-    select
-        unmapped_stages.source_system,
-        unmapped_stages.project_id,
-        'unmapped_stages' as alert,
-        count(distinct unmapped_stages.stage_id) as things
-    from unmapped_stages
-    group by unmapped_stages.source_system, unmapped_stages.project_id
-),
-
-limited_counts as (
-    select
-        counts_of_projects.*,
-        coalesce(projects.project_name, counts_of_projects.project_id) as project_name,
-        case counts_of_projects.alert
-            when 'orders_over_sla' then limits.orders_over_sla
-            else limits.unmapped_stages
-        end as threshold
-    from counts_of_projects
-    inner join thresholds_of_projects as limits
-        on
-            counts_of_projects.source_system = limits.source_system
-            and counts_of_projects.project_id = limits.project_id
-    inner join projects
-        on
-            counts_of_projects.source_system = projects.source_system
-            and counts_of_projects.project_id = projects.project_id
-),
-
--- A pipeline is that of a source, of all its projects: the least of their thresholds holds.
-limits_of_sources as (
-    select
-        source_system,
-        min(pipeline_change) as spreads
-    from thresholds_of_projects
-    group by source_system
-),
-
-pipeline_steps as (
-    select
-        {%- for measure in ['open_value', 'open_leads'] %}
-        {{ measure }} - lag({{ measure }}) over in_order as {{ measure }}_change,
-        {%- endfor %}
-        source_system,
-        currency,
-        row_number() over (
-            partition by source_system, currency
-            order by day desc
-        ) as days_back
-    from pipeline_days
-    window in_order as (
-        partition by source_system, currency
-        order by day
-    )
-),
-
-pipeline_changes as (
-    select
-        {%- for measure in ['open_value', 'open_leads'] %}
-        max(case days_back when 1 then {{ measure }}_change end) as {{ measure }}_change,
-        cast(
-            stddev_samp(case when days_back > 1 then {{ measure }}_change end) as {{ type_number() }}
-        ) as {{ measure }}_spread,
-        {%- endfor %}
-        source_system,
-        currency,
-        count(case when days_back > 1 then open_value_change end) as days
-    from pipeline_steps
-    where days_back <= {{ spread_days }} + 1
-    group by source_system, currency
-),
-
-judged_pipelines as (
-    select
-        pipeline_changes.*,
-        limits_of_sources.spreads,
-        coalesce(
-            greatest(
-                abs(open_value_change) / nullif(open_value_spread, 0),
-                abs(open_leads_change) / nullif(open_leads_spread, 0)
-            ), 0
-        ) as spreads_moved
-    from pipeline_changes
-    inner join limits_of_sources on pipeline_changes.source_system = limits_of_sources.source_system
-    where pipeline_changes.days >= {{ least_spread_days }}
-),
-
-found as (
-    {%- for alert in ['calls_this_week', 'calls_next_week'] %}
-    select
-        '{{ alert }}' as alert,
+        'calls_this_week' as alert,
         source_system,
         project_id,
         'rep' as subject_type,
         rep_id as subject_id,
         rep_name as subject_name,
-        {%- set count = 'calls' if alert == 'calls_this_week' else alert %}
-        {{ count }} as value,
-        {{ alert }}_by_now as threshold,
+        calls as value,
+        calls_this_week_by_now as threshold,
         {{ dbt.concat([
-            "'Calls " ~ ('made this week: ' if count == 'calls' else 'booked for next week: ') ~ "'",
-            said_number(count), "' of '", said_number(alert ~ '_by_now'), "' due by now ('",
-            said_number(alert ~ '_in_week'), "' by the end of the week)'",
+            "'Calls made this week: '", said_number('calls'), "' of '",
+            said_number('calls_this_week_by_now'), "' due by now ('",
+            said_number('calls_this_week_a_week'), "' a week)'",
         ]) }} as message
     from reps
-    where {{ count }} < {{ alert }}_by_now
-    union all
-    {%- endfor %}
+    where calls * working_days_in_week < calls_this_week_a_week * days_gone
+),
+
+reps_in_need as (
     select
         'rep_needs_support' as alert,
         source_system,
@@ -285,14 +125,112 @@ found as (
         rep_needs_support_score_by_now as threshold,
         {{ dbt.concat([
             "'Needs support: score '", said_number('score'), "' of '",
-            said_number('rep_needs_support_score_by_now'), "', calls '", said_number('calls'), "' of '",
-            said_number('rep_needs_support_calls_by_now'), "' due by now'",
+            said_number('rep_needs_support_score_by_now'), "' and calls '", said_number('calls'),
+            "' of '", said_number('rep_needs_support_calls_by_now'), "' due by now ('",
+            said_number('rep_needs_support_score_a_week'), "' and '",
+            said_number('rep_needs_support_calls_a_week'), "' a week)'",
         ]) }} as message
     from reps
     where
-        score < rep_needs_support_score_by_now
-        and calls < rep_needs_support_calls_by_now
-    union all
+        score * working_days_in_week < rep_needs_support_score_a_week * days_gone
+        and calls * working_days_in_week < rep_needs_support_calls_a_week * days_gone
+),
+
+project_weeks as (
+    select
+        source_system,
+        project_id,
+        max(case when week_start = as_of_week then working_days_gone_in_week end) as days_gone,
+        max(case when week_start = as_of_week then working_days_in_week end)
+            as working_days_in_week,
+        max(
+            case
+                when {{ day_of_date('week_start') }} = {{ day_of_date('as_of_week') }} + 7
+                    then working_days_in_week
+            end
+        ) as working_days_in_next_week
+    from work_days
+    group by source_system, project_id
+),
+
+projects_with_reps as (
+    select distinct
+        source_system,
+        project_id
+    from rep_weeks
+),
+
+-- A week in which nobody works needs no calls.
+next_weeks as (
+    select
+        project_weeks.source_system,
+        project_weeks.project_id,
+        project_weeks.days_gone,
+        project_weeks.working_days_in_week,
+        coalesce(pipeline_health.calls_next_week, 0) as calls,
+        limits.calls_next_week as calls_a_week,
+        {{ pro_rated('limits.calls_next_week', 'project_weeks') }} as calls_by_now
+    from project_weeks
+    inner join projects_with_reps
+        on
+            project_weeks.source_system = projects_with_reps.source_system
+            and project_weeks.project_id = projects_with_reps.project_id
+    inner join limits
+        on
+            project_weeks.source_system = limits.source_system
+            and project_weeks.project_id = limits.project_id
+    left join pipeline_health
+        on
+            project_weeks.source_system = pipeline_health.source_system
+            and project_weeks.project_id = pipeline_health.project_id
+            and pipeline_health.subject_type = 'all'
+    where project_weeks.days_gone > 0 and project_weeks.working_days_in_next_week > 0
+),
+
+few_calls_ahead as (
+    select
+        'calls_next_week' as alert,
+        source_system,
+        project_id,
+        'all' as subject_type,
+        'all' as subject_id,
+        'all' as subject_name,
+        calls as value,
+        calls_by_now as threshold,
+        {{ dbt.concat([
+            "'Calls booked for next week: '", said_number('calls'), "' of '",
+            said_number('calls_by_now'), "' due by now ('", said_number('calls_a_week'),
+            "' a week)'",
+        ]) }} as message
+    from next_weeks
+    where calls * working_days_in_week < calls_a_week * days_gone
+),
+
+-- What a rep who has left still owes is overdue all the more.
+overdue_lists as (
+    select
+        pipeline_health.source_system,
+        pipeline_health.project_id,
+        pipeline_health.subject_id,
+        pipeline_health.subject_name,
+        pipeline_health.lists_overdue,
+        floor(pipeline_health.oldest_overdue_seconds / 86400.0) as days,
+        limits.partner_lists_overdue,
+        pipeline_health.subject_id != 'unassigned' and rep_weeks.rep_id is null as is_rep_gone
+    from pipeline_health
+    inner join limits
+        on
+            pipeline_health.source_system = limits.source_system
+            and pipeline_health.project_id = limits.project_id
+    left join rep_weeks
+        on
+            pipeline_health.source_system = rep_weeks.source_system
+            and pipeline_health.project_id = rep_weeks.project_id
+            and pipeline_health.subject_id = rep_weeks.rep_id
+    where pipeline_health.subject_type = 'rep'
+),
+
+lists_past_due as (
     select
         'partner_lists_overdue' as alert,
         source_system,
@@ -303,12 +241,78 @@ found as (
         lists_overdue as value,
         partner_lists_overdue as threshold,
         {{ dbt.concat([
-            "'Partner lists past their due date: '", said_number('lists_overdue'), "', the oldest by '",
-            said_number('floor(oldest_overdue_seconds / 86400.0)'), "' days'",
+            "'Partner lists past their due date: '", said_number('lists_overdue'),
+            "case when days is not null then case lists_overdue when 1 then ', by ' else"
+            ~ " ', the oldest by ' end else '' end",
+            "case when days < 1 then 'less than a day' when days = 1 then '1 day' when days > 1 then "
+            ~ dbt.concat([said_number('days'), "' days'"]) ~ " else '' end",
+            "case when is_rep_gone then '; the rep is not there today' else '' end",
         ]) }} as message
     from overdue_lists
     where lists_overdue > partner_lists_overdue
+),
+
+orders_past_limit as (
+    select
+        'orders_over_sla' as alert,
+        source_system,
+        project_id,
+        count(*) as things
+    from orders
+    group by source_system, project_id
+),
+
+-- What an earlier map did not know may be in the one that was published last.
+ranked_versions as (
+    select
+        report_version,
+        row_number() over (order by published_at desc, report_version desc) as place
+    from versions
+),
+
+unknown_stages as (
+    select
+        'unmapped_stages' as alert,
+        unmapped_stages.source_system,
+        unmapped_stages.project_id,
+        count(*) as things
+    from unmapped_stages
+    inner join ranked_versions
+        on
+            unmapped_stages.report_version = ranked_versions.report_version
+            and ranked_versions.place = 1
+    group by unmapped_stages.source_system, unmapped_stages.project_id
+),
+
+things_of_projects as (
+    select * from orders_past_limit
     union all
+    select * from unknown_stages
+),
+
+limited_things as (
+    select
+        things_of_projects.alert,
+        things_of_projects.source_system,
+        things_of_projects.project_id,
+        things_of_projects.things,
+        coalesce(projects.project_name, things_of_projects.project_id) as project_name,
+        case things_of_projects.alert
+            when 'orders_over_sla' then limits.orders_over_sla
+            else limits.unmapped_stages
+        end as threshold
+    from things_of_projects
+    inner join limits
+        on
+            things_of_projects.source_system = limits.source_system
+            and things_of_projects.project_id = limits.project_id
+    inner join projects
+        on
+            things_of_projects.source_system = projects.source_system
+            and things_of_projects.project_id = projects.project_id
+),
+
+projects_with_things as (
     select
         alert,
         source_system,
@@ -318,14 +322,63 @@ found as (
         project_name as subject_name,
         things as value,
         threshold,
-        case alert
-            when 'orders_over_sla'
-                then {{ dbt.concat(["'Orders past the limit of their stage: '", said_number('things')]) }}
-            else {{ dbt.concat(["'Stages that the map does not know: '", said_number('things')]) }}
-        end as message
-    from limited_counts
+        {{ dbt.concat([
+            "case alert when 'orders_over_sla' then 'Orders past the limit of their stage: ' else"
+            ~ " 'Stages that the map does not know: ' end",
+            said_number('things'),
+        ]) }} as message
+    from limited_things
     where things > threshold
-    union all
+),
+
+-- A pipeline is that of a source, of all its projects: the least of their thresholds holds.
+limits_of_sources as (
+    select
+        source_system,
+        min(pipeline_change) as spreads
+    from limits
+    group by source_system
+),
+
+surprises as (
+    select
+        {%- for measure in ['open_value', 'open_leads'] %}
+        abs({{ measure }}_change - usual_{{ measure }}_change) as {{ measure }}_surprise,
+        {%- endfor %}
+        pipeline_moves.source_system,
+        pipeline_moves.currency,
+        pipeline_moves.open_value_change,
+        pipeline_moves.open_leads_change,
+        pipeline_moves.open_value_spread,
+        pipeline_moves.open_leads_spread,
+        pipeline_moves.known_days,
+        limits_of_sources.spreads
+    from pipeline_moves
+    inner join limits_of_sources on pipeline_moves.source_system = limits_of_sources.source_system
+),
+
+-- What never changed has no spread that a change could be a multiple of.
+judged_surprises as (
+    select
+        surprises.*,
+        case
+            when
+                (open_value_spread = 0 and open_value_surprise > 0)
+                or (open_leads_spread = 0 and open_leads_surprise > 0)
+                then null
+            else
+                round(greatest(
+                    coalesce(open_value_surprise / nullif(open_value_spread, 0), 0),
+                    coalesce(open_leads_surprise / nullif(open_leads_spread, 0), 0)
+                ), 2)
+        end as spreads_moved
+    from surprises
+    where
+        open_value_surprise > spreads * open_value_spread
+        or open_leads_surprise > spreads * open_leads_spread
+),
+
+moved_pipelines as (
     select
         'pipeline_change' as alert,
         source_system,
@@ -333,22 +386,31 @@ found as (
         'pipeline' as subject_type,
         currency as subject_id,
         {{ dbt.concat(['source_system', "' '", 'currency']) }} as subject_name,
-        round(spreads_moved, 2) as value,
+        spreads_moved as value,
         spreads as threshold,
         {{ dbt.concat([
-            "'Open pipeline moved by '", said_number('open_value_change'), "' '", 'currency', "' and '",
-            said_number('open_leads_change'), "' deals in a day, '", said_number('spreads_moved'),
-            "' times its usual spread'",
+            "'Open pipeline since the day before: '", said_change('open_value_change'), "' '",
+            'currency', "', '", said_change('open_leads_change'),
+            "case when abs(open_leads_change) = 1 then ' deal, ' else ' deals, ' end",
+            "case when spreads_moved is null then "
+            ~ dbt.concat(["'unlike any of the '", said_number('known_days'), "' days before'"])
+            ~ ' else '
+            ~ dbt.concat([said_number('spreads_moved'), "' times as far from usual as is usual'"])
+            ~ ' end',
         ]) }} as message
-    from judged_pipelines
-    where spreads_moved > spreads
+    from judged_surprises
 ),
 
-priorities as (
-    select distinct
-        alert,
-        priority
-    from {{ ref('alert_rules') }}
+found as (
+    {%- for alerts in [
+        'few_calls', 'reps_in_need', 'few_calls_ahead', 'lists_past_due', 'projects_with_things',
+        'moved_pipelines',
+    ] %}
+    select * from {{ alerts }}
+    {%- if not loop.last %}
+    union all
+    {%- endif %}
+    {%- endfor %}
 ),
 
 final as (

@@ -13,6 +13,10 @@ alerts as (
     select * from {{ ref('int_alerts') }}
 ),
 
+builds as (
+    select * from {{ ref('int_alert_builds') }}
+),
+
 {%- if is_incremental() %}
 
 running as (
@@ -20,10 +24,6 @@ running as (
     where resolved_at is null
 ),
 
-latest as (
-    select max(greatest(last_seen_at, coalesce(resolved_at, last_seen_at))) as known_at
-    from {{ this }}
-),
 {%- endif %}
 
 episodes as (
@@ -44,8 +44,6 @@ episodes as (
         coalesce(alerts.value, running.last_value) as last_value
     from alerts
     full outer join running on alerts.alert_key = running.alert_key
-    -- What was known later says how it went on: a look back changes nothing.
-    where coalesce((select latest.known_at from latest) <= {{ as_of() }}, true)
     {%- else %}
     select
         alerts.*,
@@ -58,25 +56,27 @@ episodes as (
     {%- endif %}
 ),
 
+-- Where a later build has said how it went on, a look back changes nothing.
 final as (
     select
-        alert_key,
-        rule,
-        priority,
-        source_system,
-        project_id,
-        subject_type,
-        subject_id,
-        subject_name,
-        message,
-        first_value,
-        last_value,
-        threshold,
-        opened_at,
-        last_seen_at,
-        resolved_at,
+        episodes.alert_key,
+        episodes.rule,
+        episodes.priority,
+        episodes.source_system,
+        episodes.project_id,
+        episodes.subject_type,
+        episodes.subject_id,
+        episodes.subject_name,
+        episodes.message,
+        episodes.first_value,
+        episodes.last_value,
+        episodes.threshold,
+        episodes.opened_at,
+        episodes.last_seen_at,
+        episodes.resolved_at,
         {{ built_at() }} as updated_at
     from episodes
+    inner join builds on builds.known_at <= {{ as_of() }}
 )
 
 select * from final
