@@ -219,9 +219,41 @@ ACTIVITY_TABLES: dict[str, dict[tuple[str, ...], str]] = {
             from kpis.active_alerts group by 1, 2, 3
         """
     },
+    "project,rep,metric_time__week": {
+        ("leaderboard_score",): """
+            select project_id, subject_id, period_start, score
+            from kpis.bdr_leaderboard where subject_type = 'rep' and period_type = 'week'
+        """
+    },
+    "project,rep,target__kpi,target__period_type,currency,metric_time__month": {
+        ("target_attainment_rate",): """
+            select
+                project_id, subject_id, kpi, period_type, currency,
+                cast(date_trunc('month', period_start) as date),
+                round(100 * sum(actual) / sum(target), 2)
+            from kpis.kpi_target_attainment where subject_type = 'rep'
+            group by 1, 2, 3, 4, 5, 6
+        """
+    },
+    "project,backtest__kpi,metric_time__month": {
+        ("forecast_backtests", "forecast_backtests_inside", "forecast_inside_rate"): """
+            select
+                project_id, kpi, month, count(*), sum(is_inside),
+                round(100.0 * sum(is_inside) / count(*), 2)
+            from kpis.sales_forecast_backtest group by 1, 2, 3
+        """
+    },
 }
 #: Semantic models of sales activity.
-ACTIVITY_MODELS = {"calls", "item_steps", "activity_sales", "alerts"}
+ACTIVITY_MODELS = {
+    "calls",
+    "item_steps",
+    "activity_sales",
+    "alerts",
+    "standings",
+    "targets",
+    "backtests",
+}
 
 MONEY = (
     "pipeline_value",
