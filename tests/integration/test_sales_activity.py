@@ -42,7 +42,8 @@ def activity(
             # The one thing known of its project lies ahead; and one of 1948, of no rep.
             session.execute(
                 "insert into raw_files.activities (project_id, activity_id, activity_type, rep_id,"
-                " scheduled_at) values ('ahead', '1', 'call', 'new', %s::timestamptz + interval '3 days'),"
+                " scheduled_at)"
+                " values ('ahead', '1', 'call', 'new', %s::timestamptz + interval '3 days'),"
                 " ('generated', 'old', 'call', null, '1948-01-01')",
                 [AS_OF],
             )
