@@ -14,9 +14,9 @@ from stageline.database import connect
 from tests.conftest import DATABASE, Sample, TestServer, _clone
 from tests.warm_dbt import WarmDbt
 
-#: Midnight in Kyiv, where generated reps work: the day of a back-test; and a day of the next month.
-EARLIER, AS_OF = "2026-08-14T21:00:00+00:00", "2026-09-20T09:00:00+00:00"
-DAY = date(2026, 8, 15)
+#: Midnight in Kyiv, where generated reps work, of a working day with a back-test; and a later one.
+EARLIER, AS_OF = "2026-07-14T21:00:00+00:00", "2026-09-20T09:00:00+00:00"
+DAY = date(2026, 7, 15)
 SEEDS = (11, 12, 13, 14)
 
 #: Tables that are kept as they stood: what is compared of each.
