@@ -24,6 +24,9 @@ _WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday",
 #: Subjects that are shown at most, weeks likewise.
 _SUBJECTS, _WEEKS = 25, 26
 
+#: Stands in the place of a currency where things are counted (ISO 4217).
+_NO_CURRENCY = "XXX"
+
 #: Parts of a score: column of the leaderboard, its component of `reference.score_weights`, colour.
 _PARTS = (
     ("calls", SKY),
@@ -230,7 +233,7 @@ def leaderboard(chosen: Reading) -> dict[str, Any]:
     made: list[dict[str, Any]] = []
     ends: list[dict[str, Any]] = []
     for name, row in zip(names, shown, strict=True):
-        label = f"{row['rank']}. {name}"
+        label = name if row["rank"] is None else f"{row['rank']}. {name}"
         for position, (part, _) in enumerate(_PARTS):
             made.append(
                 {
@@ -276,7 +279,7 @@ def leaderboard(chosen: Reading) -> dict[str, Any]:
         if chosen.rows("select 1 from chosen where subject_type = 'team' limit 1")
         else "reps"
     )
-    about = many(len(rows), kind)
+    about = many(sum(row["rank"] is not None for row in rows), kind)
     if len(rows) > len(shown):
         about = f"the first {len(shown)} of {about}"
     return framed(
@@ -289,6 +292,8 @@ def leaderboard(chosen: Reading) -> dict[str, Any]:
 
 def _standing(row: dict[str, Any]) -> str:
     score = f"{row['score'] or 0:,g}"
+    if row["rank"] is None:
+        return score
     if row["previous_rank"] is None:
         return f"{score} · new"
     moved = row["rank_change"] or 0
@@ -320,7 +325,7 @@ def attainment(chosen: Reading) -> dict[str, Any]:
         {
             "who": label[row["subject_type"], row["subject_id"]],
             "kpi": row["kpi"].replace("_", " ")
-            + (f" {row['currency']}" if row["currency"] else ""),
+            + ("" if row["currency"] == _NO_CURRENCY else f" {row['currency']}"),
             "rate": row["attainment_pct"],
             "actual": row["actual"] or 0,
             "target": row["target"],

@@ -188,7 +188,7 @@ def test_one_that_fails_leaves_everything_as_it_was(monkeypatch: pytest.MonkeyPa
     with pytest.raises(StagelineError, match="a blow"):
         generate(Plan(as_of=DAY, leads=40, seed=9), PROJECT)
     assert everything() == before
-    assert asked("select status, error from ops.loads order by load_id") == [
+    assert asked("select status, error from ops.loads order by started_at") == [
         ("success", None),
         ("failed", "a blow"),
     ]

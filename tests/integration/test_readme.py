@@ -115,8 +115,10 @@ def test_a_log_is_mapped_and_judged_by_pasting(monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.usefixtures("database", "checkout")
 def test_sales_are_made_up_by_pasting(monkeypatch: pytest.MonkeyPatch) -> None:
     typed = lines("README.md", "Try the sales reports")
-    assert typed == [["stageline", "generate", "sales"], ["stageline", "build"]]
-    paste(typed, monkeypatch)
+    made, *read = typed
+    assert made == ["stageline", "generate", "sales"]
+    assert [words[1] for words in read] == ["build", "plot", "plot", "psql"]
+    paste([made], monkeypatch)
     with connect("owner") as session:
         ((leads,),) = session.execute("select count(*) from raw_files.leads")
     assert leads == 150

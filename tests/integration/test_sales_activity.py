@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -12,6 +13,7 @@ from stageline.database import connect
 from stageline.explain import models
 from tests.conftest import DATABASE, Sample, TestServer, _clone
 from tests.integration.test_flow_figures import some_cells, told
+from tests.integration.test_readme import lines
 from tests.integration.test_semantic_layer import ACTIVITY_TABLES, Metricflow, metricflow
 from tests.warm_dbt import WarmDbt
 
@@ -91,6 +93,17 @@ def test_the_generated_department_has_figures_of_all_kinds() -> None:
     assert attained > 5
     assert impossible == 1
     assert unassigned > 0
+
+
+def test_pictures_of_the_readme_can_be_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    plots = [words[1:] for words in lines("README.md", "Try the sales reports") if "plot" in words]
+    assert len(plots) == 2
+    for words in plots:
+        result = CliRunner().invoke(main, [*words, "-w", "project_id=generated"])
+        assert result.output.startswith("Wrote "), result.output
 
 
 def test_metrics_equal_their_kpi_tables(activity: Metricflow) -> None:
