@@ -169,12 +169,17 @@ def rows_of(table: sql.Identifier) -> pa.Table:
     return pa.table(
         {
             name: column.combine_chunks().storage.cast(TYPES["numeric"])
-            if isinstance(column.type, pa.BaseExtensionType)  # a number, as text
+            if isinstance(column.type, pa.OpaqueType)  # a number, as text
             else column
             for name, column in zip(found.column_names, found.columns, strict=True)
-            if name not in ("_dlt_load_id", "loaded_xid")
+            if name != "_dlt_load_id" and not is_stamp(column.type)
         }
     )
+
+
+def is_stamp(kind: pa.DataType) -> bool:
+    """Whether it is the number of a transaction, which the database writes by itself."""
+    return isinstance(kind, pa.OpaqueType) and kind.type_name == "xid8"
 
 
 def load_arrow(dataset: str, rows: pa.Table) -> None:
