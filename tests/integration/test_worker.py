@@ -112,7 +112,9 @@ def running_worker(folder: Path, *arguments: str) -> Iterator[Worker]:
     logs = folder / f"worker-{time.monotonic_ns()}.log"
     with logs.open("wb") as file:
         process = subprocess.Popen(
-            [sys.executable, "-m", "stageline", "worker", *arguments], stdout=file, stderr=file
+            [sys.executable, "-m", "stageline", "worker", "--no-refresh", *arguments],
+            stdout=file,
+            stderr=file,
         )
     started = Worker(process, logs)
     try:
