@@ -9,8 +9,6 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
 import threading
 import time
 import uuid
@@ -25,6 +23,7 @@ from typing import Any
 import psycopg
 
 from jobs import freshness
+from jobs.dbt_process import DbtProcess
 from stageline.config import PROJECT_ROOT
 from stageline.database import connect, connection
 from stageline.dbt_environment import variables
@@ -36,13 +35,6 @@ GOOD = frozenset({"success", "pass", "warn", "no-op"})
 
 #: Seconds that dbt gets to cancel its queries after it was told to stop.
 _GRACE = 15.0
-
-#: dbt, as a child process. It makes many objects that live to its end: Python need not look through
-#: them as often as it would.
-DBT = (
-    *(sys.executable, "-c"),
-    "import gc; gc.set_threshold(50_000, 20); from dbt.cli.main import cli; cli()",
-)
 
 #: A database error that repeats a value of a row, which may be personal data.
 _VALUE = re.compile(r"(syntax for type [\w ]+: |value ).*")
@@ -151,7 +143,7 @@ class Limit:
     order: threading.Event
     seconds: float
 
-    def watch(self, child: subprocess.Popen[str], stop: Callable[[int], None]) -> None:
+    def watch(self, child: DbtProcess, stop: Callable[[int], None]) -> None:
         """Calls ``stop`` with a signal's number once, if it comes to that while ``child`` lives."""
         end = time.monotonic() + self.seconds
         while child.poll() is None:
@@ -385,27 +377,17 @@ def _run(
     started = datetime.now(UTC)
     said = _Progress(title)
     with said.shown(report):
-        child = subprocess.Popen(
-            [*DBT, *arguments],
-            cwd=project,
-            env={**os.environ, **dbt_environment()},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            encoding="utf-8",
-            errors="replace",
-            # A failed cast puts a row's value into dbt's log and results: for their owner alone.
-            umask=0o077,
-            # Ctrl-C in a terminal goes to us alone, and from us to dbt, once.
-            start_new_session=True,
+        child = DbtProcess(
+            arguments,
+            project,
+            {**os.environ, **dbt_environment()},
             # dbt inherits the connection that holds the lock (and never uses it). So if we are
             # killed and dbt lives on, the server sees an open connection, and no second build
             # can begin.
-            pass_fds=(lock,),
+            kept_open=[lock],
         )
         with child, _stopping(child, limit) as stopped:
-            for line in child.stdout or ():
+            for line in child.stdout:
                 said.read(line)
             code = child.wait()
         report.invocation_id = said.invocation_id
@@ -443,7 +425,7 @@ def _judge(report: BuildReport, said: _Progress, code: int, log_file: Path) -> N
 
 
 @contextmanager
-def _stopping(child: subprocess.Popen[str], limit: Limit | None) -> Iterator[list[int]]:
+def _stopping(child: DbtProcess, limit: Limit | None) -> Iterator[list[int]]:
     """Hands a request to stop on to dbt, which cancels its queries; yields the signals seen."""
     seen: list[int] = []
     deadline = threading.Timer(_GRACE, child.kill)
@@ -455,7 +437,7 @@ def _stopping(child: subprocess.Popen[str], limit: Limit | None) -> Iterator[lis
         if seen:
             child.kill()
         else:
-            child.send_signal(signal.SIGINT)
+            child.stop()
             deadline.start()
         seen.append(number)
 
