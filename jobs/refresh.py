@@ -143,7 +143,7 @@ def refresh_due(
 
 def _refresh(session: Session, work: _Work) -> list[Outcome]:
     names = sorted(run.group_name for run in work.runs)
-    log().info("refresh", event_of=names, outcome="begins")
+    log().info("refresh", groups=names, outcome="begins")
     started = time.monotonic()
     for source in runs.loads_of(work.of(run) for run in work.runs):
         _load(session, work, source)
@@ -292,12 +292,12 @@ def _selector(node: Node) -> str:
 
 
 def _exported(session: Session, work: _Work, run: Run) -> Outcome:
-    for name in work.of(run).exports:
+    group, report = work.of(run), work.report
+    mine = [problem for source, problem in work.problems.items() if source in group.loads]
+    for name in group.exports:
         code, error = _child(work, ["export", name])
         if code != 0:
-            return _failed(session, work, run, error)
-    report = work.report
-    mine = [each for source, each in work.problems.items() if source in work.of(run).loads]
+            mine.append(f"{name} was not exported: {error}")
     runs.succeed(
         *(session, run, report.build_id if report else None),
         *("; ".join(mine) or None, datetime.now(UTC)),

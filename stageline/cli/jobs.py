@@ -44,7 +44,7 @@ def jobs() -> None:
     """
 
 
-@jobs.command()
+@jobs.command(short_help="Show what is refreshed within a day.")
 @click.option("--slots", "with_slots", is_flag=True, help="List every slot, too.")
 def plan(with_slots: bool) -> None:
     """Show the runs of the next 24 hours, and whether promises can be kept by them.
@@ -160,7 +160,7 @@ def run(group: str, at_once: bool) -> None:
     click.echo(f"Group {group} is refreshed. `stageline jobs status` shows how fresh it is.")
 
 
-@jobs.command()
+@jobs.command(short_help="Show how fresh tables are, and what runs.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object, for scripts.")
 def status(as_json: bool) -> None:
     """Show how fresh each group's tables are, and what runs.
@@ -189,7 +189,7 @@ def status(as_json: bool) -> None:
             [
                 *(Column(name) for name in ("group", "state")),
                 Column("age", is_number=True),
-                *(Column(name) for name in ("promise", "broken at", "last run", "next")),
+                *(Column(name) for name in ("promise", "broken at (UTC)", "last run", "next")),
             ],
             [
                 (
@@ -211,7 +211,7 @@ def status(as_json: bool) -> None:
         raise SystemExit(1)
 
 
-@jobs.command()
+@jobs.command(short_help="Show the last runs.")
 @click.argument("group", required=False)
 @click.option("--limit", type=click.IntRange(1), default=20, show_default=True, help="Most rows.")
 def history(group: str | None, limit: int) -> None:
@@ -249,7 +249,7 @@ def history(group: str | None, limit: int) -> None:
         [
             *(Column(name) for name in ("group", "slot", "asked by", "status")),
             Column("attempts", is_number=True),
-            Column("began"),
+            Column("began (UTC)"),
             Column("took", is_number=True),
             Column("note"),
         ],
@@ -265,7 +265,7 @@ def history(group: str | None, limit: int) -> None:
     )
 
 
-@jobs.command()
+@jobs.command(short_help="Try the last run again, if it failed.")
 @click.argument("group")
 def retry(group: str) -> None:
     """Make the last run of a group due again, if it failed: from the node on that failed.
@@ -284,7 +284,7 @@ def retry(group: str) -> None:
     click.echo(f"{group} is due. `stageline worker` or `stageline jobs run {group}` runs it.")
 
 
-@jobs.command()
+@jobs.command(short_help="Stop the schedule of a group.")
 @click.argument("group")
 def pause(group: str) -> None:
     """Let no slot of a group make a run, until it is resumed; a run under way ends.
@@ -300,7 +300,7 @@ def pause(group: str) -> None:
     click.echo(f"{group} is paused." if changed else f"{group} was paused before.")
 
 
-@jobs.command()
+@jobs.command(short_help="Let a group go on.")
 @click.argument("group")
 def resume(group: str) -> None:
     """Let a group go on; of the slots that it missed, the last one is run.
@@ -399,8 +399,8 @@ def _last_run(one: Mapping[str, Any]) -> str:
         case "running":
             return f"running since {_time(one['run_started_at'])}"
         case "waiting":
-            tried = f", tried {one['run_attempts']} times" if one["run_attempts"] else ""
-            return f"due {_time(one['run_due_at'])}{tried}"
+            failed = f", {one['run_attempts']} failed" if one["run_attempts"] else ""
+            return f"due {_time(one['run_due_at'])}{failed}"
         case ended:
             return f"{ended} {_time(one['run_finished_at'])}"
 

@@ -53,6 +53,11 @@ def test_each_kpi_model_belongs_to_one_group() -> None:
     assert {tag for of in found.values() for tag in of} == tags
 
 
+def test_each_group_has_its_selector_for_dbt() -> None:
+    selectors = yaml.safe_load((PROJECT_ROOT / "selectors.yml").read_text())["selectors"]
+    assert {each["name"] for each in selectors} == {group.tag for group in read().values()}
+
+
 def test_the_crms_are_those_of_the_loaders() -> None:
     assert set(LOADS) == set(SOURCES)
 
