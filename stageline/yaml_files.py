@@ -1,6 +1,6 @@
 """YAML files that a person edits: checked as they are read, mistakes told by line and column."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -80,7 +80,7 @@ class YamlFile:
         place = list(first["loc"])
         if first["type"] == "unknown_key":
             place.append(first["ctx"]["key"])
-        raise self.error(place, _words(first["type"], place, first["msg"]))
+        raise self.error(place, _words(first["type"], place, first["msg"], first.get("ctx", {})))
 
     def error(self, place: Place, problem: str) -> StagelineError:
         """The error for a problem at a place, or where the nearest thing around it stands."""
@@ -115,10 +115,21 @@ class YamlFile:
         return values
 
 
-def _words(kind: str, place: Place, message: str) -> str:
-    if kind == "missing":
-        return f"{place[-1]} is missing."
-    words = message.removeprefix("Value error, ")
-    said = words if kind == "unknown_key" else f"{place[-1]}: {words}" if place else words
-    said = said[:1].upper() + said[1:] if kind == "unknown_key" else said
+def _words(kind: str, place: Place, message: str, context: Mapping[str, Any]) -> str:
+    """What pydantic says, for a person who sees the place."""
+    match kind:
+        case "missing":
+            said = f"{place[-1]} is missing"
+        case "union_tag_not_found":
+            said = str(context["discriminator"]).strip("'") + " is missing"
+        case "union_tag_invalid":
+            said = (
+                str(context["discriminator"]).strip("'") + f" is none of {context['expected_tags']}"
+            )
+        case "model_type" | "model_attributes_type":
+            said = "Here stand keys with their values, like `name: team`"
+        case "unknown_key":
+            said = message[:1].upper() + message[1:]
+        case _:
+            said = f"{place[-1]}: {message.removeprefix('Value error, ')}"
     return said if said.endswith((".", "?")) else f"{said}."
