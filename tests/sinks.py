@@ -37,11 +37,12 @@ class Answer:
 
 @dataclass(frozen=True)
 class Request:
-    """What a sink was sent; header names are small."""
+    """What a sink was sent, and with which status it answers; header names are small."""
 
     path: str
     headers: dict[str, str]
     body: bytes
+    status: int
 
     @property
     def json(self) -> Any:
@@ -70,9 +71,9 @@ class Sink:
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 headers = {name.lower(): value for name, value in self.headers.items()}
-                sink.requests.append(Request(self.path, headers, body))
-                sink.before_answer()
                 answer = sink.answers.popleft() if sink.answers else sink.usual
+                sink.requests.append(Request(self.path, headers, body, answer.status))
+                sink.before_answer()
                 self.send_response(answer.status)
                 for name, value in answer.headers.items():
                     self.send_header(name, value)
