@@ -12,6 +12,7 @@ import html
 import json
 import logging
 import re
+import shlex
 import smtplib
 import ssl
 import time
@@ -183,6 +184,7 @@ def _blocks(message: Message) -> list[dict[str, Any]]:
             f"*{_WORDS[notice.event]}* ({notice.criticality}): {_escaped(notice.title, 1000)}",
             _escaped(notice.text, 1500),
             _escaped(_when(notice), 300),
+            _escaped(_acknowledging(notice), 190),
         ]
         told = "\n".join(line for line in lines if line)
         blocks.append({"type": "section", "text": {"type": "mrkdwn", "text": told}})
@@ -428,7 +430,7 @@ def _plain(message: Message) -> str:
             f"{_WORDS[notice.event]} ({notice.criticality}): {notice.title}",
             notice.text,
             _when(notice),
-            f"stageline notify acknowledge '{notice.key}'" if _can_be_acknowledged(notice) else "",
+            _acknowledging(notice),
         ]
         parts.append("\n".join(line for line in lines if line))
     return "\n\n".join([*parts, message.rest] if message.rest else parts) + "\n"
@@ -449,9 +451,12 @@ def _page(message: Message) -> str:
     return f"<html><body>{''.join(parts)}</body></html>"
 
 
-def _can_be_acknowledged(notice: Notice) -> bool:
+def _acknowledging(notice: Notice) -> str:
+    """The command by which somebody takes an alert on; empty where nobody has to."""
     is_open = notice.event in ("opened", "reminder", "escalated")
-    return is_open and notice.acknowledged_by is None
+    if not is_open or notice.acknowledged_by is not None:
+        return ""
+    return f"stageline notify acknowledge {shlex.quote(notice.key)}"
 
 
 def _when(notice: Notice) -> str:

@@ -750,7 +750,10 @@ def mail(
 def test_a_mail_has_text_and_html(mail: tuple[Channel, MailServer]) -> None:
     channel, server = mail
     title = "Ціль\r\nBcc: x@example.com <b>&"
-    assert send(channel, Message("msg_1", [notice(title=title), notice(2)])) == "taken"
+    assert (
+        send(channel, Message("msg_1", [notice(title=title, key="it's $(x)"), notice(2)]))
+        == "taken"
+    )
     [taken] = server.mails
     assert taken["Subject"] == "[Stageline] 2 opened"
     assert taken["To"] == "sales@example.com, support@example.com"
@@ -758,7 +761,7 @@ def test_a_mail_has_text_and_html(mail: tuple[Channel, MailServer]) -> None:
     assert taken["Message-ID"] == "<msg_1@example.com>"
     plain, page = taken.iter_parts()
     assert plain.get_content_type() == "text/plain"
-    assert "stageline notify acknowledge 'key-1'" in plain.get_content()
+    assert "stageline notify acknowledge 'it'\"'\"'s $(x)'" in plain.get_content()
     assert page.get_content_type() == "text/html"
     assert "Ціль" in page.get_content()
     assert "&lt;b&gt;&amp;" in page.get_content()
