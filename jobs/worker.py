@@ -12,6 +12,9 @@ from zoneinfo import ZoneInfo
 
 import psycopg
 
+from jobs import notifications
+from jobs.alert_sources import raise_alerts
+from jobs.channels import channels
 from jobs.follow_ups import (
     USUAL,
     FollowUp,
@@ -57,8 +60,9 @@ def run(follow_up_threads: int = 4, rules: Rules = USUAL, *, with_refreshes: boo
         with_refreshes: Whether groups of models are refreshed, too.
 
     Raises:
-        StagelineError: the database cannot be reached, or there is no key for secrets, at the
-            start; or a thread has died or hangs, so that this process has to be started anew.
+        StagelineError: the database cannot be reached, there is no key for secrets, or the
+            channels' file has a mistake, at the start; or a thread has died or hangs, so that this
+            process has to be started anew.
     """
     _require_what_is_needed()
     signals: list[int] = []
@@ -67,6 +71,7 @@ def run(follow_up_threads: int = 4, rules: Rules = USUAL, *, with_refreshes: boo
     tasks = periodic_tasks(rules)
     threads = [
         WatchedThread("periodic tasks", lambda order: run_periodic(tasks, order), stop),
+        WatchedThread("notifications", notifications.run, stop),
         *(
             WatchedThread(f"follow-ups {number}", lambda order: drain(order, rules), stop)
             for number in range(1, follow_up_threads + 1)
@@ -186,6 +191,7 @@ class WatchedThread(threading.Thread):
 def _require_what_is_needed() -> None:
     connect("jobs").close()
     encryption.encrypt("")  # says what is wrong with the key, before each account does
+    channels()
 
 
 def _note_signals(signals: list[int]) -> None:
@@ -200,7 +206,7 @@ def _note_signals(signals: list[int]) -> None:
 
 
 def periodic_tasks(rules: Rules = USUAL) -> list[PeriodicTask]:
-    """What a worker does by the clock: plan follow-up work, and count it for the log.
+    """What a worker does by the clock: plan follow-up work, count it for the log, raise alerts.
 
     The threads plan, too, but not while all of them wait for a CRM.
     """
@@ -214,6 +220,7 @@ def periodic_tasks(rules: Rules = USUAL) -> list[PeriodicTask]:
     return [
         PeriodicTask("plan follow-ups", "* * * * * */2", utc, rules.lease, plan_now),
         PeriodicTask("count follow-ups", "* * * * *", utc, rules.lease, _count),
+        PeriodicTask("raise alerts", "* * * * *", utc, rules.lease, raise_alerts),
     ]
 
 

@@ -135,6 +135,8 @@ MATRIX: dict[str, dict[Role, set[str]]] = {
     "ops.follow_ups": {"jobs": {"select", "insert", "update", "delete"}},
     "ops.follow_up_position": {"jobs": {"select", "insert", "update", "delete"}},
     "ops.api_pace": {"jobs": {"select", "insert", "update", "delete"}},
+    "ops.alerts": {"jobs": {"select", "insert", "update", "delete"}},
+    "ops.notifications": {"jobs": {"select", "insert", "update", "delete"}},
     "ops.pgqueuer_schedules": {"jobs": {"select", "insert", "update", "delete"}},
     "ops.alembic_version": {},
     "staging.made_by_dbt": {"transformer": ALL},
