@@ -385,9 +385,7 @@ def _post(
     try:
         with (
             Session() as session,
-            session.post(
-                url, data=body, headers=sent, timeout=_TIMEOUTS, stream=True, allow_redirects=False
-            ) as answer,
+            session.post(url, data=body, headers=sent, timeout=_TIMEOUTS, stream=True) as answer,
         ):
             return (
                 answer.status_code,

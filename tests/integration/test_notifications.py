@@ -4,6 +4,7 @@ import base64
 import hashlib
 import hmac
 import json
+import logging
 import os
 import random
 import signal
@@ -23,7 +24,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from jobs.alert_sources import raise_alerts
-from jobs.alerts import Condition, acknowledge, take
+from jobs.alerts import Condition, acknowledge, lock, take
 from jobs.channels import Channel, channels
 from jobs.notifications import Rules, deliver
 from jobs.senders import MOST_TOLD, Message, Notice, send
@@ -327,6 +328,18 @@ def test_in_quiet_hours_only_what_is_critical_goes_out(world: World, sink: Sink)
     assert told_at == {"raw_files.t2": "21:00", "raw_files.t1": "05:00"}
 
 
+def test_a_message_that_failed_is_not_tried_in_quiet_hours(world: World, sink: Sink) -> None:
+    sink.answers.append(Answer(503))
+    world.configure(f"{HOOK}, quiet_hours: {{from: 22:00, to: 8:00, zone: UTC}}")
+    world.clock.now = datetime(2027, 1, 13, 21, 59, 59, tzinfo=UTC)
+    world.hold(condition(1))
+    assert world.deliver() == {"retries": 1}
+    world.clock.forward(hours=1)
+    assert world.deliver() == {}
+    world.clock.forward(hours=9, seconds=1)
+    assert world.deliver() == {"sent": 1}
+
+
 def test_what_becomes_critical_does_not_wait(world: World, sink: Sink) -> None:
     world.configure(f"{HOOK}, quiet_hours: {{from: 22:00, to: 8:00, zone: Europe/Kyiv}}")
     world.clock.forward(hours=12)
@@ -562,6 +575,24 @@ def test_one_killed_between_sending_and_noting_sends_again_with_the_same_identit
     if kind == "webhook":
         assert told(first) == told(again) == [("opened", "raw_files.t1")]
         assert first.headers["webhook-timestamp"] <= again.headers["webhook-timestamp"]
+
+
+def test_what_one_worker_claims_right_now_another_one_passes_over(world: World, sink: Sink) -> None:
+    world.configure(HOOK)
+    world.hold(condition(1))
+    [channel] = channels()
+    others: list[Counter[str]] = []
+
+    def meanwhile() -> None:
+        with connect("jobs", autocommit=True) as jobs:
+            jobs.execute("set lock_timeout = '2s'")
+            others.append(Counter(deliver(jobs, channel, Rules(), world.clock)))
+
+    sink.before_answer = meanwhile
+    with world.jobs.transaction():  # so that nobody else sees the claim, but for its locks
+        assert world.deliver() == {"sent": 1}
+    assert others == [Counter()]
+    assert len(sink.requests) == 1
 
 
 def test_a_message_of_a_claim_that_passed_on_is_not_noted(world: World, sink: Sink) -> None:
@@ -807,9 +838,14 @@ def test_a_mail_server_that_cannot_prove_who_it_is_gets_no_password(
 
 
 def test_no_secret_is_ever_told(
-    world: World, sink: Sink, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    world: World,
+    sink: Sink,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """However the other side fails: not reached, repeating the address, no TLS behind it."""
+    caplog.set_level(logging.DEBUG, logger="slack_sdk")
     nobody = f"http://127.0.0.1:{free_port()}/services/very-secret-part"
     no_tls = f"https://127.0.0.1:{sink.port}/services/very-secret-part"
     sink.usual = Answer(500, b"Cannot POST /services/T000/B000/very-secret-part")
@@ -834,6 +870,7 @@ def test_no_secret_is_ever_told(
     assert "HTTP 500" in said
     for secret in ("very-secret", KEY, ROUTING_KEY):
         assert secret not in said
+    assert [record for record in caplog.records if record.name.startswith("slack_sdk")] == []
 
 
 # --- commands ----------------------------------------------------------------------------------
@@ -1032,6 +1069,18 @@ def test_failed_checks_are_alerts_until_they_hold(world: World) -> None:
     )
     raise_alerts(world.clock())
     assert open_alerts(world) == []
+
+
+def test_of_two_workers_one_reads_what_holds(world: World) -> None:
+    checked(world, ("leads", "critical", "lead_id", False, '{"rows": 10, "failing": 2}'))
+    raising = threading.Thread(target=raise_alerts, args=[world.clock()])
+    with connect("jobs") as other:
+        assert lock(other)
+        raising.start()
+        raising.join(10)
+        assert not raising.is_alive()
+        assert open_alerts(world) == []
+    assert raise_alerts(world.clock()) == {"opened": 1, "resolved": 0, "are_open": 1}
 
 
 def test_a_file_with_a_mistake_stops_the_worker_before_it_begins(world: World) -> None:
