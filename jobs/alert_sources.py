@@ -1,4 +1,4 @@
-"""Where alerts come from: what holds now, by the KPI tables and by the quality checks.
+"""Where alerts come from: what holds now, by KPI tables, quality checks and refreshes.
 
 A further source is a function that reads what holds, an entry in `SOURCES`, and its kind in
 `jobs.channels.Kind`.
@@ -45,6 +45,15 @@ _PRIORITIES: dict[str, Criticality] = {
     "medium": "medium",
     "low": "low",
 }
+
+#: State of a model's freshness -> what is the matter.
+_FRESHNESS = {
+    "breached": "older than promised",
+    "at risk": "expected to be refreshed later than promised",
+}
+
+#: Status of a run about which there is something to say -> what it did.
+_REFRESHED = {"failed": "not refreshed", "success": "refreshed in part"}
 
 #: Severity of a quality check -> criticality.
 _SEVERITIES: dict[str, Criticality] = {"critical": "critical", "warning": "medium"}
@@ -148,7 +157,40 @@ def _quality_condition(
     )
 
 
+def refresh_conditions(session: Connection) -> list[Condition]:
+    """Groups whose promise is broken or at risk, or whose last run failed or lacks a part.
+
+    Groups that are paused are left out.
+
+    Args:
+        session: Of the jobs.
+    """
+    found = [
+        Condition(
+            key=f"refresh|{group}|{state}",
+            criticality=criticality if state == "breached" else "medium",
+            subject=f"Group {group} ({owner})",
+            title=f"{group}: {_FRESHNESS[state]}, the oldest table by {age / 60:,.0f} minutes",
+            text=f"{', '.join(models)}. `stageline jobs status` says more.",
+            numbers={"tables": len(models), "age_seconds": int(age)},
+        )
+        for group, owner, criticality, state, models, age in session.execute(_LATE_MODELS)
+    ]
+    return found + [
+        Condition(
+            key=f"refresh|{group}|{status}",
+            criticality=criticality if status == "failed" else "medium",
+            subject=f"Group {group} ({owner})",
+            title=f"{group} was {_REFRESHED[status]}: {error}",
+            text=f"`stageline jobs history {group}` says more.",
+            numbers={"attempts": attempts},
+        )
+        for group, owner, criticality, status, error, attempts in session.execute(_BAD_RUNS)
+    ]
+
+
 SOURCES: tuple[Source, ...] = (
+    Source("refresh", "jobs", refresh_conditions),
     Source("kpi", "reader", kpi_conditions),
     Source("quality", "jobs", quality_conditions),
 )
@@ -197,6 +239,30 @@ def _require_table(session: Connection, name: LiteralString) -> None:
     if row is None or not row[0]:
         raise NothingKnownError
 
+
+_LATE_MODELS = """
+select
+    group_name, owner, criticality, state,
+    array_agg(model order by reflects_until, model), max(age_seconds)
+from ops.model_freshness
+where state in ('breached', 'at risk') and not is_paused
+group by group_name, owner, criticality, state
+order by group_name, state
+"""
+
+_BAD_RUNS = """
+select groups.group_name, groups.owner, groups.criticality, last.status, last.error, last.attempts
+from ops.refresh_groups as groups
+inner join lateral (
+    select status, error, attempts
+    from ops.runs
+    where runs.group_name = groups.group_name and status in ('success', 'failed')
+    order by finished_at desc
+    limit 1
+) as last on true
+where groups.paused_at is null and last.error is not null
+order by groups.group_name
+"""
 
 _EPISODES = """
 select

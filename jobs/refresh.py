@@ -142,7 +142,7 @@ def refresh_due(
 
 
 def _refresh(session: Session, work: _Work) -> list[Outcome]:
-    names = sorted(run.group_name for run in work.runs)
+    names = sorted({run.group_name for run in work.runs})
     log().info("refresh", groups=names, outcome="begins")
     started = time.monotonic()
     for source in runs.loads_of(work.of(run) for run in work.runs):
@@ -151,7 +151,7 @@ def _refresh(session: Session, work: _Work) -> list[Outcome]:
         _check(session, work)
         work.report = build(
             _selection(work),
-            title=f"refresh {', '.join(names)}",
+            title=f"Refresh {names[0]}" if len(names) == 1 else f"Refresh {len(names)} groups",
             project=work.project,
             limit=Limit(work.stop, work.seconds_left()),
         )

@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 
 import psycopg
 
-from jobs import notifications
+from jobs import notifications, refresh_config
 from jobs.alert_sources import raise_alerts
 from jobs.channels import channels
 from jobs.follow_ups import (
@@ -60,8 +60,8 @@ def run(follow_up_threads: int = 4, rules: Rules = USUAL, *, with_refreshes: boo
         with_refreshes: Whether groups of models are refreshed, too.
 
     Raises:
-        StagelineError: the database cannot be reached, there is no key for secrets, or the
-            channels' file has a mistake, at the start; or a thread has died or hangs, so that this
+        StagelineError: the database cannot be reached, there is no key for secrets, or a file
+            of channels or refreshes has a mistake, at the start; or a thread has died or hangs, so that this
             process has to be started anew.
     """
     _require_what_is_needed()
@@ -192,6 +192,7 @@ def _require_what_is_needed() -> None:
     connect("jobs").close()
     encryption.encrypt("")  # says what is wrong with the key, before each account does
     channels()
+    refresh_config.read()
 
 
 def _note_signals(signals: list[int]) -> None:

@@ -18,6 +18,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from jobs import refresh_runs as runs
+from jobs.alert_sources import refresh_conditions
 from jobs.build import build
 from jobs.refresh import Outcome, refresh_due
 from jobs.refresh_config import Group
@@ -305,6 +306,27 @@ class TestFreshness:
         assert state("10 min", "45 min") == "fresh"
         assert state("10 min", "55 min") == "at risk"
         assert state("61 min", "-1 min") == "breached"
+
+    def test_what_is_late_or_failed_is_an_alert(self, project: Callable[..., Path]) -> None:
+        request("flow", "sales")
+        folder = project()
+        for _ in range(3):
+            refresh(folder)
+        with connect("jobs", autocommit=True) as session:
+            session.execute(
+                "update ops.model_states set reflects_until = now() - interval '2 h'"
+                " where model = 'orders'"
+            )
+            found = {each.key: each for each in refresh_conditions(session)}
+            assert set(found) == {"refresh|flow|breached", "refresh|sales|failed"}
+            assert found["refresh|flow|breached"].title == (
+                "flow: older than promised, the oldest table by 120 minutes"
+            )
+            assert found["refresh|flow|breached"].text.startswith("orders. ")
+            assert found["refresh|sales|failed"].criticality == "high"
+            assert "division by zero" in found["refresh|sales|failed"].title
+            session.execute("update ops.refresh_groups set paused_at = now()")
+            assert refresh_conditions(session) == []
 
     def test_a_promise_after_a_slot(self, project: Callable[..., Path]) -> None:
         nightly = replace(FLOW, never_older_than=None, done_within=120 * MINUTE)

@@ -58,9 +58,9 @@ MISTAKES = [
     ("channels:\n- ¤{name: team}\n", ": kind is missing."),
     ("channels:\n- ¤{name: team, kind: sms}\n", "kind is none of 'slack', 'email', 'pagerduty',"),
     ("channels:\n- {¤name: A b, kind: slack, url_variable: T_U}\n", "name: a name is"),
-    (f"channels:\n{SLACK}, ¤least: worst}}\n", "least: Input should be 'critical'"),
+    (f"channels:\n{SLACK}, ¤least: worst}}\n", "least is none of 'critical'"),
     (f"channels:\n{SLACK}, ¤remind_every: soon}}\n", "'soon' is no duration."),
-    (f"channels:\n{SLACK}, kinds: [kpi, ¤sql]}}\n", "Input should be 'kpi'"),
+    (f"channels:\n{SLACK}, kinds: [kpi, ¤sql]}}\n", "kinds is none of 'kpi'"),
     (f"channels:\n{SLACK}}}\n{SLACK_TOO}}}\n", "There are two channels team."),
     (
         f"channels:\n{SLACK},\n   escalate: {{after: 1h, to: [¤tam]}}}}\n",
