@@ -60,9 +60,9 @@ def run(follow_up_threads: int = 4, rules: Rules = USUAL, *, with_refreshes: boo
         with_refreshes: Whether groups of models are refreshed, too.
 
     Raises:
-        StagelineError: the database cannot be reached, there is no key for secrets, or a file
-            of channels or refreshes has a mistake, at the start; or a thread has died or hangs, so that this
-            process has to be started anew.
+        StagelineError: the database cannot be reached, there is no key for secrets, or a file of
+            channels or refreshes has a mistake, at the start; or a thread has died or hangs, so
+            that this process has to be started anew.
     """
     _require_what_is_needed()
     signals: list[int] = []
