@@ -60,6 +60,7 @@ def run(follow_up_threads: int = 4, rules: Rules = USUAL) -> None:
             process has to be started anew.
     """
     _require_what_is_needed()
+    channels()  # says what is wrong with their file
     signals: list[int] = []
     _note_signals(signals)
     stop = threading.Event()
@@ -179,7 +180,6 @@ class WatchedThread(threading.Thread):
 def _require_what_is_needed() -> None:
     connect("jobs").close()
     encryption.encrypt("")  # says what is wrong with the key, before each account does
-    channels()
 
 
 def _note_signals(signals: list[int]) -> None:

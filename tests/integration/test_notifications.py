@@ -311,6 +311,20 @@ def test_it_is_told_again_while_it_is_open(world: World, sink: Sink) -> None:
     assert world.deliver() == {}
 
 
+def test_reminders_do_not_pile_up_while_a_channel_is_down(world: World, sink: Sink) -> None:
+    world.configure(f"{HOOK}, remind_every: 1h")
+    for _ in range(20):
+        world.hold(condition(1))
+        world.deliver()
+        sink.usual = Answer(503)
+        world.clock.forward(minutes=30)
+    sink.usual = Answer()
+    world.deliver()
+    assert [event for request in sink.requests for event, _ in told(request)].count("opened") == 1
+    rows = world.rows("select event, n, sent_at is not null from ops.notifications order by 1, 2")
+    assert rows == [("opened", 1, True), ("reminder", 1, True)]
+
+
 def test_in_quiet_hours_only_what_is_critical_goes_out(world: World, sink: Sink) -> None:
     world.configure(f"{HOOK}, quiet_hours: {{from: 22:00, to: 8:00, zone: Europe/Kyiv}}")
     # The night on which the clocks of Kyiv go forward: quiet from 20:00 to 05:00 UTC.
@@ -521,6 +535,20 @@ def test_of_the_events_for_pagerduty_those_that_got_through_are_not_sent_again(
     assert world.deliver() == {"sent": 3}
     components = [request.json["payload"]["component"] for request in sink.requests]
     assert components == [f"raw_files.t{number}" for number in (1, 2, 2, 3, 4)]
+
+
+def test_what_does_not_fit_into_the_lease_is_claimed_anew(world: World, sink: Sink) -> None:
+    sink.usual = TAKEN
+    sink.before_answer = lambda: world.clock.forward(seconds=25)
+    world.configure(pager(sink))
+    world.hold(*(condition(number) for number in range(1, 8)))
+    assert world.deliver() == {"sent": 7}
+    assert len(sink.requests) == 7
+    claims = world.rows(
+        "select count(*) from ops.notifications group by batch order by min(notification_id)"
+    )
+    assert claims == [(3,), (3,), (1,)]
+    assert world.rows("select distinct attempts from ops.notifications") == [(1,)]
 
 
 def test_one_that_never_ends_its_answer_is_left(world: World, sink: Sink) -> None:
@@ -944,7 +972,7 @@ def test_the_list_says_who_was_told_what(world: World, sink: Sink) -> None:
     lines = command("list", "--resolved", "5").output.splitlines()
     assert lines[0].split() == ["criticality", "opened", "state", "alert", "key", "told"]
     assert lines[1].startswith("high")
-    assert "team: opened given up: HTTP 404 no_service; hook: opened sent 2027-01-13" in lines[1]
+    assert "hook: opened sent 2027-01-13 10:00; team: opened given up: HTTP 404 no" in lines[1]
     assert "resolved 2027-01-13 10:00" in lines[2]
     assert "hook: resolved due 2027-01-13 10:00" in lines[2]
     assert lines[3] == "1 open."
