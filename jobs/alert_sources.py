@@ -142,9 +142,8 @@ def _quality_condition(
         for count in ("failing", "rows")
         if observed and isinstance(observed.get(count), int)
     }
-    # Without a count it may be the words of a database, which repeat what it read.
-    was_checked = bool(counts) or expectation == "newest"
-    rule = f'not so: "{details}"' if was_checked else f"{expectation} could not be checked"
+    # Where nothing was found, the details are the words of a database, which repeat what it read.
+    rule = f'not so: "{details}"' if observed else f"{expectation} could not be checked"
     return Condition(
         # Not by its words: some of them tell limits that move on by the day.
         key=f"quality|{name}|{expectation}|{column or ''}",

@@ -50,11 +50,11 @@ class Condition:
 
 @dataclass(frozen=True)
 class Taken:
-    """What came of taking conditions in: how many alerts were opened and resolved, and are open."""
+    """What came of taking conditions in: how many alerts were opened, resolved, and hold."""
 
     opened: int
     resolved: int
-    are_open: int
+    hold: int
 
 
 def take(

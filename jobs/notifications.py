@@ -43,6 +43,7 @@ class Rules:
         patience: After how long a message that never arrived is given up.
         most: Most messages of a channel that are claimed at once.
         idle: How long to wait before looking again.
+        grace: How long to wait in the end for what is being sent.
     """
 
     lease: float = 90.0
@@ -52,6 +53,7 @@ class Rules:
     patience: float = 3 * 86_400.0
     most: int = 200
     idle: float = 5.0
+    grace: float = 2.0
 
     def backoff(self, attempts: int) -> float:
         """Seconds to wait after so many attempts."""
@@ -67,7 +69,7 @@ class State:
     """An alert, and what was told of it.
 
     Attributes:
-        told: One line for each message: channel, what, and how it went.
+        told: The last message to each channel: what, and how it went.
     """
 
     key: str
@@ -100,10 +102,11 @@ def deliver(
         psycopg.OperationalError: the database went away; what was claimed will be sent again.
     """
     counts: Counter[Outcome] = Counter()
-    while claimed := _claim(session, channel, rules, clock()):
+    while claimed := _claim(session, channel, rules, claimed_at := clock()):
+        latest = claimed_at + timedelta(seconds=rules.lease - rules.deadline)
         for together in _groups(channel, claimed):
             # What follows one that did not get through waits with it: its turn would be no better.
-            if counts["retries"]:
+            if counts["retries"] or clock() > latest:
                 _hand_back(session, together, clock())
                 continue
             outcome = _send_one(session, channel, together, rules, clock)
@@ -117,7 +120,7 @@ def run(stop: threading.Event, rules: Rules = USUAL) -> None:
     """Sends what is due until ``stop`` is set; goes on when the database goes away and comes back.
 
     Each channel has a thread while something is sent to it, so that none waits for another one.
-    What is being sent in the end is left to its lease.
+    What is still being sent a moment after the end is left to its lease.
     """
     threads: dict[str, threading.Thread] = {}
     trouble = ""
@@ -137,6 +140,9 @@ def run(stop: threading.Event, rules: Rules = USUAL) -> None:
                 log().error("notifications wait", error=kind, reason=reason)
             trouble = reason or kind
         stop.wait(rules.idle)
+    ends = time.monotonic() + rules.grace
+    for thread in threads.values():
+        thread.join(max(ends - time.monotonic(), 0.0))
 
 
 def send_test(channel: Channel, rules: Rules = USUAL) -> str:
@@ -209,14 +215,12 @@ class _Claimed:
 
 
 def _claim(session: Connection, channel: Channel, rules: Rules, now: datetime) -> list[_Claimed]:
-    # A service of PagerDuty takes one event at a time: no more than fit into the lease.
-    most = int(rules.lease / rules.deadline) if isinstance(channel, PagerDuty) else rules.most
     values = {
         "channel": channel.name,
         "now": now,
         "until": now + timedelta(seconds=rules.lease),
         "is_quiet": channel.quiet_until(now) is not None,
-        "most": most,
+        "most": rules.most,
         "claim": uuid4(),
     }
     with session.cursor(row_factory=dict_row) as cursor:
@@ -509,36 +513,31 @@ select
     chosen.opened_at,
     chosen.acknowledged_by,
     chosen.resolved_at,
-    coalesce(
-        array_agg(
+    array(
+        select
             format(
                 '%%s: %%s %%s',
-                told.channel,
-                told.event,
+                last.channel,
+                last.event || case when last.n > 1 then format(' %%s', last.n) else '' end,
                 case
-                    when told.sent_at is not null
-                        then to_char(told.sent_at at time zone 'UTC', 'sent YYYY-MM-DD HH24:MI')
-                    when told.gave_up_at is not null then 'given up: ' || told.last_error
-                    when told.claimed_until is not null then 'is being sent'
+                    when last.sent_at is not null
+                        then to_char(last.sent_at at time zone 'UTC', '"sent" YYYY-MM-DD HH24:MI')
+                    when last.gave_up_at is not null then 'given up: ' || last.last_error
+                    when last.claimed_until is not null then 'is being sent'
                     else
-                        to_char(told.next_at at time zone 'UTC', '"due" YYYY-MM-DD HH24:MI')
-                        || coalesce(' after: ' || told.last_error, '')
+                        to_char(last.next_at at time zone 'UTC', '"due" YYYY-MM-DD HH24:MI')
+                        || coalesce(' after: ' || last.last_error, '')
                 end
             )
-            order by told.notification_id
-        ) filter (where told.channel is not null),
-        '{}'
+        from (
+            select distinct on (channel) *
+            from ops.notifications
+            where notifications.alert_id = chosen.alert_id
+            order by channel, notification_id desc
+        ) as last
+        order by last.channel
     ) as told
 from chosen
-left join ops.notifications as told on chosen.alert_id = told.alert_id
-group by
-    chosen.alert_id,
-    chosen.alert_key,
-    chosen.criticality,
-    chosen.title,
-    chosen.opened_at,
-    chosen.acknowledged_by,
-    chosen.resolved_at
 order by
     chosen.resolved_at is not null,
     array_position('{critical,high,medium,low}'::text[], chosen.criticality),

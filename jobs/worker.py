@@ -65,6 +65,8 @@ def run(follow_up_threads: int = 4, rules: Rules = USUAL, *, with_refreshes: boo
             that this process has to be started anew.
     """
     _require_what_is_needed()
+    channels()  # says what is wrong with their file, as the next one does
+    refresh_config.read()
     signals: list[int] = []
     _note_signals(signals)
     stop = threading.Event()
@@ -191,8 +193,6 @@ class WatchedThread(threading.Thread):
 def _require_what_is_needed() -> None:
     connect("jobs").close()
     encryption.encrypt("")  # says what is wrong with the key, before each account does
-    channels()
-    refresh_config.read()
 
 
 def _note_signals(signals: list[int]) -> None:

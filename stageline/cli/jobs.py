@@ -1,6 +1,5 @@
 """``stageline jobs``: what is refreshed when, how it went, and how fresh the tables are."""
 
-import getpass
 import json
 import signal
 import threading
@@ -14,9 +13,9 @@ from psycopg.rows import dict_row
 
 from stageline.cli.build import require_migrations
 from stageline.cli.tables import Column, show
-from stageline.config import settings
 from stageline.database import connect
 from stageline.errors import StagelineError
+from stageline.settings.changes import who
 
 if TYPE_CHECKING:
     from jobs.refresh_config import Group
@@ -137,7 +136,7 @@ def run(group: str, at_once: bool) -> None:
         now = datetime.now(UTC)
         runs.sync(session, groups, now)
         if at_once:
-            run_id = runs.request(session, group, _who(), now)
+            run_id = runs.request(session, group, who() or "hand", now)
         else:
             runs.plan(session, {group: chosen}, now)
             due = runs.due(session, group, now)
@@ -296,7 +295,7 @@ def pause(group: str) -> None:
     from jobs import refresh_runs as runs
 
     with _group(group) as session:
-        changed = runs.pause(session, group, _who(), datetime.now(UTC))
+        changed = runs.pause(session, group, who() or "hand", datetime.now(UTC))
     click.echo(f"{group} is paused." if changed else f"{group} was paused before.")
 
 
@@ -434,13 +433,3 @@ def _time(instant: datetime | None) -> str:
 
 def _json(value: object) -> object:
     return value.isoformat() if isinstance(value, datetime) else float(str(value))
-
-
-def _who() -> str:
-    """On whose behalf something is asked for."""
-    if settings().changed_by:
-        return str(settings().changed_by)
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError):
-        return "hand"

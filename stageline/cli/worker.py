@@ -67,6 +67,8 @@ def worker(threads: int, once: bool, no_refresh: bool) -> None:
     order. The pace that a CRM allows is held over all workers, of which there may be any number.
     What fails is tried again, later and later; see `stageline follow-ups`.
 
+    Every minute it looks for alerts, and tells them to channels; see `stageline notify`.
+
     Stopped with SIGTERM or Ctrl-C it ends what it is doing, or hands it back. It ends with 70 where
     it cannot go on by itself: let a supervisor start it again.
 
