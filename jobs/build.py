@@ -9,13 +9,11 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
 import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -24,6 +22,8 @@ from typing import Any
 
 import psycopg
 
+from jobs import freshness
+from jobs.dbt_process import DbtProcess
 from stageline.config import PROJECT_ROOT
 from stageline.database import connect, connection
 from stageline.dbt_environment import variables
@@ -36,17 +36,23 @@ GOOD = frozenset({"success", "pass", "warn", "no-op"})
 #: Seconds that dbt gets to cancel its queries after it was told to stop.
 _GRACE = 15.0
 
-#: dbt, as a child process. It makes many objects that live to its end: Python need not look through
-#: them as often as it would.
-DBT = (
-    *(sys.executable, "-c"),
-    "import gc; gc.set_threshold(50_000, 20); from dbt.cli.main import cli; cli()",
-)
-
 #: A database error that repeats a value of a row, which may be personal data.
 _VALUE = re.compile(r"(syntax for type [\w ]+: |value ).*")
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+
+
+#: Seconds from one look at the order to stop to the next.
+_LOOK = 0.2
+
+#: What a build counts as stopped by that took too long.
+_LATE = signal.SIGALRM
+
+#: The target whose tables are promised to be fresh.
+_PROMISED = "prod"
+
+#: Commands after which tables hold something else than before.
+_WITH_MODELS = frozenset({"build", "run", "snapshot"})
 
 
 @dataclass(frozen=True)
@@ -54,6 +60,7 @@ class Node:
     """What became of one node.
 
     Attributes:
+        unique_id: dbt's own name of it.
         name: Its name, without project.
         kind: ``model``, ``test``, ``unit_test``, ``seed`` or ``snapshot``.
         status: dbt's word for it.
@@ -63,6 +70,7 @@ class Node:
         compiled: The SQL that ran.
     """
 
+    unique_id: str
     name: str
     kind: str
     status: str
@@ -91,12 +99,14 @@ class BuildReport:
 
     Attributes:
         build_id: Its row in ``ops.builds``.
+        started_at: When it began.
         invocation_id: dbt's own id; empty if dbt did not get that far.
         nodes: What became of every selected node.
         seconds: How long it took, dbt's start included.
     """
 
     build_id: uuid.UUID
+    started_at: datetime
     invocation_id: str = ""
     nodes: list[Node] = field(default_factory=list)
     seconds: float = 0.0
@@ -119,6 +129,34 @@ class BuildReport:
     def counts(self) -> dict[str, int]:
         """Good nodes per kind."""
         return dict(Counter(node.kind for node in self.nodes if node.is_good))
+
+
+@dataclass(frozen=True)
+class Limit:
+    """When a build ends before it is done.
+
+    Attributes:
+        order: Set, or answered with True, once it is to stop.
+        seconds: How long it may take.
+    """
+
+    order: threading.Event
+    seconds: float
+
+    def watch(self, child: DbtProcess, stop: Callable[[int], None]) -> None:
+        """Calls ``stop`` with a signal's number once, if it comes to that while ``child`` lives."""
+        end = time.monotonic() + self.seconds
+        while child.poll() is None:
+            if self.order.wait(_LOOK):
+                stop(signal.SIGTERM)
+                return
+            if time.monotonic() > end:
+                stop(_LATE)
+                return
+
+
+class BusyError(StagelineError):
+    """Another build of the target is running; it is no fault of this one."""
 
 
 class BuildError(StagelineError):
@@ -154,6 +192,7 @@ def build(
     title: str = "dbt build",
     project: Path = PROJECT_ROOT,
     target_path: Path | None = None,
+    limit: Limit | None = None,
 ) -> BuildReport:
     """Runs ``dbt build`` and returns only if every selected node is good.
 
@@ -167,12 +206,14 @@ def build(
         project: Folder of ``dbt_project.yml`` and ``profiles.yml``.
         target_path: Where dbt keeps what it compiles; default: ``DBT_TARGET_PATH``, or ``target``
             in the project.
+        limit: How it is stopped where it does not run in the main thread, which takes signals.
 
     Raises:
         BuildError: a node failed, dbt could not start, or the build was stopped.
-        StagelineError: another build of this target is running, or the database is out of reach.
+        BusyError: another build of this target is running.
+        StagelineError: the database is out of reach.
     """
-    target_path = target_path or _folder("DBT_TARGET_PATH", project / "target")
+    target_path = target_path or target_folder(project)
     log_path = _folder("DBT_LOG_PATH", project / "logs")
     arguments = [
         *("--log-format", "json", "--log-level", "info", "--log-format-file", "text", command),
@@ -189,8 +230,9 @@ def build(
     selector = " ".join(
         part for part in (select or "", f"--exclude {exclude}" if exclude else "") if part
     )
-    report = BuildReport(uuid.uuid4())
-    with _only_build(target or os.environ.get("STAGELINE_DBT_TARGET", "prod")) as ops:
+    report = BuildReport(uuid.uuid4(), datetime.now(UTC))
+    target_name = target or os.environ.get("STAGELINE_DBT_TARGET", _PROMISED)
+    with _only_build(target_name) as ops:
         # Who still says so held the lock that we hold now, and was killed.
         ops.execute(
             "update ops.builds set status = 'failed', finished_at = now() where status = 'running'"
@@ -198,19 +240,26 @@ def build(
         ops.execute(
             "insert into ops.builds (build_id, started_at, status, selector)"
             " values (%s, %s, 'running', %s)",
-            (report.build_id, datetime.now(UTC), selector or None),
+            (report.build_id, report.started_at, selector or None),
         )
         started = time.monotonic()
         failure: BuildError | None = None
         try:
-            _run(arguments, report, title, project, target_path, log_path, ops.fileno())
+            _run(arguments, report, title, project, target_path, log_path, ops.fileno(), limit)
         except BuildError as error:
             failure = error
         report.seconds = round(time.monotonic() - started, 3)
         _close(ops, report, failed=failure is not None)
+        if command in _WITH_MODELS and target_name == _PROMISED:
+            freshness.note(ops, report.build_id, report.started_at, report.nodes, target_path)
     if failure is not None:
         raise failure
     return report
+
+
+def target_folder(project: Path = PROJECT_ROOT) -> Path:
+    """Where dbt keeps what it compiles of a project."""
+    return _folder("DBT_TARGET_PATH", project / "target")
 
 
 def _folder(variable: str, default: Path) -> Path:
@@ -232,7 +281,7 @@ def _only_build(target: str) -> Iterator[psycopg.Connection[Any]]:
                 " order by started_at desc limit 1"
             ).fetchone()
             since = f" since {running[0].astimezone(UTC):%H:%M:%S} UTC" if running else ""
-            raise StagelineError(
+            raise BusyError(
                 f"Another build of target {target} is running{since}."
                 " Wait until it has ended, then build again."
             )
@@ -321,40 +370,32 @@ def _run(
     target_path: Path,
     log_path: Path,
     lock: int,
+    limit: Limit | None,
 ) -> None:
     results = target_path / "run_results.json"
     results.unlink(missing_ok=True)
     started = datetime.now(UTC)
     said = _Progress(title)
     with said.shown(report):
-        child = subprocess.Popen(
-            [*DBT, *arguments],
-            cwd=project,
-            env={**os.environ, **dbt_environment()},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            encoding="utf-8",
-            errors="replace",
-            # A failed cast puts a row's value into dbt's log and results: for their owner alone.
-            umask=0o077,
-            # Ctrl-C in a terminal goes to us alone, and from us to dbt, once.
-            start_new_session=True,
+        child = DbtProcess(
+            arguments,
+            project,
+            {**os.environ, **dbt_environment()},
             # dbt inherits the connection that holds the lock (and never uses it). So if we are
             # killed and dbt lives on, the server sees an open connection, and no second build
             # can begin.
-            pass_fds=(lock,),
+            kept_open=[lock],
         )
-        with child, _stopping(child) as stopped:
-            for line in child.stdout or ():
+        with child, _stopping(child, limit) as stopped:
+            for line in child.stdout:
                 said.read(line)
             code = child.wait()
         report.invocation_id = said.invocation_id
         report.nodes = _nodes(results, target_path, said.invocation_id, started)
         if stopped:
+            why = "was stopped" if stopped[0] != _LATE else "took too long and was stopped"
             raise BuildError(
-                "The build was stopped. What was finished by then stays; run it again.",
+                f"The build {why}. What was finished by then stays; run it again.",
                 report,
                 exit_code=128 + stopped[0],
             )
@@ -384,17 +425,19 @@ def _judge(report: BuildReport, said: _Progress, code: int, log_file: Path) -> N
 
 
 @contextmanager
-def _stopping(child: subprocess.Popen[str]) -> Iterator[list[int]]:
+def _stopping(child: DbtProcess, limit: Limit | None) -> Iterator[list[int]]:
     """Hands a request to stop on to dbt, which cancels its queries; yields the signals seen."""
     seen: list[int] = []
     deadline = threading.Timer(_GRACE, child.kill)
     deadline.daemon = True
 
-    def stop(number: int, _frame: object) -> None:
+    def stop(number: int, _frame: object = None) -> None:
+        if limit is not None and number != _LATE:
+            limit.order.set()
         if seen:
             child.kill()
         else:
-            child.send_signal(signal.SIGINT)
+            child.stop()
             deadline.start()
         seen.append(number)
 
@@ -402,6 +445,8 @@ def _stopping(child: subprocess.Popen[str]) -> Iterator[list[int]]:
     is_main = threading.current_thread() is threading.main_thread()
     watched = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if is_main else ()
     before = {number: signal.signal(number, stop) for number in watched}
+    if limit is not None:
+        threading.Thread(target=limit.watch, args=(child, stop), daemon=True).start()
     try:
         yield seen
     except BaseException:
@@ -426,6 +471,7 @@ def _nodes(results: Path, target_path: Path, invocation_id: str, started: dateti
     paths = _compiled_paths(target_path)
     return [
         Node(
+            unique_id=result["unique_id"],
             name=_name(result["unique_id"]),
             kind=result["unique_id"].split(".")[0],
             status=result["status"],

@@ -10,7 +10,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,7 +21,8 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from jobs.build import DBT, dbt_environment
+from jobs.build import dbt_environment, target_folder
+from jobs.dbt_process import DbtProcess
 from stageline.config import PROJECT_ROOT
 from stageline.database import connect
 from stageline.errors import StagelineError
@@ -80,15 +80,14 @@ def compiled(
 
 def _nodes(select: Sequence[str], as_of: datetime | None, project: Path) -> dict[str, Any]:
     """The nodes of dbt's manifest; those that are selected have their SQL in ``compiled_code``."""
-    parsed = Path(os.environ.get("DBT_TARGET_PATH") or project / "target") / "partial_parse.msgpack"
+    parsed = target_folder(project) / "partial_parse.msgpack"
     with tempfile.TemporaryDirectory() as folder:
         # A folder of its own, so that the results of the last build stay; without this file dbt
         # would read the whole project anew.
         if parsed.exists():
             shutil.copy(parsed, folder)
-        done = subprocess.run(
+        dbt = DbtProcess(
             [
-                *DBT,
                 # Incremental models are wanted whole.
                 *("--quiet", "--log-format", "json", "compile", "--full-refresh"),
                 *("--project-dir", str(project), "--profiles-dir", str(project)),
@@ -102,20 +101,14 @@ def _nodes(select: Sequence[str], as_of: datetime | None, project: Path) -> dict
                     "resource_type:unit_test",
                 ),
             ],
-            cwd=project,
-            env={**os.environ, **dbt_environment()},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            encoding="utf-8",
-            errors="replace",
-            check=False,
+            project,
+            {**os.environ, **dbt_environment()},
         )
-        if done.returncode != 0:
+        with dbt:
+            said = dbt.stdout.read()
+        if dbt.wait() != 0:
             raise StagelineError(
-                f"dbt cannot compile the models: {_reason(done.stdout)}."
-                " `stageline build` tells more."
+                f"dbt cannot compile the models: {_reason(said)}. `stageline build` tells more."
             )
         manifest = json.loads((Path(folder) / "manifest.json").read_text(encoding="utf-8"))
     nodes: dict[str, Any] = manifest["nodes"]

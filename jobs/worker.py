@@ -12,6 +12,9 @@ from zoneinfo import ZoneInfo
 
 import psycopg
 
+from jobs import notifications, refresh_config
+from jobs.alert_sources import raise_alerts
+from jobs.channels import channels
 from jobs.follow_ups import (
     USUAL,
     FollowUp,
@@ -25,6 +28,7 @@ from jobs.follow_ups import (
     states,
     this_process,
 )
+from jobs.refresh import keep_fresh
 from jobs.schedule import HANGS, PeriodicTask, run_periodic
 from stageline.database import connect
 from stageline.errors import StagelineError
@@ -35,6 +39,9 @@ from stageline.settings import encryption
 #: longer are handed back.
 GRACE = 3.0
 
+#: Seconds that a refresh has: dbt cancels its queries.
+REFRESH_GRACE = 20.0
+
 #: Seconds from one look at the threads to the next.
 TICK = 0.2
 
@@ -42,7 +49,7 @@ TICK = 0.2
 _SIGN_OF_LIFE = 60.0
 
 
-def run(follow_up_threads: int = 4, rules: Rules = USUAL) -> None:
+def run(follow_up_threads: int = 4, rules: Rules = USUAL, *, with_refreshes: bool = True) -> None:
     """Works until SIGTERM or SIGINT; a second one ends the process at once.
 
     The database may go away and come back meanwhile. For the main thread of a process.
@@ -50,23 +57,30 @@ def run(follow_up_threads: int = 4, rules: Rules = USUAL) -> None:
     Args:
         follow_up_threads: How many follow-ups are asked for at once.
         rules: How they are done.
+        with_refreshes: Whether groups of models are refreshed, too.
 
     Raises:
-        StagelineError: the database cannot be reached, or there is no key for secrets, at the
-            start; or a thread has died or hangs, so that this process has to be started anew.
+        StagelineError: the database cannot be reached, there is no key for secrets, or a file of
+            channels or refreshes has a mistake, at the start; or a thread has died or hangs, so
+            that this process has to be started anew.
     """
     _require_what_is_needed()
+    channels()  # says what is wrong with their file, as the next one does
+    refresh_config.read()
     signals: list[int] = []
     _note_signals(signals)
     stop = threading.Event()
     tasks = periodic_tasks(rules)
     threads = [
         WatchedThread("periodic tasks", lambda order: run_periodic(tasks, order), stop),
+        WatchedThread("notifications", notifications.run, stop),
         *(
             WatchedThread(f"follow-ups {number}", lambda order: drain(order, rules), stop)
             for number in range(1, follow_up_threads + 1)
         ),
     ]
+    if with_refreshes:
+        threads.append(WatchedThread("refreshes", keep_fresh, stop, grace=REFRESH_GRACE))
     for thread in threads:
         thread.start()
     log().info("worker starts", process=os.getpid(), follow_up_threads=follow_up_threads)
@@ -132,9 +146,14 @@ class WatchedThread(threading.Thread):
     """A thread that has to look whether it is to stop, again and again: else it hangs."""
 
     def __init__(
-        self, name: str, work: Callable[[threading.Event], None], stop: threading.Event
+        self,
+        name: str,
+        work: Callable[[threading.Event], None],
+        stop: threading.Event,
+        grace: float = GRACE,
     ) -> None:
         super().__init__(name=name, daemon=True)
+        self.grace = grace
         self._work = work
         self._order = _Order(stop)
         self._looks_seen = 0
@@ -188,7 +207,7 @@ def _note_signals(signals: list[int]) -> None:
 
 
 def periodic_tasks(rules: Rules = USUAL) -> list[PeriodicTask]:
-    """What a worker does by the clock: plan follow-up work, and count it for the log.
+    """What a worker does by the clock: plan follow-up work, count it for the log, raise alerts.
 
     The threads plan, too, but not while all of them wait for a CRM.
     """
@@ -202,6 +221,7 @@ def periodic_tasks(rules: Rules = USUAL) -> list[PeriodicTask]:
     return [
         PeriodicTask("plan follow-ups", "* * * * * */2", utc, rules.lease, plan_now),
         PeriodicTask("count follow-ups", "* * * * *", utc, rules.lease, _count),
+        PeriodicTask("raise alerts", "* * * * *", utc, rules.lease, raise_alerts),
     ]
 
 
@@ -217,11 +237,16 @@ def _count() -> Mapping[str, Any] | None:
 
 
 def _await_end(threads: list[WatchedThread]) -> None:
-    deadline = time.monotonic() + GRACE
-    for thread in threads:
-        thread.join(max(deadline - time.monotonic(), 0.0))
-    if any(thread.is_alive() for thread in threads):
+    since = time.monotonic()
+
+    def are_left(waited_for: list[WatchedThread]) -> bool:
+        for thread in waited_for:
+            thread.join(max(since + thread.grace - time.monotonic(), 0.0))
+        return any(thread.is_alive() for thread in waited_for)
+
+    if are_left([thread for thread in threads if thread.grace == GRACE]):
         _hand_back()
+    are_left(threads)
 
 
 def _hand_back() -> None:

@@ -286,14 +286,14 @@ def read_answer(
     if status == 429:
         raise _throttled(headers, wait_unsaid)
     if status == 403 and _is_page(headers, body):  # for clients that ignore 429 (pipedrive 1.9)
-        wait = _retry_after(headers)
+        wait = retry_after(headers)
         raise ThrottledError(
             "HTTP 403 with a page instead of JSON: a wall before the API keeps us out",
             WALL_PROBE if wait is None else wait,
         )
     if refusal := _refusal(status):
         raise refusal
-    raise FailedError(f"HTTP {status}", _retry_after(headers))
+    raise FailedError(f"HTTP {status}", retry_after(headers))
 
 
 def _refusal(status: int) -> RefusedError | None:
@@ -309,7 +309,7 @@ def _refusal(status: int) -> RefusedError | None:
 
 
 def _throttled(headers: Mapping[str, str], wait_unsaid: float) -> ThrottledError:
-    wait = _retry_after(headers)
+    wait = retry_after(headers)
     if wait is None:
         wait = _seconds(headers.get("x-ratelimit-reset"))
     if (headers.get("x-daily-ratelimit-token-remaining") or "").strip() == "0":
@@ -319,7 +319,7 @@ def _throttled(headers: Mapping[str, str], wait_unsaid: float) -> ThrottledError
     return ThrottledError("HTTP 429: too many calls", wait_unsaid if wait is None else wait)
 
 
-def _retry_after(headers: Mapping[str, str]) -> float | None:
+def retry_after(headers: Mapping[str, str]) -> float | None:
     """Seconds that Retry-After asks to wait for, given as such or as an HTTP date."""
     written = headers.get("Retry-After")
     seconds = _seconds(written)

@@ -5,6 +5,7 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
+from dotenv import dotenv_values
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -47,6 +48,7 @@ class Settings(BaseSettings):
         spool: The file in which deliveries wait while PostgreSQL is away, ``spool.sqlite`` in
             ``home`` by default.
         spool_limit: Largest size of that file, in bytes.
+        notifications: The file of the channels that alerts are sent to.
     """
 
     model_config = SettingsConfigDict(
@@ -79,6 +81,7 @@ class Settings(BaseSettings):
     receiver_metrics_from: str = "127.0.0.0/8,::1/128"
     spool: Path | None = None
     spool_limit: int = Field(default=1024 * 1024 * 1024, ge=1024 * 1024)
+    notifications: Path = PROJECT_ROOT / "jobs" / "notifications.yml"
 
 
 @cache
@@ -88,7 +91,7 @@ def settings() -> Settings:
     Raises:
         StagelineError: a variable has a value that cannot be read, or ``.env`` cannot.
     """
-    path = Path(os.environ.get("STAGELINE_ENV_FILE") or PROJECT_ROOT / ".env")
+    path = _env_file()
     try:
         return Settings(
             _env_file=path  # type: ignore[call-arg]  # an argument of its base
@@ -107,3 +110,23 @@ def settings() -> Settings:
             f"{name} cannot be read: {first['msg'].lower()}."
             " Correct it in the environment or in .env."
         ) from None
+
+
+def secret(name: str) -> SecretStr | None:
+    """The secret in a variable whose name the user chose; None where it is not set.
+
+    Read anew each time, so that a secret that was put right counts at once.
+
+    Raises:
+        StagelineError: ``.env`` cannot be read.
+    """
+    path = _env_file()
+    try:
+        found = os.environ.get(name) or dotenv_values(path).get(name)
+    except (OSError, UnicodeDecodeError) as error:
+        raise StagelineError(f"{path} cannot be read: {type(error).__name__}.") from None
+    return SecretStr(found) if found else None
+
+
+def _env_file() -> Path:
+    return Path(os.environ.get("STAGELINE_ENV_FILE") or PROJECT_ROOT / ".env")

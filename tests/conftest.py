@@ -85,6 +85,7 @@ LONG = (
     "test_stage_map_settings",
     "test_commands",
     "test_own_server",
+    "test_notifications",
     "test_receiver_fuzz",
     "test_rule_settings",
     "test_projects",

@@ -56,13 +56,18 @@ _COLUMNS = (
     show_default=True,
     help="How many deals and orders are asked about at once.",
 )
-@click.option("--once", is_flag=True, help="Do what is due now, one after the other, and end.")
-def worker(threads: int, once: bool) -> None:
-    """Ask CRMs for what their webhooks leave out, until stopped.
+@click.option("--once", is_flag=True, help="Ask for what is due now, one by one, and end.")
+@click.option("--no-refresh", is_flag=True, help="Leave the refreshing of tables to others.")
+def worker(threads: int, once: bool, no_refresh: bool) -> None:
+    """Refresh what is due, and ask CRMs for what their webhooks leave out, until stopped.
+
+    Tables are refreshed by jobs/kpi_refresh_config.yml; see `stageline jobs status`.
 
     Each delivery of Pipedrive leads to the changes of the deal, each of KeyCRM to the items of the
     order. The pace that a CRM allows is held over all workers, of which there may be any number.
     What fails is tried again, later and later; see `stageline follow-ups`.
+
+    Every minute it looks for alerts, and tells them to channels; see `stageline notify`.
 
     Stopped with SIGTERM or Ctrl-C it ends what it is doing, or hands it back. It ends with 70 where
     it cannot go on by itself: let a supervisor start it again.
@@ -81,7 +86,7 @@ def worker(threads: int, once: bool) -> None:
         return
     from jobs import worker as work
 
-    work.run(threads)
+    work.run(threads, with_refreshes=not no_refresh)
 
 
 def _work_once() -> None:

@@ -49,7 +49,7 @@ def changing(changed_by: str | None = None) -> Iterator[psycopg.Connection[Any]]
     Raises:
         StagelineError: the name cannot be shown in one line, or the server cannot be reached.
     """
-    name = changed_by or settings().changed_by or _login()
+    name = changed_by or who()
     if name is not None:
         require_one_line(name, "The name of who changes settings")
     with connect("owner") as session:
@@ -116,7 +116,10 @@ def _require_audited(session: psycopg.Connection[Any], table: str) -> None:
         )
 
 
-def _login() -> str | None:
+def who() -> str | None:
+    """Who runs this: ``STAGELINE_CHANGED_BY``, else the login on this machine, if it has a name."""
+    if settings().changed_by:
+        return settings().changed_by
     try:
         return getpass.getuser()
     except (OSError, KeyError):  # a number that no account of this machine has

@@ -18,4 +18,4 @@ RULES = Rules(
 )
 
 if __name__ == "__main__":
-    run(follow_up_threads=2, rules=RULES)
+    run(follow_up_threads=2, rules=RULES, with_refreshes=False)

@@ -1,15 +1,16 @@
 """What `jobs/build.py` promises: one build at a time, judged by what it built, and stoppable."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from jobs.build import BuildError, build
@@ -204,15 +205,16 @@ def test_a_killed_runner_keeps_the_lock_until_its_dbt_ends(tiny: Tiny) -> None:
     project = tiny(SLOW)
     runner = start_build(project)
     wait_for(lambda: sleepers() == 1, 30, "the query of the build")
-    children = Path(f"/proc/{runner.pid}/task/{runner.pid}/children").read_text().split()
+    children = psutil.Process(runner.pid).children(recursive=True)
     runner.kill()
-    runner.communicate(timeout=10)
+    runner.wait(timeout=10)
     try:
         with pytest.raises(StagelineError, match="is running"):
             build(project=project)
     finally:
         for child in children:
-            os.kill(int(child), signal.SIGKILL)
+            with suppress(psutil.NoSuchProcess):
+                child.kill()
 
     # The killed dbt's query ends with it, and with both the lock is free.
     wait_for(lambda: sleepers() == 0, 10, "the end of the query")

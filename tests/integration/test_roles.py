@@ -135,6 +135,12 @@ MATRIX: dict[str, dict[Role, set[str]]] = {
     "ops.follow_ups": {"jobs": {"select", "insert", "update", "delete"}},
     "ops.follow_up_position": {"jobs": {"select", "insert", "update", "delete"}},
     "ops.api_pace": {"jobs": {"select", "insert", "update", "delete"}},
+    "ops.node_runs": {"jobs": {"select", "insert", "update", "delete"}},
+    "ops.runs": {"jobs": {"select", "insert", "update", "delete"}},
+    "ops.refresh_groups": {"jobs": {"select", "insert", "update", "delete"}},
+    "ops.model_states": {"jobs": {"select", "insert", "update", "delete"}},
+    "ops.alerts": {"jobs": {"select", "insert", "update", "delete"}},
+    "ops.notifications": {"jobs": {"select", "insert", "update", "delete"}},
     "ops.pgqueuer_schedules": {"jobs": {"select", "insert", "update", "delete"}},
     "ops.alembic_version": {},
     "staging.made_by_dbt": {"transformer": ALL},
@@ -174,6 +180,7 @@ MAKERS: dict[str, set[Role]] = {
 
 #: View -> roles that may read it; nobody may write through one.
 VIEWS: dict[str, set[Role]] = {
+    "ops.model_freshness": {"jobs"},
     "raw.unparsed_deliveries": {"transformer", "jobs"},
     "raw.conflicting_deliveries": {"transformer", "jobs"},
 }

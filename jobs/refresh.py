@@ -1,0 +1,323 @@
+"""Refreshes groups: loads, checks, builds and exports what is due, one run of all at a time."""
+
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import psycopg
+
+from jobs import refresh_runs as runs
+from jobs.build import BuildError, BuildReport, BusyError, Limit, build, target_folder
+from jobs.freshness import read_project
+from jobs.refresh_config import Group, read
+from jobs.refresh_runs import Run, Session
+from stageline.config import PROJECT_ROOT
+from stageline.database import connect
+from stageline.errors import StagelineError
+from stageline.progress import log
+
+#: Seconds from one look for slots to the next.
+_TICK = 1.0
+
+#: Seconds from one reckoning of when runs will be done to the next, while nothing happens.
+_EXPECT = 15.0
+
+#: Seconds until the database is tried again that was away.
+_RESTART = 2.0
+
+#: Exit code of a load that goes on another day, as the CRM's limit is used up.
+_TO_BE_CONTINUED = 75
+
+#: Unit tests hold models against rows of their own, which no refresh changes.
+_LEFT_OUT = "resource_type:unit_test"
+
+#: Seconds that a child process has to end once it is told to.
+_GRACE = 15.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run went.
+
+    Attributes:
+        run: Which one.
+        error: Why it failed, one line; empty where it is good, or where somebody else's build was
+            in the way.
+        again: When it is tried again; None where it is over.
+        is_busy: Whether somebody else's build was in the way.
+    """
+
+    run: Run
+    error: str = ""
+    again: datetime | None = None
+    is_busy: bool = False
+
+
+@dataclass
+class _Work:
+    """What runs that began together share; ``problems`` are those of CRMs, by name."""
+
+    runs: Sequence[Run]
+    groups: Mapping[str, Group]
+    stop: threading.Event
+    project: Path
+    ends: float
+    report: BuildReport | None = None
+    problems: dict[str, str] = field(default_factory=dict)
+
+    def of(self, run: Run) -> Group:
+        return self.groups[run.group_name]
+
+    def seconds_left(self) -> float:
+        return max(self.ends - time.monotonic(), 1.0)
+
+
+def keep_fresh(stop: threading.Event) -> None:
+    """Plans and refreshes until ``stop`` is set; the database may go away and come back.
+
+    Raises:
+        StagelineError: the configuration says something that cannot be meant.
+    """
+    groups = read()
+    while not stop.is_set():
+        try:
+            with connect("jobs", autocommit=True) as session:
+                _keep_fresh(session, groups, stop)
+        except (psycopg.OperationalError, StagelineError) as error:
+            log().error("refreshes wait for the database", error=type(error).__name__)
+            stop.wait(_RESTART)
+
+
+def _keep_fresh(session: Session, groups: Mapping[str, Group], stop: threading.Event) -> None:
+    runs.sync(session, groups, datetime.now(UTC))
+    expected = 0.0
+    while not stop.is_set():
+        planned = runs.plan(session, groups, datetime.now(UTC))
+        outcomes = refresh_due(session, groups, stop)
+        if planned or outcomes or time.monotonic() > expected + _EXPECT:
+            runs.expect(session, datetime.now(UTC))
+            expected = time.monotonic()
+        stop.wait(_TICK)
+
+
+def refresh_due(
+    session: Session,
+    groups: Mapping[str, Group],
+    stop: threading.Event,
+    *,
+    only: uuid.UUID | None = None,
+    project: Path = PROJECT_ROOT,
+) -> list[Outcome]:
+    """Refreshes what is due, all of it together, unless another process refreshes.
+
+    Args:
+        session: Of the jobs role, with autocommit; holds the lock meanwhile.
+        groups: All there are.
+        stop: Ends it early; the runs are then due again.
+        only: This run alone, due or not.
+        project: Folder of ``dbt_project.yml``.
+
+    Returns:
+        How each run went; nothing where none was due, or another process refreshes.
+    """
+    if not runs.take_lock(session):
+        return []
+    try:
+        claimed = runs.claim(session, groups, datetime.now(UTC), only)
+        if not claimed:
+            return []
+        runs.expect(session, datetime.now(UTC))
+        timeout = max(groups[run.group_name].timeout for run in claimed)
+        work = _Work(
+            *(claimed, groups, stop, project),
+            ends=time.monotonic() + timeout.total_seconds(),
+        )
+        return _refresh(session, work)
+    finally:
+        if not session.closed:
+            runs.leave_lock(session)
+
+
+def _refresh(session: Session, work: _Work) -> list[Outcome]:
+    names = sorted({run.group_name for run in work.runs})
+    log().info("refresh", groups=names, outcome="begins")
+    started = time.monotonic()
+    for source in runs.loads_of(work.of(run) for run in work.runs):
+        _load(session, work, source)
+    try:
+        _check(session, work)
+        work.report = build(
+            _selection(work),
+            _LEFT_OUT,
+            title=f"Refresh {names[0]}" if len(names) == 1 else f"Refresh {len(names)} groups",
+            project=work.project,
+            limit=Limit(work.stop, work.seconds_left()),
+        )
+    except BusyError:
+        outcomes = [_put_back(session, run, runs.BUSY_WAIT, is_busy=True) for run in work.runs]
+    except BuildError as error:
+        work.report = error.report
+        outcomes = [_judged(session, work, run, str(error)) for run in work.runs]
+    except StagelineError as error:
+        outcomes = [_failed(session, work, run, str(error)) for run in work.runs]
+    else:
+        outcomes = [_judged(session, work, run, "") for run in work.runs]
+    for outcome in outcomes:
+        log().log(
+            40 if outcome.error else 20,
+            "refresh",
+            group=outcome.run.group_name,
+            outcome="busy" if outcome.is_busy else "failed" if outcome.error else "done",
+            attempt=outcome.run.attempts,
+            seconds=round(time.monotonic() - started, 1),
+            reason=outcome.error or None,
+            again=outcome.again.isoformat() if outcome.again else None,
+        )
+    return outcomes
+
+
+def _load(session: Session, work: _Work, source: str) -> None:
+    """Loads the accounts of a CRM; a failure is told by their freshness, and stops nothing."""
+    has_account = session.execute(
+        "select exists (select from settings.api_accounts where source_system = %s)", [source]
+    ).fetchone()
+    if not (has_account and has_account[0]):
+        return
+    code, error = _child(work, ["load", source])
+    if code not in (0, _TO_BE_CONTINUED):
+        work.problems[source] = f"{source} was not loaded: {error}"
+
+
+def _check(session: Session, work: _Work) -> None:
+    """Checks the raw data if anything came in since they were checked last.
+
+    Raises:
+        StagelineError: a critical rule does not hold; or the order came to stop.
+    """
+    row = session.execute(
+        """
+        select
+            checked.at is null
+            or exists (select from ops.loads where finished_at >= checked.at)
+            or exists (select from raw.deliveries where landed_at >= checked.at)
+        from (select max(started_at) as at from ops.quality_runs where success) as checked
+        """
+    ).fetchone()
+    if row and row[0]:
+        code, error = _child(work, ["check"])
+        if code != 0:
+            raise StagelineError(error)
+
+
+def _child(work: _Work, arguments: Sequence[str]) -> tuple[int, str]:
+    """Runs one of our commands as a process of its own, which can be stopped.
+
+    Returns:
+        Its exit code, and the line in which it said what was wrong.
+    """
+    child = subprocess.Popen(
+        [sys.executable, "-m", "stageline", *arguments],
+        cwd=PROJECT_ROOT,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        encoding="utf-8",
+        errors="replace",
+        start_new_session=True,
+    )
+    said = [f"`stageline {' '.join(arguments)}` ended without a word."]
+    with child:
+        reader = threading.Thread(target=_pass_on, args=(child, said), daemon=True)
+        reader.start()
+        ends = time.monotonic() + work.seconds_left()
+        while child.poll() is None:
+            if work.stop.wait(0.1) or time.monotonic() > ends:
+                child.terminate()
+                try:
+                    child.wait(_GRACE)
+                except subprocess.TimeoutExpired:
+                    child.kill()
+                said.append(f"`stageline {' '.join(arguments)}` was stopped.")
+                break
+        code = child.wait()
+        reader.join(1.0)
+    return code, said[-1]
+
+
+def _pass_on(child: subprocess.Popen[str], said: list[str]) -> None:
+    for line in child.stderr or ():
+        if line.startswith("error: "):
+            said.append(line.removeprefix("error: ").strip())
+        sys.stderr.write(line)
+
+
+def _selection(work: _Work) -> str:
+    """What the runs build: all of their groups, or what is left of those that are tried again."""
+    return " ".join(
+        " ".join(run.nodes_to_retry) if run.nodes_to_retry else work.of(run).selection
+        for run in work.runs
+    )
+
+
+def _judged(session: Session, work: _Work, run: Run, error: str) -> Outcome:
+    """A run of a build that was judged as a whole: by the nodes of its own group."""
+    report = work.report
+    assert report is not None  # noqa: S101 - set by both callers
+    if work.stop.is_set() and error:
+        return _put_back(session, run, timedelta(0))
+    project = read_project(target_folder(work.project))
+    if not error:
+        return _exported(session, work, run)
+    if project is None or not report.nodes:
+        return _failed(session, work, run, error)
+    mine = project.made_of(work.of(run).tag)
+    bad = [node for node in report.nodes if not node.is_good and node.unique_id in mine]
+    # A build that was cut short names no node that was not begun.
+    was_cut = not report.failures
+    if bad or was_cut:
+        reasons = [node.sentence() for node in bad if node.status != "skipped"]
+        return _failed(
+            *(session, work, run, reasons[0] if reasons else error),
+            nodes=None if was_cut else [node.name for node in bad],
+        )
+    return _exported(session, work, run)
+
+
+def _exported(session: Session, work: _Work, run: Run) -> Outcome:
+    group, report = work.of(run), work.report
+    mine = [problem for source, problem in work.problems.items() if source in group.loads]
+    for name in group.exports:
+        code, error = _child(work, ["export", name])
+        if code != 0:
+            mine.append(f"{name} was not exported: {error}")
+    runs.succeed(
+        *(session, run, report.build_id if report else None),
+        *("; ".join(mine) or None, datetime.now(UTC)),
+    )
+    return Outcome(run)
+
+
+def _failed(
+    session: Session, work: _Work, run: Run, error: str, nodes: Sequence[str] | None = None
+) -> Outcome:
+    if work.stop.is_set():
+        return _put_back(session, run, timedelta(0))
+    again = runs.fail(
+        *(session, run, work.of(run), error, datetime.now(UTC)),
+        build_id=work.report.build_id if work.report else None,
+        nodes_to_retry=nodes,
+    )
+    return Outcome(run, error, again)
+
+
+def _put_back(session: Session, run: Run, wait: timedelta, *, is_busy: bool = False) -> Outcome:
+    again = datetime.now(UTC) + wait
+    runs.put_back(session, run, again)
+    return Outcome(run, again=again, is_busy=is_busy)

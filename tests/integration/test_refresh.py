@@ -1,0 +1,494 @@
+"""Refreshes with a real dbt: what is built, what is tried again, and how fresh tables are."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+from click.testing import CliRunner, Result
+
+from jobs import refresh_runs as runs
+from jobs.alert_sources import refresh_conditions
+from jobs.build import build
+from jobs.refresh import Outcome, refresh_due
+from jobs.refresh_config import Group
+from stageline.cli import main
+from stageline.config import PROJECT_ROOT
+from stageline.database import connect
+
+pytestmark = pytest.mark.usefixtures("database")
+
+MINUTE = timedelta(minutes=1)
+
+PROJECT = """\
+name: tiny
+version: "1.0"
+config-version: 2
+profile: stageline
+models:
+  +schema: kpis
+  +materialized: table
+"""
+
+FLOW = Group(
+    "flow",
+    tag="refresh_flow",
+    schedule="*/15 * * * *",
+    zone=ZoneInfo("UTC"),
+    never_older_than=60 * MINUTE,
+    done_within=None,
+    criticality="high",
+    owner="Operations",
+    retries=2,
+    first_wait=timedelta(0),
+    timeout=5 * MINUTE,
+)
+SALES = replace(FLOW, name="sales", tag="refresh_sales")
+GROUPS = {"flow": FLOW, "sales": SALES}
+
+#: Base <- orders (flow), base <- deals (sales); `deals` fails while a file's text says so.
+MODELS = {
+    "base": "select 1 as id",
+    "orders": "{{ config(tags=['refresh_flow']) }} select id, now() as at from {{ ref('base') }}",
+    "deals": "{{ config(tags=['refresh_sales']) }} select 1 / (id - 1) as n from {{ ref('base') }}",
+}
+GOOD_DEALS = "{{ config(tags=['refresh_sales']) }} select id as n from {{ ref('base') }}"
+SLOW_DEALS = "{{ config(tags=['refresh_sales']) }} select 1 as n from pg_sleep(60)"
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    """A dbt project of `MODELS`, some of them said anew."""
+    folder = tmp_path / "tiny"
+
+    def make(**models: str) -> Path:
+        (folder / "models").mkdir(parents=True, exist_ok=True)
+        (folder / "macros").mkdir(exist_ok=True)
+        for name, text in {**MODELS, **models}.items():
+            (folder / "models" / f"{name}.sql").write_text(text)
+        for name in ("profiles.yml", "macros/generate_schema_name.sql"):
+            (folder / name).write_text((PROJECT_ROOT / name).read_text())
+        (folder / "dbt_project.yml").write_text(PROJECT)
+        monkeypatch.delenv("DBT_TARGET_PATH", raising=False)
+        return folder
+
+    return make
+
+
+def refresh(
+    folder: Path,
+    stop: threading.Event | None = None,
+    groups: dict[str, Group] | None = None,
+) -> dict[str, Outcome]:
+    with connect("jobs", autocommit=True) as session:
+        found = refresh_due(session, groups or GROUPS, stop or threading.Event(), project=folder)
+    return {outcome.run.group_name: outcome for outcome in found}
+
+
+def request(*names: str) -> None:
+    with connect("jobs", autocommit=True) as session:
+        runs.sync(session, GROUPS, datetime.now(UTC))
+        # What is checked of raw data has tests of its own.
+        session.execute(
+            "insert into ops.quality_runs (started_at, success)"
+            " values (now() + interval '1 h', true)"
+        )
+        for name in names:
+            runs.request(session, name, "ana", datetime.now(UTC))
+
+
+def rows(query: str) -> list[tuple[Any, ...]]:
+    with connect("jobs") as session:
+        return session.execute(query).fetchall()
+
+
+def built() -> list[str]:
+    """What the last build did, by name."""
+    return [
+        name
+        for (name,) in rows(
+            "select node_name from ops.node_runs inner join ops.builds using (build_id)"
+            " where started_at = (select max(started_at) from ops.builds) order by node_name"
+        )
+    ]
+
+
+class TestRuns:
+    def test_groups_that_are_due_together_share_a_build(self, project: Callable[..., Path]) -> None:
+        request("flow", "sales")
+        outcomes = refresh(project(deals=GOOD_DEALS))
+        assert {name: outcome.error for name, outcome in outcomes.items()} == {
+            "flow": "",
+            "sales": "",
+        }
+        assert built() == ["base", "deals", "orders"]
+        assert rows("select count(*) from ops.builds") == [(1,)]
+        assert (
+            rows("select status, build_id is null, error from ops.runs")
+            == [("success", False, None)] * 2
+        )
+
+    def test_a_group_is_judged_by_its_own_models_and_tried_again_from_those(
+        self, project: Callable[..., Path]
+    ) -> None:
+        request("flow", "sales")
+        outcomes = refresh(project())
+        assert outcomes["flow"].error == ""
+        assert outcomes["sales"].error.startswith("model deals: ")
+        assert "division by zero" in outcomes["sales"].error
+        assert outcomes["sales"].again is not None
+        assert rows("select group_name, status, nodes_to_retry from ops.runs order by 1") == [
+            ("flow", "success", None),
+            ("sales", "waiting", ["deals"]),
+        ]
+
+        outcomes = refresh(project(deals=GOOD_DEALS))
+        assert outcomes["sales"].error == ""
+        assert built() == ["deals"]
+        assert rows("select attempts, status from ops.runs where group_name = 'sales'") == [
+            (2, "success")
+        ]
+
+    def test_what_fails_is_given_up_after_its_attempts(self, project: Callable[..., Path]) -> None:
+        request("sales")
+        folder = project()
+        for is_last in (False, False, True):
+            assert (refresh(folder)["sales"].again is None) is is_last
+        assert refresh(folder) == {}
+        assert rows("select status, attempts from ops.runs") == [("failed", 3)]
+
+    def test_a_project_that_cannot_be_read(self, project: Callable[..., Path]) -> None:
+        request("sales")
+        outcome = refresh(project(deals="select {{"))["sales"]
+        assert "dbt could not start" in outcome.error
+        assert rows("select nodes_to_retry from ops.runs") == [(None,)]
+
+    def test_somebody_elses_build_is_waited_for(self, project: Callable[..., Path]) -> None:
+        request("flow")
+        with connect("jobs", autocommit=True) as other:
+            other.execute("select pg_advisory_lock(hashtextextended('stageline build prod', 0))")
+            outcome = refresh(project())["flow"]
+        assert outcome.is_busy and outcome.error == ""
+        assert rows("select status, attempts, due_at > now() + interval '5 s' from ops.runs") == [
+            ("waiting", 0, True)
+        ]
+
+    def test_one_that_takes_too_long_is_stopped(self, project: Callable[..., Path]) -> None:
+        request("sales")
+        hasty = {**GROUPS, "sales": replace(SALES, timeout=timedelta(seconds=9))}
+        outcome = refresh(project(deals=SLOW_DEALS), groups=hasty)["sales"]
+        assert "took too long and was stopped" in outcome.error
+        assert sleepers() == 0
+
+    def test_a_stop_ends_the_query_and_the_run_is_due_again(
+        self, project: Callable[..., Path]
+    ) -> None:
+        request("sales")
+        folder, stop, found = project(deals=SLOW_DEALS), threading.Event(), {}
+        thread = threading.Thread(target=lambda: found.update(refresh(folder, stop)))
+        thread.start()
+        wait_for(lambda: sleepers() == 1)
+        stop.set()
+        thread.join(30)
+        assert found["sales"].error == "" and found["sales"].again is not None
+        assert sleepers() == 0
+        assert rows("select status, attempts from ops.runs") == [("waiting", 0)]
+
+    def test_a_process_that_is_killed_leaves_its_run_to_the_next(
+        self, project: Callable[..., Path]
+    ) -> None:
+        request("sales")
+        folder = project(deals=SLOW_DEALS)
+        code = (
+            "import sys, threading; from pathlib import Path; from jobs.refresh import refresh_due;"
+            " from stageline.database import connect; from tests.integration.test_refresh import"
+            " GROUPS\n"
+            "with connect('jobs', autocommit=True) as session:\n"
+            "    refresh_due(session, GROUPS, threading.Event(), project=Path(sys.argv[1]))"
+        )
+        child = subprocess.Popen([sys.executable, "-c", code, str(folder)], cwd=PROJECT_ROOT)
+        wait_for(lambda: sleepers() == 1)
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+        project(deals=GOOD_DEALS)
+        outcome = Outcome
+        end = time.monotonic() + 60
+        # The dbt of the process that is gone ends by itself when it finds nobody to tell.
+        while (found := refresh(folder)).get("sales", None) is None or found["sales"].is_busy:
+            assert time.monotonic() < end
+            kill_sleepers()
+            with connect("jobs", autocommit=True) as session:
+                session.execute("update ops.runs set due_at = now()")
+            time.sleep(0.2)
+        outcome = found["sales"]
+        assert outcome.error == ""
+        assert rows("select status, attempts from ops.runs") == [("success", 2)]
+
+
+class TestFreshness:
+    def test_a_table_is_as_old_as_the_start_of_its_build(
+        self, project: Callable[..., Path]
+    ) -> None:
+        request("flow")
+        before = datetime.now(UTC)
+        refresh(project())
+        ((group, reflects_until, state),) = rows(
+            "select group_name, reflects_until, state from ops.model_freshness"
+            " where model = 'orders'"
+        )
+        assert (group, state) == ("flow", "fresh")
+        assert rows("select started_at from ops.builds") == [(reflects_until,)]
+        with connect("transformer") as session:
+            ((written_at,),) = session.execute("select at from kpis.orders").fetchall()
+        assert before <= reflects_until <= written_at
+
+    def test_and_as_what_it_is_made_of(self, project: Callable[..., Path]) -> None:
+        folder = project(deals=GOOD_DEALS)
+        build(project=folder)
+        (old,) = rows("select distinct reflects_until from ops.model_states")
+        build("orders", project=folder)
+        assert rows("select model, reflects_until from ops.model_states order by 1") == [
+            (name, *old) for name in ("base", "deals", "orders")
+        ]
+        build("base", project=folder)
+        newest = "select max(reflects_until) from ops.model_states"
+        assert rows(
+            f"select model from ops.model_states where reflects_until = ({newest})"  # noqa: S608
+        ) == [("base",)]
+        assert rows(newest) > [old]
+
+    def test_a_build_that_fails_leaves_what_it_did_not_build(
+        self, project: Callable[..., Path]
+    ) -> None:
+        build(project=project(deals=GOOD_DEALS))
+        (old,) = rows("select distinct reflects_until from ops.model_states")
+        request("flow", "sales")
+        refresh(project())
+        found = dict(rows("select model, reflects_until from ops.model_states"))
+        assert found["deals"] == old[0]
+        assert found["orders"] == found["base"] > old[0]
+
+    def test_a_view_is_as_old_as_what_it_reads(self, project: Callable[..., Path]) -> None:
+        orders = "{{ config(materialized='view', tags=['refresh_flow']) }} select * from"
+        folder = project(deals=GOOD_DEALS, orders=orders + " {{ ref('base') }}")
+        build(project=folder)
+        build("base", project=folder)
+        found = dict(rows("select model, reflects_until from ops.model_states"))
+        assert found["orders"] == found["base"] > found["deals"]
+
+    def test_a_promise_is_at_risk_and_then_broken(self, project: Callable[..., Path]) -> None:
+        request("flow")
+        refresh(project())
+
+        def state(reflected_ago: str, expected_in: str) -> str:
+            with connect("jobs", autocommit=True) as session:
+                session.execute(
+                    "update ops.model_states set reflects_until = now() - %s::interval",
+                    [reflected_ago],
+                )
+                session.execute(
+                    "update ops.refresh_groups set expected_at = now() + %s::interval",
+                    [expected_in],
+                )
+            ((found,),) = rows("select state from ops.model_freshness where model = 'orders'")
+            return str(found)
+
+        assert state("10 min", "45 min") == "fresh"
+        assert state("10 min", "55 min") == "at risk"
+        assert state("61 min", "-1 min") == "breached"
+
+    def test_what_is_late_or_failed_is_an_alert(self, project: Callable[..., Path]) -> None:
+        request("flow", "sales")
+        folder = project()
+        for _ in range(3):
+            refresh(folder)
+        with connect("jobs", autocommit=True) as session:
+            session.execute(
+                "update ops.model_states set reflects_until = now() - interval '2 h'"
+                " where model = 'orders'"
+            )
+            found = {each.key: each for each in refresh_conditions(session)}
+            assert set(found) == {"refresh|flow|breached", "refresh|sales|failed"}
+            assert found["refresh|flow|breached"].title == (
+                "flow: older than promised, the oldest table by 120 minutes"
+            )
+            assert found["refresh|flow|breached"].text.startswith("orders. ")
+            assert found["refresh|sales|failed"].criticality == "high"
+            assert "division by zero" in found["refresh|sales|failed"].title
+            session.execute("update ops.refresh_groups set paused_at = now()")
+            assert refresh_conditions(session) == []
+
+    def test_a_promise_after_a_slot(self, project: Callable[..., Path]) -> None:
+        nightly = replace(FLOW, never_older_than=None, done_within=120 * MINUTE)
+        request("flow")
+        refresh(project())
+        with connect("jobs", autocommit=True) as session:
+            runs.sync(session, {"flow": nightly}, datetime.now(UTC))
+            for next_slot, state in (("1 hour", "fresh"), ("-119 min", "fresh")):
+                session.execute(
+                    "update ops.refresh_groups set next_slot = now() + %s::interval", [next_slot]
+                )
+                session.execute(
+                    "update ops.model_states set reflects_until = now() - interval '3 h'"
+                )
+                assert rows("select state from ops.model_freshness") == [(state,)]
+            # Nobody has planned for longer than the promise allows: the worker is gone.
+            session.execute("update ops.refresh_groups set next_slot = now() - interval '121 min'")
+            assert rows("select state from ops.model_freshness") == [("breached",)]
+
+    def test_a_crm_that_was_not_loaded_holds_back_what_is_made_of_it(
+        self, project: Callable[..., Path]
+    ) -> None:
+        sources = (
+            "version: 2\nsources:\n- name: crm\n  schema: raw_hubspot\n  tables: [{name: deals}]\n"
+        )
+        deals = (
+            "{{ config(tags=['refresh_sales']) }} select deal_id from {{ source('crm', 'deals') }}"
+        )
+        folder = project(deals=deals)
+        (folder / "models" / "sources.yml").write_text(sources)
+        with connect("owner", autocommit=True) as session:
+            session.execute(
+                "insert into settings.projects (source_system, project_id) values ('hubspot', 'a')"
+            )
+            session.execute(
+                "insert into settings.api_accounts"
+                " (source_system, project_id, base_url, token_encrypted)"
+                " values ('hubspot', 'a', 'https://crm.example', 'x')"
+            )
+            for minutes, status, error in (
+                (30, "success", None),
+                (20, "failed", "x"),
+                (10, "success", "to be continued"),
+            ):
+                session.execute(
+                    "insert into ops.loads (source, project_id, status, error, started_at)"
+                    " values ('hubspot', 'a', %s, %s, now() - make_interval(mins => %s))",
+                    [status, error, minutes],
+                )
+        build(project=folder)
+        assert rows(
+            "select model, round(extract(epoch from now() - reflects_until) / 60, 0)::int"
+            " from ops.model_states order by 1"
+        ) == [("base", 0), ("deals", 30), ("orders", 0)]
+
+
+class TestCommand:
+    def test_what_is_shipped_can_be_planned(self) -> None:
+        result = jobs("plan", "--slots")
+        assert result.exit_code == 0, result.output
+        assert result.stdout.count("*/15 * * * *") == 2
+        assert "never older than 1h00m" in result.stdout
+        assert "not known yet" in result.stdout
+        assert result.stdout.count("tickets, flow") == 96
+
+    def test_a_promise_that_cannot_be_kept(self) -> None:
+        with connect("jobs", autocommit=True) as session:
+            session.execute(
+                "insert into ops.runs (group_name, requested_at, requested_by, due_at, status,"
+                " started_at, finished_at) values ('flow', now(), 'ana', now(), 'success', now(),"
+                " now() + interval '50 min')"
+            )
+        result = jobs("plan")
+        assert result.exit_code == 1
+        assert "BROKEN" in result.stdout
+        assert result.stderr.startswith("error: A promise cannot be kept: ")
+
+    def test_before_anything_ran(self) -> None:
+        assert "Nothing has run yet." in jobs("history").stdout
+        result = jobs("status")
+        assert result.exit_code == 0
+        assert result.stdout.count("never built") == 7
+
+    def test_unknown_group(self) -> None:
+        for command in ("run", "retry", "pause", "resume", "history"):
+            result = jobs(command, "flwo")
+            assert result.exit_code == 1
+            assert result.stderr.startswith("error: There is no group 'flwo'. There are: tickets,")
+
+    def test_nothing_is_due(self) -> None:
+        with connect("jobs", autocommit=True) as session:
+            session.execute(
+                "insert into ops.refresh_groups (group_name, schedule, zone, criticality, owner,"
+                " never_older_than_seconds, next_slot) values ('flow', '*/15 * * * *', 'UTC',"
+                " 'high', 'Operations', 3600, now() + interval '5 min')"
+            )
+        result = jobs("run", "flow")
+        assert result.exit_code == 0
+        assert result.stdout.startswith("Nothing is due: the next slot of flow is at ")
+
+    def test_paused_and_resumed(self) -> None:
+        assert jobs("pause", "flow").stdout == "flow is paused.\n"
+        assert jobs("pause", "flow").stdout == "flow was paused before.\n"
+        assert "flow is paused. `stageline jobs resume flow`" in jobs("run", "flow").stdout
+        assert "never built, paused" in jobs("status").stdout
+        assert jobs("resume", "flow").stdout == "flow goes on.\n"
+        assert jobs("resume", "flow").stdout == "flow was not paused.\n"
+
+    def test_retry_of_what_has_not_failed(self) -> None:
+        result = jobs("retry", "flow")
+        assert result.exit_code == 1
+        assert result.stderr == (
+            "error: The last run of flow has not failed. See `stageline jobs history flow`.\n"
+        )
+
+    def test_a_run_waits_while_another_process_refreshes(self) -> None:
+        with connect("jobs", autocommit=True) as other:
+            assert runs.take_lock(other)
+            result = jobs("run", "flow", "--now")
+        assert result.exit_code == 75
+        assert result.stderr == "Another process refreshes now. The run waits for it.\n"
+        assert rows("select status from ops.runs") == [("waiting",)]
+
+    def test_status_tells_a_broken_promise(self, project: Callable[..., Path]) -> None:
+        request("flow", "sales")
+        refresh(project())
+        with connect("jobs", autocommit=True) as session:
+            session.execute("update ops.model_states set reflects_until = now() - interval '2 h'")
+        result = jobs("status", "--json")
+        assert result.exit_code == 1
+        found = json.loads(result.stdout)["flow"]
+        assert found["state"] == "breached"
+        assert 7190 < found["age_seconds"] < 7300
+        history = jobs("history").stdout
+        assert "success" in history and "model deals: " in history
+
+
+def jobs(*arguments: str) -> Result:
+    return CliRunner().invoke(main, ["jobs", *arguments])
+
+
+def sleepers() -> int:
+    with connect("owner") as session:
+        found = session.execute(
+            "select count(*) from pg_stat_activity"
+            " where datname = current_database() and state = 'active'"
+            " and query like '%pg_sleep(60)%' and pid != pg_backend_pid()"
+        ).fetchone()
+        return int(found[0]) if found else 0
+
+
+def kill_sleepers() -> None:
+    with connect("owner", autocommit=True) as session:
+        session.execute(
+            "select pg_terminate_backend(pid) from pg_stat_activity"
+            " where datname = current_database() and query like '%pg_sleep(60)%'"
+            " and pid != pg_backend_pid()"
+        )
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end, os.times()
+        time.sleep(0.1)
