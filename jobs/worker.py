@@ -60,9 +60,9 @@ def run(follow_up_threads: int = 4, rules: Rules = USUAL, *, with_refreshes: boo
         with_refreshes: Whether groups of models are refreshed, too.
 
     Raises:
-        StagelineError: the database cannot be reached, there is no key for secrets, or a file of
-            channels or refreshes has a mistake, at the start; or a thread has died or hangs, so
-            that this process has to be started anew.
+        StagelineError: the database cannot be reached, the key of stored secrets is missing, or a
+            file of channels or refreshes has a mistake, at the start; or a thread has died or
+            hangs, so that this process has to be started anew.
     """
     _require_what_is_needed()
     channels()  # says what is wrong with their file, as the next one does
@@ -107,7 +107,7 @@ def run_once(rules: Rules = USUAL) -> Iterator[tuple[FollowUp, Outcome]]:
         What was asked for, and how it went.
 
     Raises:
-        StagelineError: the database cannot be reached, or there is no key for secrets.
+        StagelineError: the database cannot be reached, or the key of stored secrets is missing.
         psycopg.OperationalError: the database went away; what was claimed will be done again.
     """
     _require_what_is_needed()
@@ -191,8 +191,10 @@ class WatchedThread(threading.Thread):
 
 
 def _require_what_is_needed() -> None:
-    connect("jobs").close()
-    encryption.encrypt("")  # says what is wrong with the key, before each account does
+    with connect("jobs") as jobs:
+        has_secrets = jobs.execute("select exists (select from settings.api_accounts)").fetchone()
+    if has_secrets and has_secrets[0]:
+        encryption.encrypt("")  # says what is wrong with the key, before each account does
 
 
 def _note_signals(signals: list[int]) -> None:
