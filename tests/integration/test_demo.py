@@ -1,60 +1,13 @@
 """``stageline demo`` from nothing to numbers, as a newcomer runs it; again; and out again."""
 
 import json
-import os
-import shutil
-import subprocess
-import sys
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from stageline import config
-from stageline import server as embedded
-from stageline.config import PROJECT_ROOT
 from stageline.database import connect
-
-#: What of the checkout a clone needs to run.
-PARTS = ("stageline", "loaders", "jobs", "webhook_receiver", "models", "macros", "seeds")
-
-
-@pytest.fixture
-def clone(short_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A checkout in which nothing was ever started; its server is stopped at the end."""
-    folder = short_folder / "clone"
-    for part in (*PARTS, "snapshots", "tests/data"):
-        ignored = shutil.ignore_patterns("__pycache__")
-        shutil.copytree(PROJECT_ROOT / part, folder / part, ignore=ignored)
-    for file in PROJECT_ROOT.glob("*.yml"):
-        shutil.copy(file, folder)
-    home = folder / ".stageline"
-    monkeypatch.setenv("STAGELINE_HOME", str(home))
-    monkeypatch.setenv("STAGELINE_OUTPUT", str(folder / "output"))
-    monkeypatch.setenv("STAGELINE_ENV_FILE", str(folder / ".env"))
-    monkeypatch.setenv("STAGELINE_PORT", "55433")
-    config.settings.cache_clear()
-    try:
-        yield folder
-    finally:
-        embedded.stop(home)
-        config.settings.cache_clear()
-
-
-def stageline(clone: Path, *arguments: str, **variables: str) -> tuple[str, str]:
-    """What it said on stdout and on stderr."""
-    done = subprocess.run(
-        [sys.executable, "-m", "stageline", *arguments],
-        cwd=clone,
-        env={**os.environ, "COLUMNS": "200", **variables},
-        capture_output=True,
-        text=True,
-        timeout=280,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    return done.stdout, done.stderr
+from tests.checkout import stageline
+from tests.conftest import Sample
 
 
 def ended(stderr: str) -> list[dict[str, Any]]:
@@ -83,10 +36,8 @@ def counted() -> dict[str, int]:
         }
 
 
-@pytest.mark.timeout(600)
-def test_from_nothing_to_numbers_and_again(clone: Path) -> None:
-    # The unit tests pass where the fixture `sample` is built; they do not depend on the data.
-    text, log = stageline(clone, "demo", DBT_EXCLUDE_RESOURCE_TYPES="unit_test")
+def test_from_nothing_to_numbers(sample: Sample) -> None:
+    text, log = sample.said
 
     # The table of the KPI dictionary.
     assert row(text, "KPI") == ["KPI", "unit", "Jan 2024", "Feb 2024"]
@@ -110,23 +61,26 @@ def test_from_nothing_to_numbers_and_again(clone: Path) -> None:
     assert "data tests" in text and "passed" in text
     assert "stageline_reader" in text and "credentials.json" in text
     for name in ("sales_pipeline.json", "daily_summary.json", "data_docs/index.html"):
-        assert (clone / "output" / name).exists() and name in text
+        assert (sample.checkout / "output" / name).exists() and name in text
     done = [step["step"] for step in ended(log)]
     assert done.index("Check the raw data") < done.index("Build and test the models")
     (checks,) = [step for step in ended(log) if step["step"] == "Check the raw data"]
     assert checks["tables"] == 8 and checks["critical"] == 0
 
+
+@pytest.mark.usefixtures("sample_database")
+def test_again_and_out_again(sample: Sample) -> None:
     before = counted()
     assert before["raw_demo.opportunities"] == 5 and before["raw_sample.sample_leads"] == 12
     # Tests that passed on the same rows: once is enough.
-    again, _ = stageline(clone, "demo", DBT_EXCLUDE_RESOURCE_TYPES="unit_test test")
+    again, _ = stageline(sample.checkout, "demo", DBT_EXCLUDE_RESOURCE_TYPES="unit_test test")
     assert counted() == before
     assert row(again, "Leads")[2:] == ["8", "4"]
 
-    told, _ = stageline(clone, "demo", "--remove")
+    told, _ = stageline(sample.checkout, "demo", "--remove")
     assert "stageline build" in told
     build = ("build", "--no-check", "--exclude", "resource_type:unit_test")
-    _, log = stageline(clone, *build, "--select", "+conversion_funnel")
+    _, log = stageline(sample.checkout, *build, "--select", "+conversion_funnel")
     assert "warning: the raw data was not checked (--no-check)." in log
     assert "Check the raw data" not in log
     after = counted()

@@ -14,7 +14,7 @@ from psycopg import sql
 from jobs.build import BuildError, build
 from stageline.config import PROJECT_ROOT
 from stageline.database import Connection, connect
-from tests.conftest import DATABASE, Sample, TestServer, _clone
+from tests.conftest import DATABASE, Sample, _clone
 from tests.warm_dbt import WarmDbt
 
 KPIS = {
@@ -240,13 +240,13 @@ def test_a_developers_target_leaves_the_real_tables_alone(
 
 
 @pytest.fixture(scope="class")
-def rebuilt(server: TestServer, sample: Sample, dbt: WarmDbt, short_folder: Path) -> Iterator[None]:
+def rebuilt(sample: Sample, dbt: WarmDbt, short_folder: Path) -> Iterator[None]:
     """A copy of the sample in which every model was built anew."""
     folder = short_folder / "rebuilt"
     folder.mkdir()
     with (
         pytest.MonkeyPatch.context() as patch,
-        _clone(server, sample.owner.dbname, folder, patch, DATABASE),
+        _clone(sample.server, sample.owner.dbname, folder, patch, DATABASE),
     ):
         dbt.run("fqn:*")
         yield
