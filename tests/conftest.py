@@ -187,7 +187,7 @@ def _remove_left_over(where: Path) -> None:
     for folder in where.glob("stageline-tests-*-*"):
         is_ours = folder.stat().st_uid == os.getuid()
         if is_ours and not psutil.pid_exists(int(folder.name.split("-")[2])):
-            for data in folder.glob("*/postgres"):
+            for data in (*folder.glob("*/postgres"), *folder.glob("*/.stageline/postgres")):
                 embedded.stop(data.parent)
             shutil.rmtree(folder, ignore_errors=True)
 
