@@ -96,12 +96,16 @@ class Explanation:
         return "numerator" not in self.meta and "quantile" not in self.meta
 
 
+#: libyaml's, ten times as fast as PyYAML's own, where PyYAML was built with it.
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
 @cache
 def models(root: Path = PROJECT_ROOT) -> dict[str, Model]:
     """All models of ``models/kpis``, by name."""
     found: dict[str, Model] = {}
     for path in sorted((root / "models" / "kpis").rglob("_*__models.yml")):
-        for model in yaml.safe_load(path.read_text())["models"]:
+        for model in yaml.load(path.read_text(), Loader=_LOADER)["models"]:  # noqa: S506 - a safe one
             meta = model["config"]["meta"]
             found[model["name"]] = Model(
                 name=model["name"],

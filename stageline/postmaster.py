@@ -88,6 +88,8 @@ def _options(port: int, *, durable: bool) -> list[str]:
             "full_page_writes": "off",
             "autovacuum_naptime": "10min",
             "max_wal_size": "256MB",
+            # Every login computes them; tests log in ten thousand times.
+            "scram_iterations": 1,
         }
     if _shared_memory_is_small():
         values["dynamic_shared_memory_type"] = "mmap"

@@ -93,7 +93,8 @@ def start(folder: Path, preferred_port: int, *, durable: bool = True) -> Running
     Args:
         folder: The home of the server (``.stageline``).
         preferred_port: TCP port to take, if it is free and none was remembered from before.
-        durable: False switches fsync off: for tests only, a crash of the machine loses data.
+        durable: False switches fsync off, and makes logins cheap: for tests only, a crash of the
+            machine loses data.
 
     Raises:
         StagelineError: it cannot be created, upgraded or started; says where the log is.

@@ -18,17 +18,18 @@ from psycopg import sql
 from xdist.remote import Producer
 from xdist.scheduler import LoadFileScheduling
 
-from jobs.build import BuildReport, build
+from jobs.build import BuildReport, _nodes
 from stageline import config, dbt_environment, migrate, roles
 from stageline import server as embedded
-from stageline.database import Connection, connection
+from stageline.database import Connection, connect, connection
+from tests.checkout import Said, copy, stageline
 from tests.warm_dbt import WarmDbt
 
 TEMPLATE = "stageline_template"
 
 #: The database of the test that runs. One name for all of them: what dbt has read of the project
 #: holds for the database that it was read for, and reading it anew takes longer than most builds.
-DATABASE = "stageline_test"
+DATABASE = "stageline"
 
 #: What ``DATABASE`` is called when the sample is built in it.
 SAMPLE = "stageline_sample"
@@ -37,6 +38,7 @@ SAMPLE = "stageline_sample"
 #: other takes a minute, so that one process has them all.
 OF_DBT = (
     "test_kpis",
+    "test_demo",
     "test_activity_oracle",
     "test_alert_replay",
     "test_call_hours",
@@ -70,7 +72,6 @@ LONG = (
     "test_worker",
     "test_crash",
     "test_receiver_inputs",
-    "test_demo",
     "test_load_hubspot",
     "test_load_file",
     "test_map_simulation",
@@ -107,6 +108,9 @@ gc.set_threshold(50_000, 20)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Puts long modules first: of several processes, none is to wait for one of them in the end."""
     items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
+    for item in items:
+        if "sample" in _fixtures(item):  # whoever comes first waits for the demo
+            item.add_marker(pytest.mark.timeout(600))
     of_dbt = {item.path.stem for item in items if {"dbt", "sample"} & {*_fixtures(item)}}
     assert of_dbt <= {*OF_DBT}, f"OF_DBT of {__file__} lacks {of_dbt - {*OF_DBT}}"
 
@@ -184,7 +188,7 @@ def _remove_left_over(where: Path) -> None:
     for folder in where.glob("stageline-tests-*-*"):
         is_ours = folder.stat().st_uid == os.getuid()
         if is_ours and not psutil.pid_exists(int(folder.name.split("-")[2])):
-            for data in folder.glob("*/postgres"):
+            for data in (*folder.glob("*/postgres"), *folder.glob("*/.stageline/postgres")):
                 embedded.stop(data.parent)
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -274,47 +278,75 @@ class Sample:
     """A database in which the sample and the demo source are loaded, built and tested.
 
     Attributes:
+        server: The server that it is on.
         owner: How its owner reaches it.
         report: What dbt built and tested.
-        target_path: dbt's folder; its parse is reused by every later build of the run.
+        checkout: Where ``stageline demo`` made all of it, from nothing.
+        said: What that wrote.
     """
 
+    server: TestServer
     owner: Connection
     report: BuildReport
-    target_path: Path
+    checkout: Path
+    said: Said
+
+    @property
+    def target_path(self) -> Path:
+        """dbt's folder; its parse is reused by every later build of the run."""
+        return self.checkout / "target"
 
 
 @pytest.fixture(scope="session")
-def sample(server: TestServer, short_folder: Path) -> Iterator[Sample]:
+def sample(short_folder: Path, _no_configuration_of_the_user: None) -> Iterator[Sample]:
     """The sample database of this test run. Only read it; ``sample_database`` may be changed."""
-    from loaders import demo
-
-    folder = short_folder / "sample"
-    folder.mkdir()
-    target_path = short_folder / "target"
-    with (
-        pytest.MonkeyPatch.context() as patch,
-        _clone(server, TEMPLATE, folder, patch, DATABASE) as owner,
-    ):
-        demo.activate_sample()
-        demo.load_demo()
-        report = build(target_path=target_path)
-        _rename(server.home, DATABASE, SAMPLE)
-    yield Sample(replace(owner, dbname=SAMPLE), report, target_path)
+    checkout = short_folder / "checkout"
+    copy(checkout)
+    home = checkout / ".stageline"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STAGELINE_HOME", str(home))
+        patch.setenv("STAGELINE_OUTPUT", str(checkout / "output"))
+        patch.setenv("STAGELINE_ENV_FILE", str(checkout / ".env"))
+        patch.setenv("STAGELINE_PORT", "55433")
+        config.settings.cache_clear()
+        try:
+            said = stageline(checkout, "demo")
+            with connect("jobs") as session:
+                (build_id, invocation_id, started), *_ = session.execute(
+                    "select build_id, invocation_id, started_at from ops.builds"
+                    " order by started_at desc"
+                )
+            target_path = checkout / "target"
+            nodes = _nodes(target_path / "run_results.json", target_path, invocation_id, started)
+            embedded.stop(home)
+            running = embedded.start(home, 55433, durable=False)
+            owner = connection("owner")
+            _rename(home, owner.dbname, SAMPLE)
+            patch.undo()
+            config.settings.cache_clear()
+            yield Sample(
+                TestServer(home, running.port),
+                replace(owner, dbname=SAMPLE),
+                BuildReport(build_id, invocation_id, nodes),
+                checkout,
+                said,
+            )
+        finally:
+            embedded.stop(home)
 
 
 @pytest.fixture(scope="session")
 def dbt(short_folder: Path) -> Iterator[WarmDbt]:
     """The dbt of this test run, for databases that are called ``DATABASE``."""
-    warm = WarmDbt(short_folder / "warm_dbt", short_folder / "target")
+    warm = WarmDbt(short_folder / "warm_dbt", short_folder / "checkout" / "target")
     yield warm
     warm.end()
 
 
 @pytest.fixture
 def sample_database(
-    server: TestServer, sample: Sample, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    sample: Sample, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Connection]:
     """A copy of the sample database, to build on and to break; configured like ``database``."""
-    with _clone(server, sample.owner.dbname, tmp_path, monkeypatch, DATABASE) as owner:
+    with _clone(sample.server, SAMPLE, tmp_path, monkeypatch, DATABASE) as owner:
         yield owner

@@ -1,60 +1,19 @@
 """``stageline demo`` from nothing to numbers, as a newcomer runs it; again; and out again."""
 
 import json
-import os
-import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
+from psycopg import sql
 
-from stageline import config
-from stageline import server as embedded
-from stageline.config import PROJECT_ROOT
 from stageline.database import connect
-
-#: What of the checkout a clone needs to run.
-PARTS = ("stageline", "loaders", "jobs", "webhook_receiver", "models", "macros", "seeds")
-
-
-@pytest.fixture
-def clone(short_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A checkout in which nothing was ever started; its server is stopped at the end."""
-    folder = short_folder / "clone"
-    for part in (*PARTS, "snapshots", "tests/data"):
-        ignored = shutil.ignore_patterns("__pycache__")
-        shutil.copytree(PROJECT_ROOT / part, folder / part, ignore=ignored)
-    for file in PROJECT_ROOT.glob("*.yml"):
-        shutil.copy(file, folder)
-    home = folder / ".stageline"
-    monkeypatch.setenv("STAGELINE_HOME", str(home))
-    monkeypatch.setenv("STAGELINE_OUTPUT", str(folder / "output"))
-    monkeypatch.setenv("STAGELINE_ENV_FILE", str(folder / ".env"))
-    monkeypatch.setenv("STAGELINE_PORT", "55433")
-    config.settings.cache_clear()
-    try:
-        yield folder
-    finally:
-        embedded.stop(home)
-        config.settings.cache_clear()
-
-
-def stageline(clone: Path, *arguments: str, **variables: str) -> tuple[str, str]:
-    """What it said on stdout and on stderr."""
-    done = subprocess.run(
-        [sys.executable, "-m", "stageline", *arguments],
-        cwd=clone,
-        env={**os.environ, "COLUMNS": "200", **variables},
-        capture_output=True,
-        text=True,
-        timeout=280,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    return done.stdout, done.stderr
+from tests.checkout import stageline
+from tests.conftest import DATABASE, Sample, _clone
+from tests.integration.test_kpis import KPIS, ask
 
 
 def ended(stderr: str) -> list[dict[str, Any]]:
@@ -83,10 +42,8 @@ def counted() -> dict[str, int]:
         }
 
 
-@pytest.mark.timeout(600)
-def test_from_nothing_to_numbers_and_again(clone: Path) -> None:
-    # The unit tests pass where the fixture `sample` is built; they do not depend on the data.
-    text, log = stageline(clone, "demo", DBT_EXCLUDE_RESOURCE_TYPES="unit_test")
+def test_from_nothing_to_numbers(sample: Sample) -> None:
+    text, log = sample.said
 
     # The table of the KPI dictionary.
     assert row(text, "KPI") == ["KPI", "unit", "Jan 2024", "Feb 2024"]
@@ -110,25 +67,106 @@ def test_from_nothing_to_numbers_and_again(clone: Path) -> None:
     assert "data tests" in text and "passed" in text
     assert "stageline_reader" in text and "credentials.json" in text
     for name in ("sales_pipeline.json", "daily_summary.json", "data_docs/index.html"):
-        assert (clone / "output" / name).exists() and name in text
+        assert (sample.checkout / "output" / name).exists() and name in text
     done = [step["step"] for step in ended(log)]
     assert done.index("Check the raw data") < done.index("Build and test the models")
     (checks,) = [step for step in ended(log) if step["step"] == "Check the raw data"]
     assert checks["tables"] == 8 and checks["critical"] == 0
 
-    before = counted()
-    assert before["raw_demo.opportunities"] == 5 and before["raw_sample.sample_leads"] == 12
-    # Tests that passed on the same rows: once is enough.
-    again, _ = stageline(clone, "demo", DBT_EXCLUDE_RESOURCE_TYPES="unit_test test")
-    assert counted() == before
-    assert row(again, "Leads")[2:] == ["8", "4"]
 
-    told, _ = stageline(clone, "demo", "--remove")
+@dataclass(frozen=True)
+class Again:
+    """The demo, run a second time on a copy of what it made.
+
+    Attributes:
+        stdout: What it said.
+        before: Rows of each table before.
+    """
+
+    stdout: str
+    before: dict[str, int]
+
+
+@pytest.fixture(scope="module")
+def again(sample: Sample, short_folder: Path) -> Iterator[Again]:
+    """The configured database is the copy, in which every model was built anew."""
+    folder = short_folder / "again"
+    folder.mkdir()
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        _clone(sample.server, sample.owner.dbname, folder, patch, DATABASE),
+    ):
+        before = counted()
+        # Tests that passed on the same rows: once is enough.
+        leave_out = {"DBT_EXCLUDE_RESOURCE_TYPES": "unit_test test"}
+        said = stageline(sample.checkout, "demo", **leave_out)
+        yield Again(said.stdout, before)
+
+
+@pytest.fixture
+def reader(
+    again: Again,  # noqa: ARG001 - the copy in which all was built anew
+) -> Iterator[psycopg.Connection[Any]]:
+    """What a BI tool gets."""
+    with connect("reader", autocommit=True) as session:
+        yield session
+
+
+class TestAgain:
+    """What it leaves as it was, where the data are as they were."""
+
+    def test_nothing_is_loaded_twice_and_the_numbers_are_the_same(self, again: Again) -> None:
+        before = again.before
+        assert before["raw_demo.opportunities"] == 5 and before["raw_sample.sample_leads"] == 12
+        assert counted() == before
+        assert row(again.stdout, "Leads")[2:] == ["8", "4"]
+
+    def test_snapshots_have_no_row_more(
+        self, sample: Sample, reader: psycopg.Connection[Any]
+    ) -> None:
+        for name in (
+            "pipeline_kpi_snapshot",
+            "conversion_funnel_snapshot",
+            "health_score_snapshot",
+        ):
+            count = f"select count(*) from snapshots.{name}"  # noqa: S608 - our names
+            assert reader.execute(count).fetchall() == ask(sample.owner, count) != [(0,)], name
+
+    def test_the_reader_reads_every_kpi_table_and_nothing_raw_and_writes_nothing(
+        self, reader: psycopg.Connection[Any]
+    ) -> None:
+        tables = reader.execute(
+            "select schemaname, tablename from pg_tables"
+            " where schemaname in ('kpis', 'snapshots', 'reference') order by 1, 2"
+        ).fetchall()
+        assert {name for _, name in tables} >= KPIS
+        for schema, name in tables:
+            table = sql.Identifier(schema, name)
+            reader.execute(sql.SQL("select * from {} limit 1").format(table))
+            for verb in ("delete from {}", "truncate {}", "drop table {}"):
+                with pytest.raises(psycopg.Error):
+                    reader.execute(sql.SQL(verb).format(table))
+        for forbidden in (
+            "select * from raw_files.leads",
+            "select * from raw_sample.sample_leads",
+            "select * from raw_demo.opportunities",
+            "select * from staging.stg_leads",
+            "select * from settings.projects",
+            "select * from ops.loads",
+            "create table kpis.mine (a int)",
+            "create temporary table mine (a int)",
+        ):
+            with pytest.raises(psycopg.Error):
+                reader.execute(forbidden)
+
+
+def test_out_again(sample: Sample, again: Again) -> None:
+    told, _ = stageline(sample.checkout, "demo", "--remove")
     assert "stageline build" in told
     build = ("build", "--no-check", "--exclude", "resource_type:unit_test")
-    _, log = stageline(clone, *build, "--select", "+conversion_funnel")
+    _, log = stageline(sample.checkout, *build, "--select", "+conversion_funnel")
     assert "warning: the raw data was not checked (--no-check)." in log
     assert "Check the raw data" not in log
     after = counted()
-    assert after["kpis.conversion_funnel"] == 0 < before["kpis.conversion_funnel"]
+    assert after["kpis.conversion_funnel"] == 0 < again.before["kpis.conversion_funnel"]
     assert after["raw_sample.sample_leads"] == 12

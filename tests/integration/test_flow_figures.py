@@ -17,7 +17,7 @@ from stageline import config
 from stageline.cli import main
 from stageline.database import connect
 from stageline.explain import Model, models
-from tests.conftest import DATABASE, Sample, TestServer, _clone
+from tests.conftest import DATABASE, Sample, _clone
 from tests.integration.test_semantic_layer import FLOW_TABLES, Metricflow, metricflow
 from tests.warm_dbt import WarmDbt
 
@@ -98,13 +98,13 @@ def _settle(session: psycopg.Connection[Any]) -> None:
 
 @pytest.fixture(scope="module", autouse=True)
 def flow(
-    server: TestServer, sample: Sample, dbt: WarmDbt, tmp_path_factory: pytest.TempPathFactory
+    sample: Sample, dbt: WarmDbt, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Metricflow]:
     """Deals and orders under two versions of a map, built, and held to their facts."""
     folder = tmp_path_factory.mktemp("flow_figures")
     with (
         pytest.MonkeyPatch.context() as patch,
-        _clone(server, sample.owner.dbname, folder, patch, DATABASE) as owner,
+        _clone(sample.server, sample.owner.dbname, folder, patch, DATABASE) as owner,
     ):
         with connect("owner") as session:
             _settle(session)
@@ -113,7 +113,7 @@ def flow(
         found = dbt.test(*FLOW, variables=VARIABLES)
         assert len(found) > 30
         assert set(found.values()) <= {"pass", "warn"}
-        yield metricflow(folder / "project", server, sample, owner.dbname)
+        yield metricflow(folder / "project", sample, owner.dbname)
     config.settings.cache_clear()
 
 

@@ -1,7 +1,7 @@
-"""The KPI tables on the sample data: reference numbers, snapshots, as_of, subsets, rights."""
+"""The KPI tables on the sample data: reference numbers, snapshots, as_of, subsets, keys."""
 
+import json
 import shutil
-from collections.abc import Iterator
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
@@ -14,7 +14,7 @@ from psycopg import sql
 from jobs.build import BuildError, build
 from stageline.config import PROJECT_ROOT
 from stageline.database import Connection, connect
-from tests.conftest import DATABASE, Sample, TestServer, _clone
+from tests.conftest import Sample
 from tests.warm_dbt import WarmDbt
 
 KPIS = {
@@ -140,6 +140,36 @@ def test_everything_was_built_and_tested(sample: Sample) -> None:
     assert sample.report.counts()["unit_test"] >= len(KPIS)
 
 
+def test_the_database_holds_the_keys_that_contracts_name(sample: Sample) -> None:
+    """No data test looks for rows that these constraints refuse."""
+    manifest = json.loads((sample.target_path / "manifest.json").read_text())
+    tables = [
+        node
+        for node in manifest["nodes"].values()
+        if node["resource_type"] == "model"
+        and node["schema"] == "kpis"
+        and node["config"]["materialized"] != "view"
+    ]
+    assert len(tables) > 50
+    assert {node["contract"]["enforced"] for node in tables} == {True}
+    keys = ask(
+        sample.owner,
+        """
+        select tables.relname, array_agg(columns.attname::text order by columns.attname)
+        from pg_constraint as keys
+        inner join pg_class as tables on keys.conrelid = tables.oid
+        inner join pg_attribute as columns
+            on tables.oid = columns.attrelid and columns.attnum = any(keys.conkey)
+        where tables.relnamespace = 'kpis'::regnamespace
+            and keys.contype = 'p' and keys.convalidated and columns.attnotnull
+        group by tables.relname
+        """,
+    )
+    assert {name: sorted(columns) for name, columns in keys} == {
+        node["name"]: sorted(node["constraints"][0]["columns"]) for node in tables
+    }
+
+
 class TestSnapshots:
     def test_change_and_disappearance_are_tracked(
         self, sample_database: Connection, dbt: WarmDbt
@@ -237,70 +267,6 @@ def test_a_developers_target_leaves_the_real_tables_alone(
         sample_database, "select count(*) from kpis.conversion_funnel"
     )
     assert ask(sample_database, "select max(updated_at) from kpis.conversion_funnel") == [before]
-
-
-@pytest.fixture(scope="class")
-def rebuilt(server: TestServer, sample: Sample, dbt: WarmDbt, short_folder: Path) -> Iterator[None]:
-    """A copy of the sample in which every model was built anew."""
-    folder = short_folder / "rebuilt"
-    folder.mkdir()
-    with (
-        pytest.MonkeyPatch.context() as patch,
-        _clone(server, sample.owner.dbname, folder, patch, DATABASE),
-    ):
-        dbt.run("fqn:*")
-        yield
-
-
-class TestRebuild:
-    """What it leaves as it was, where the data are as they were."""
-
-    @pytest.fixture
-    def reader(
-        self,
-        rebuilt: None,  # noqa: ARG002 - the copy that was rebuilt
-    ) -> Iterator[psycopg.Connection[Any]]:
-        """What a BI tool gets."""
-        with connect("reader", autocommit=True) as session:
-            yield session
-
-    def test_snapshots_have_no_row_more(
-        self, sample: Sample, reader: psycopg.Connection[Any]
-    ) -> None:
-        for name in (
-            "pipeline_kpi_snapshot",
-            "conversion_funnel_snapshot",
-            "health_score_snapshot",
-        ):
-            count = f"select count(*) from snapshots.{name}"  # noqa: S608 - our names
-            assert reader.execute(count).fetchall() == ask(sample.owner, count) != [(0,)], name
-
-    def test_the_reader_reads_every_kpi_table_and_nothing_raw_and_writes_nothing(
-        self, reader: psycopg.Connection[Any]
-    ) -> None:
-        tables = reader.execute(
-            "select schemaname, tablename from pg_tables"
-            " where schemaname in ('kpis', 'snapshots', 'reference') order by 1, 2"
-        ).fetchall()
-        assert {name for _, name in tables} >= KPIS
-        for schema, name in tables:
-            table = sql.Identifier(schema, name)
-            reader.execute(sql.SQL("select * from {} limit 1").format(table))
-            for verb in ("delete from {}", "truncate {}", "drop table {}"):
-                with pytest.raises(psycopg.Error):
-                    reader.execute(sql.SQL(verb).format(table))
-        for forbidden in (
-            "select * from raw_files.leads",
-            "select * from raw_sample.sample_leads",
-            "select * from raw_demo.opportunities",
-            "select * from staging.stg_leads",
-            "select * from settings.projects",
-            "select * from ops.loads",
-            "create table kpis.mine (a int)",
-            "create temporary table mine (a int)",
-        ):
-            with pytest.raises(psycopg.Error):
-                reader.execute(forbidden)
 
 
 #: Seed -> a row of it, what it is changed to, and a number that then does not come out.

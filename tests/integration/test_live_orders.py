@@ -15,7 +15,7 @@ from psycopg.rows import dict_row
 
 from stageline import config
 from stageline.database import Role, connect
-from tests.conftest import DATABASE, Sample, TestServer, _clone
+from tests.conftest import DATABASE, Sample, _clone
 from tests.integration.test_orders_oracle import ASIDE, GRAIN, load
 from tests.orders_oracle import Table, tables
 from tests.orders_world import AS_OF, SOURCE, Event, Order, Project, world
@@ -155,13 +155,13 @@ class Live:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def sample_here(server: TestServer, sample: Sample, short_folder: Path) -> Iterator[None]:
+def sample_here(sample: Sample, short_folder: Path) -> Iterator[None]:
     """A copy of the sample database, built without an instant, for all tests here."""
     folder = short_folder / "live_orders"
     folder.mkdir()
     with (
         pytest.MonkeyPatch.context() as patch,
-        _clone(server, sample.owner.dbname, folder, patch, DATABASE),
+        _clone(sample.server, sample.owner.dbname, folder, patch, DATABASE),
     ):
         yield
     config.settings.cache_clear()

@@ -11,7 +11,7 @@ from stageline import config
 from stageline.cli import main
 from stageline.database import connect
 from stageline.explain import models
-from tests.conftest import DATABASE, Sample, TestServer, _clone
+from tests.conftest import DATABASE, Sample, _clone
 from tests.integration.test_flow_figures import some_cells, told
 from tests.integration.test_readme import lines
 from tests.integration.test_semantic_layer import ACTIVITY_TABLES, Metricflow, metricflow
@@ -30,13 +30,13 @@ APART = sorted(
 
 @pytest.fixture(scope="module", autouse=True)
 def activity(
-    server: TestServer, sample: Sample, dbt: WarmDbt, tmp_path_factory: pytest.TempPathFactory
+    sample: Sample, dbt: WarmDbt, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Metricflow]:
     """A generated department, built as of two instants, and held to its facts as of each."""
     folder = tmp_path_factory.mktemp("sales_activity")
     with (
         pytest.MonkeyPatch.context() as patch,
-        _clone(server, sample.owner.dbname, folder, patch, DATABASE) as owner,
+        _clone(sample.server, sample.owner.dbname, folder, patch, DATABASE) as owner,
     ):
         made = CliRunner().invoke(main, ["generate", "sales", "--seed", "3", "--as-of", AS_OF])
         assert made.exit_code == 0, made.output
@@ -54,7 +54,7 @@ def activity(
             found = dbt.test(*ACTIVITY, variables={"as_of": as_of})
             assert len(found) > 100
             assert set(found.values()) <= {"pass", "warn"}, found
-        yield metricflow(folder / "project", server, sample, owner.dbname)
+        yield metricflow(folder / "project", sample, owner.dbname)
     config.settings.cache_clear()
 
 

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from stageline import config
 from stageline.cli import main
 from stageline.database import connect
-from tests.conftest import DATABASE, Sample, TestServer, _clone
+from tests.conftest import DATABASE, Sample, _clone
 from tests.warm_dbt import WarmDbt
 
 #: Midnight in Kyiv, where generated reps work, of a working day with a back-test; and a later one.
@@ -55,12 +55,13 @@ class Earlier:
 
 @pytest.fixture(scope="module")
 def made_earlier(
-    server: TestServer, sample: Sample, dbt: WarmDbt, tmp_path_factory: pytest.TempPathFactory
+    sample: Sample, dbt: WarmDbt, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Earlier]:
     """Departments, built as of two instants; gives what was told at the first."""
+    folder = tmp_path_factory.mktemp("forecast")
     with (
         pytest.MonkeyPatch.context() as patch,
-        _clone(server, sample.owner.dbname, tmp_path_factory.mktemp("forecast"), patch, DATABASE),
+        _clone(sample.server, sample.owner.dbname, folder, patch, DATABASE),
     ):
         for seed in SEEDS:
             words = f"generate sales --project s{seed} --seed {seed} --leads 250 --days-back 240"

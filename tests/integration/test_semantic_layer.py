@@ -22,7 +22,7 @@ from psycopg import sql
 
 from stageline.config import PROJECT_ROOT
 from stageline.database import Connection, connect
-from tests.conftest import Sample, TestServer
+from tests.conftest import Sample
 
 #: ``mf``, for the commands on its standard input, with one configuration for all of them.
 MF = """
@@ -325,7 +325,7 @@ class Metricflow:
         return self.folder / f"{group_by.replace(',', '-')}.csv"
 
 
-def metricflow(folder: Path, server: TestServer, sample: Sample, dbname: str) -> Metricflow:
+def metricflow(folder: Path, sample: Sample, dbname: str) -> Metricflow:
     """``mf`` on the sample database or on a copy of it."""
     (folder / "target").mkdir(parents=True)
     for name in ("dbt_project.yml", "profiles.yml"):
@@ -340,7 +340,7 @@ def metricflow(folder: Path, server: TestServer, sample: Sample, dbname: str) ->
         "STAGELINE_DBT_HOST": sample.owner.host,
         "STAGELINE_DBT_PORT": str(sample.owner.port),
         "STAGELINE_DBT_USER": "stageline_transformer",
-        "STAGELINE_DBT_PASSWORD": server.credentials["stageline_transformer"],
+        "STAGELINE_DBT_PASSWORD": sample.server.credentials["stageline_transformer"],
         "STAGELINE_DBT_DBNAME": dbname,
         "DBT_LOG_PATH": str(folder / "logs"),
         # `mf` asks the package index for a newer version of itself; nobody listens at this port.
@@ -367,11 +367,9 @@ class Answers:
 
 
 @pytest.fixture(scope="module")
-def answers(
-    server: TestServer, sample: Sample, tmp_path_factory: pytest.TempPathFactory
-) -> Answers:
+def answers(sample: Sample, tmp_path_factory: pytest.TempPathFactory) -> Answers:
     folder = tmp_path_factory.mktemp("metricflow") / "project"
-    mf = metricflow(folder, server, sample, sample.owner.dbname)
+    mf = metricflow(folder, sample, sample.owner.dbname)
     queries = [mf.query(metrics_by(group_by), group_by) for group_by in KPI_TABLES]
     # Last: where it fails, `mf` ends.
     return Answers(mf, mf.run([*queries, ["validate-configs", "--show-all"]]))
@@ -443,7 +441,6 @@ def test_everything_has_a_label_and_a_description(manifest: dict[str, Any]) -> N
 
 
 def test_rows_left_out_and_other_currencies_change_nothing(
-    server: TestServer,
     sample: Sample,
     sample_database: Connection,
     answers: Answers,
@@ -454,7 +451,7 @@ def test_rows_left_out_and_other_currencies_change_nothing(
             _copy(session, fact, key, "left-out", {"excluded_reason": "deleted"})
         for fact in ("fct_pipeline_deals", "fct_pipeline_scenarios", "fct_invoices"):
             _copy(session, fact, FACTS[fact], "in-dollars", {"currency": "USD"})
-    mf = metricflow(tmp_path / "project", server, sample, sample_database.dbname)
+    mf = metricflow(tmp_path / "project", sample, sample_database.dbname)
     by_facility = metrics_by(FACILITY)
 
     process = mf.run(
