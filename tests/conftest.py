@@ -327,7 +327,7 @@ def sample(short_folder: Path, _no_configuration_of_the_user: None) -> Iterator[
             yield Sample(
                 TestServer(home, running.port),
                 replace(owner, dbname=SAMPLE),
-                BuildReport(build_id, invocation_id, nodes),
+                BuildReport(build_id, started, invocation_id, nodes),
                 checkout,
                 said,
             )
