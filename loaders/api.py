@@ -9,13 +9,14 @@ anything that the CRM said, so it can be logged and shown.
 import ipaddress
 import json
 import re
+import string
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
 from email.utils import parsedate_to_datetime
 from typing import Any, NoReturn, Self
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import quote_plus, urlencode, urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -33,6 +34,8 @@ DAILY_PROBE, WALL_PROBE = 3_600.0, 900.0
 _LEAST_DAILY_RESET = 60.0
 
 _PIECE = 64 * 1024
+#: What a parameter holds as it is; but a blank, which is a plus there.
+_SAFE = frozenset(string.ascii_letters + string.digits + "_.-~ ")
 #: What goes with each call.
 _HEADERS = {**requests.utils.default_headers(), "Accept": "application/json"}
 
@@ -203,7 +206,7 @@ class Api:
         connect_timeout, read_timeout = self._timeouts
         left = self._left()
         timeouts = Timeout(connect=min(connect_timeout, left), read=min(read_timeout, left))
-        asked = f"{path}?{urlencode(params)}" if params else path
+        asked = f"{path}?{_query(params)}" if params else path
         told = {**_HEADERS, **(headers or {}), **dict([self._token_header])}
         try:
             with self._way.ask(method, asked, told, body, timeouts) as response:
@@ -258,6 +261,15 @@ class _Way:
         self._adapter.cert_verify(self._pool, base_url, given["verify"], None)
         # The whole address, where a proxy is to be told it.
         self._begin = self._adapter.request_url(question, given["proxies"]).rstrip("/")
+        self._asked = ""
+        way = self
+        of_scheme: Any = self._pool.ConnectionCls
+
+        class Connection(of_scheme):  # type: ignore[misc]  # of either scheme
+            def request(self, method: str, _url: str, *more: Any, **named: Any) -> None:
+                super().request(method, way._asked, *more, **named)
+
+        self._pool.ConnectionCls = Connection
 
     def ask(
         self,
@@ -268,9 +280,11 @@ class _Way:
         timeouts: Timeout,
     ) -> BaseHTTPResponse:
         """The answer to a question, whose body is yet to be read."""
+        self._asked = self._begin + path
         return self._pool.urlopen(
             method,
-            self._begin + path,
+            # It would look at each letter, of which a query has thousands, and none is amiss.
+            self._begin + path.partition("?")[0],
             body,
             headers,
             retries=False,
@@ -284,6 +298,21 @@ class _Way:
     def close(self) -> None:
         """Ends its connections."""
         self._adapter.close()
+
+
+def _query(params: Mapping[str, str | int]) -> str:
+    """Parameters as an address has them."""
+    return "&".join(f"{_encoded(name)}={_encoded(str(value))}" for name, value in params.items())
+
+
+def _encoded(text: str) -> str:
+    """As ``quote_plus`` writes it, which looks at one letter after the other."""
+    if not text.isascii():
+        return quote_plus(text)
+    unsafe = set(text) - _SAFE
+    for letter in sorted(unsafe, key="%".__ne__):  # before it stands for others
+        text = text.replace(letter, f"%{ord(letter):02X}")
+    return text.replace(" ", "+")
 
 
 def path_id(entity_id: str) -> str:

@@ -130,6 +130,8 @@ def _read_links(
 
 def _ids(found: Sequence[Record]) -> list[int]:
     """Ids of what a record is associated with: the primary one first, the others as they rise."""
+    if len(found) == 1:
+        return [int(found[0]["toObjectId"])]
     ranked = sorted((not _is_primary(each), int(each["toObjectId"])) for each in found)
     return [number for _, number in ranked]
 

@@ -36,6 +36,10 @@ def moment(value: object) -> object:
     return f"{value}T00:00:00Z" if isinstance(value, str) and len(value) == 10 else value
 
 
+def _moments(values: list[Any]) -> list[object]:
+    return [moment(each) if isinstance(each, str) and len(each) == 10 else each for each in values]
+
+
 def properties_of(record: Record) -> Mapping[str, Any]:
     """The properties of a record, none where it has none."""
     return record.get("properties") or {}
@@ -47,9 +51,9 @@ def _mark(value: str) -> str:
 
 
 def _property(column: str, name: str, kind: Type) -> Column:
-    if kind == "timestamp":
-        return Column(column, kind, lambda record: moment(properties_of(record).get(name)))
-    return Column(column, kind, f"properties.{name}")
+    return Column(
+        column, kind, f"properties.{name}", meant=_moments if kind == "timestamp" else None
+    )
 
 
 def _object_table(
@@ -362,13 +366,14 @@ def _history(deals: Sequence[Record]) -> Columns:
     ids: list[object] = []
     names: list[str] = []
     for deal in deals:
-        histories = deal.get("propertiesWithHistory") or {}
+        deal_id, histories = deal.get("id"), deal.get("propertiesWithHistory") or {}
         for name in sorted(histories):
             given: Sequence[Record] = histories[name] or ()
-            is_newest_first = len(given) > 1 and not _is_earlier(given[0], given[-1])
+            count = len(given)
+            is_newest_first = count > 1 and not _is_earlier(given[0], given[-1])
             entries += reversed(given) if is_newest_first else given
-            ids += [deal.get("id")] * len(given)
-            names += [name] * len(given)
+            ids += [deal_id] * count
+            names += [name] * count
     changed_at = [entry.get("timestamp") for entry in entries]
     values = [entry.get("value") for entry in entries]
     return Columns(
@@ -406,9 +411,9 @@ def _places(
 
 
 def _is_earlier(entry: Record, other: Record) -> bool:
-    written = str(entry.get("timestamp")), str(other.get("timestamp"))
-    if all(len(at) == len("2026-11-02T10:00:00.000Z") and at[10::13] == "TZ" for at in written):
-        return written[0] < written[1]
+    one, two = str(entry.get("timestamp")), str(other.get("timestamp"))
+    if one[10:11] == two[10:11] == "T" and one[-1] == two[-1] == "Z" and one[:19] != two[:19]:
+        return one < two  # as it is to the second
     return _instant_of(entry) < _instant_of(other)
 
 

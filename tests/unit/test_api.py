@@ -7,12 +7,15 @@ from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from hypothesis import given
+from hypothesis import strategies as st
 from requests.structures import CaseInsensitiveDict
 
 from loaders import api
@@ -266,3 +269,8 @@ def test_a_token_that_no_header_can_hold_is_refused_in_a_line_without_it() -> No
                 opened.get("/order/1")
             assert "hidden" not in str(caught.value)
             assert server.calls == []
+
+
+@given(st.dictionaries(st.text(), st.one_of(st.text(), st.integers(), st.text("%+ &=é~'\n"))))
+def test_parameters_are_written_as_any_form_is(params: dict[str, str | int]) -> None:
+    assert api._query(params) == urlencode(params)
