@@ -66,7 +66,7 @@ class Column:
         type: How its values are read.
         of: Where the value stands in a record, steps parted by dots, or a function that gets it;
             by default under the column's name.
-        meant: What is meant by values that stand there, where it is something else.
+        meant: What is meant by the values of many records that stand there, one for each.
     """
 
     name: str
@@ -84,9 +84,10 @@ class Column:
         if isinstance(records, Columns):
             return records.values[self.name]
         if callable(self.of):
-            return list(map(self.of, records))
-        path, _, name = (self.of or self.name).rpartition(".")
-        values = [each.get(name) for each in _objects(records, path, known)]
+            values = list(map(self.of, records))
+        else:
+            path, _, name = (self.of or self.name).rpartition(".")
+            values = [each.get(name) for each in _objects(records, path, known)]
         return values if self.meant is None else self.meant(values)
 
 
