@@ -1,23 +1,25 @@
 """Loads of a CRM, beside the least that could be done.
 
 A made-up CRM without limits answers in a process of its own, on this machine, whose processors it
-shares with the loader and the database. HubSpot's has the answers about its deals written down
-before it begins; the others make theirs when they are asked.
+shares with the loader and the database. What it has to say of its deals is written down before it
+begins.
 
 - a first load, from the CRM to the merged rows: deals a second, and the milliseconds of a processor
   that each deal costs the loader, the CRM and the database. On a machine with other work to do the
   first figure says little, and the others are too high.
-- a load that finds nothing new, over one of an account in which there is nothing.
+- a load that finds nothing new, over one of an account in which there is nothing: of accounts of
+  several sizes it shows what grows with them.
 - rows loaded as Arrow, over a bare `copy` of the same rows into a table of the same shape; and rows
   landed in their own table with its indexes, as new ones and merged by key.
 - calls that a changed deal costs.
 
 fsync is on. Run it with `make bench`, or with other sizes:
-python benchmarks/crm_load.py --source hubspot --deals 50000
+python benchmarks/crm_load.py --source hubspot salesforce --deals 5000 50000
 """
 
 import argparse
 import io
+import itertools
 import os
 import statistics
 import subprocess
@@ -35,6 +37,8 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 from psycopg import sql
 
+#: What a CRM has in the place of deals.
+_OTHERS = {"keycrm": "orders"}
 #: Deals that closed long ago are loaded, too: all that there are count.
 _EVER = datetime(2000, 1, 1, tzinfo=UTC)
 
@@ -207,7 +211,8 @@ def measure(source: str, deals: int, rounds: int) -> None:
 
     database = find_process((settings().home / "postgres").resolve())
     assert database is not None  # noqa: S101 - for the type checker: it was started
-    print(f"\n{source}, {deals:,} deals")
+    what = _OTHERS.get(source, "deals")
+    print(f"\n{source}, {deals:,} {what}")
     with fake(source, deals, 27311) as (full, crm), fake(source, 0, 27312) as (empty, _):
         for project, url in (("main", full), ("empty", empty)):
             projects.add(source, project)
@@ -220,9 +225,9 @@ def measure(source: str, deals: int, rounds: int) -> None:
             f"{(now - then) / deals * 1000:.3f}" for now, then in zip(after, before, strict=True)
         )
         made = sum(calls.values())
-        print(f"  first load: {deals / seconds:,.0f} deals a second, {touched:,} rows")
-        print(f"  processor, ms a deal: loader {loader}, CRM {made_up}, database {server}")
-        print(f"  calls: {made:,}, {made / deals:.3f} a deal ({calls})")
+        print(f"  first load: {deals / seconds:,.0f} {what} a second, {touched:,} rows")
+        print(f"  processor, ms for each: loader {loader}, CRM {made_up}, database {server}")
+        print(f"  calls: {made:,}, {made / deals:.3f} for each ({calls})")
         seconds_of_load(source, "empty")
         ratios = []
         for _ in range(rounds):
@@ -245,19 +250,19 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--source", nargs="+", default=["hubspot"])
-    parser.add_argument("--deals", type=int, default=50_000)
+    parser.add_argument("--deals", type=int, nargs="+", default=[50_000])
     parser.add_argument("--rounds", type=int, default=3)
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        from stageline import server
-        from stageline.config import settings
+    from stageline import server
+    from stageline.config import settings
 
-        start(Path(folder))
-        try:
-            for source in given.source:
-                measure(source, given.deals, given.rounds)
-        finally:
-            server.stop(settings().home)
+    for source, deals in itertools.product(given.source, given.deals):
+        with tempfile.TemporaryDirectory() as folder:
+            start(Path(folder))
+            try:
+                measure(source, deals, given.rounds)
+            finally:
+                server.stop(settings().home)
 
 
 if __name__ == "__main__":

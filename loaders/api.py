@@ -9,16 +9,18 @@ anything that the CRM said, so it can be logged and shown.
 import ipaddress
 import json
 import re
+import string
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
 from email.utils import parsedate_to_datetime
 from typing import Any, NoReturn, Self
-from urllib.parse import urlsplit
+from urllib.parse import quote_plus, urlencode, urlsplit
 
 import requests
-from requests.auth import AuthBase
+from requests.adapters import HTTPAdapter
+from urllib3 import BaseHTTPResponse, Timeout
 from urllib3 import exceptions as transport
 
 #: Largest answer that is read, in bytes after decompression.
@@ -32,6 +34,10 @@ DAILY_PROBE, WALL_PROBE = 3_600.0, 900.0
 _LEAST_DAILY_RESET = 60.0
 
 _PIECE = 64 * 1024
+#: What a parameter holds as it is; but a blank, which is a plus there.
+_SAFE = frozenset(string.ascii_letters + string.digits + "_.-~ ")
+#: What goes with each call.
+_HEADERS = {**requests.utils.default_headers(), "Accept": "application/json"}
 
 
 class ApiError(Exception):
@@ -114,16 +120,14 @@ class Api:
         self._deadline = deadline
         self._ends_at = time.monotonic() + deadline
         self._timeouts = (connect_timeout, read_timeout)
-        self._session = Session()
-        self._session.headers["Accept"] = "application/json"
-        self._session.auth = _Token(*token_header)
+        self._token_header = token_header
         self._go_to(base_url)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._session.close()
+        self._way.close()
 
     def get(
         self,
@@ -145,7 +149,9 @@ class Api:
         Raises:
             ApiError: in one of its three kinds.
         """
-        answer: dict[str, Any] | None = self._ask("POST", path, json=body)
+        written = json.dumps(body, allow_nan=False).encode()
+        kind = {"Content-Type": "application/json"}
+        answer: dict[str, Any] | None = self._ask("POST", path, body=written, headers=kind)
         return answer
 
     def download(self, path: str) -> bytes:
@@ -165,13 +171,16 @@ class Api:
         Raises:
             ApiError: in one of its three kinds.
         """
-        answer: dict[str, Any] | None = self._ask("POST", path, data=fields)
+        written = urlencode(fields).encode()
+        kind = {"Content-Type": "application/x-www-form-urlencoded"}
+        answer: dict[str, Any] | None = self._ask("POST", path, body=written, headers=kind)
         return answer
 
     def open_with(self, token_header: tuple[str, str], base_url: str | None = None) -> None:
         """Goes on with another token, and at another address where one is given."""
-        self._session.auth = _Token(*token_header)
+        self._token_header = token_header
         if base_url is not None:
+            self._way.close()
             self._go_to(base_url)
 
     def begin(self) -> None:
@@ -179,47 +188,48 @@ class Api:
         self._ends_at = time.monotonic() + self._deadline
 
     def _go_to(self, base_url: str) -> None:
-        """Takes proxies and certificates from the environment, once instead of at each call."""
         self._base_url = base_url
-        self._session.trust_env = True
-        given = self._session.merge_environment_settings(base_url, {}, None, None, None)
-        self._session.proxies, self._session.verify = given["proxies"], given["verify"]
-        self._session.trust_env = False
+        self._way = _Way(base_url)
 
-    def _ask(self, method: str, path: str, *, is_json: bool = True, **question: Any) -> Any:
+    def _ask(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, str | int] | None = None,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+        is_json: bool = True,
+    ) -> Any:
         _require_safe(self._base_url)
         self._before_call()
         connect_timeout, read_timeout = self._timeouts
         left = self._left()
+        timeouts = Timeout(connect=min(connect_timeout, left), read=min(read_timeout, left))
+        asked = f"{path}?{_query(params)}" if params else path
+        told = {**_HEADERS, **(headers or {}), **dict([self._token_header])}
         try:
-            with self._session.request(
-                method,
-                self._base_url + path,
-                **question,
-                timeout=(min(connect_timeout, left), min(read_timeout, left)),
-                stream=True,
-                allow_redirects=False,  # the token is for this host alone
-            ) as response:
-                body = self._body(response)
-        except (requests.Timeout, transport.TimeoutError):
+            with self._way.ask(method, asked, told, body, timeouts) as response:
+                answer = self._body(response)
+        except transport.TimeoutError:
             raise FailedError("no answer in time") from None
-        except (requests.RequestException, transport.HTTPError) as error:  # its text holds the URL
+        except transport.HTTPError as error:  # its text holds the URL
             raise FailedError(f"the connection failed ({type(error).__name__})") from None
         except ValueError:  # its text holds the token
             raise RefusedError("the token has signs that a token cannot have") from None
         self.headers = response.headers
-        status, headers = response.status_code, response.headers
+        status = response.status
         if 200 <= status < 300 and not is_json:
-            return body
-        judged = None if response.ok else self._judge(status, headers, body)
+            return answer
+        judged = None if status < 400 else self._judge(status, self.headers, answer)
         if judged is not None:
             raise judged
-        return read_answer(status, headers, body, self._wait_unsaid)
+        return read_answer(status, self.headers, answer, self._wait_unsaid)
 
-    def _body(self, response: requests.Response) -> bytes:
+    def _body(self, response: BaseHTTPResponse) -> bytes:
         body = bytearray()
-        # Unlike requests' own ways to read, it comes back after each piece, however small.
-        while piece := response.raw.read1(_PIECE, decode_content=True):
+        # Unlike other ways to read, it comes back after each piece, however small.
+        while piece := response.read1(_PIECE, decode_content=True):
             body += piece
             if len(body) > LARGEST_ANSWER:
                 raise TooLargeError(f"an answer of more than {LARGEST_ANSWER} bytes")
@@ -233,22 +243,76 @@ class Api:
         return left
 
 
-class Session(requests.Session):
-    """One that leaves redirects to its caller: requests would read the whole body of each."""
+class _Way:
+    """The way to an address: by the proxies, and with the certificates, of the environment.
 
-    def get_redirect_target(self, resp: requests.Response) -> str | None:  # noqa: ARG002 - its name there
-        return None
+    They are looked up by requests, once. To ask by its sessions, which look at all of that and more
+    for each call, takes longer than the call itself. It knows no cookies, and no ~/.netrc.
+    """
+
+    def __init__(self, base_url: str) -> None:
+        with requests.Session() as session:
+            given = session.merge_environment_settings(base_url, {}, None, None, None)
+        question = requests.Request("GET", base_url).prepare()
+        self._adapter = HTTPAdapter()
+        self._pool = self._adapter.get_connection_with_tls_context(
+            question, given["verify"], proxies=given["proxies"]
+        )
+        self._adapter.cert_verify(self._pool, base_url, given["verify"], None)
+        # The whole address, where a proxy is to be told it.
+        self._begin = self._adapter.request_url(question, given["proxies"]).rstrip("/")
+        self._asked = ""
+        way = self
+        of_scheme: Any = self._pool.ConnectionCls
+
+        class Connection(of_scheme):  # type: ignore[misc]  # of either scheme
+            def request(self, method: str, _url: str, *more: Any, **named: Any) -> None:
+                super().request(method, way._asked, *more, **named)
+
+        self._pool.ConnectionCls = Connection
+
+    def ask(
+        self,
+        method: str,
+        path: str,
+        headers: Mapping[str, str],
+        body: bytes | None,
+        timeouts: Timeout,
+    ) -> BaseHTTPResponse:
+        """The answer to a question, whose body is yet to be read."""
+        self._asked = self._begin + path
+        return self._pool.urlopen(
+            method,
+            # It would look at each letter, of which a query has thousands, and none is amiss.
+            self._begin + path.partition("?")[0],
+            body,
+            headers,
+            retries=False,
+            redirect=False,  # the token is for this host alone
+            assert_same_host=False,
+            timeout=timeouts,
+            preload_content=False,
+            decode_content=False,
+        )
+
+    def close(self) -> None:
+        """Ends its connections."""
+        self._adapter.close()
 
 
-class _Token(AuthBase):
-    """Puts the token into its header; also keeps a ~/.netrc from putting another one there."""
+def _query(params: Mapping[str, str | int]) -> str:
+    """Parameters as an address has them."""
+    return "&".join(f"{_encoded(name)}={_encoded(str(value))}" for name, value in params.items())
 
-    def __init__(self, header: str, value: str) -> None:
-        self._header, self._value = header, value
 
-    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        request.headers[self._header] = self._value
-        return request
+def _encoded(text: str) -> str:
+    """As ``quote_plus`` writes it, which looks at one letter after the other."""
+    if not text.isascii():
+        return quote_plus(text)
+    unsafe = set(text) - _SAFE
+    for letter in sorted(unsafe, key="%".__ne__):  # before it stands for others
+        text = text.replace(letter, f"%{ord(letter):02X}")
+    return text.replace(" ", "+")
 
 
 def path_id(entity_id: str) -> str:

@@ -6,6 +6,7 @@ next one asks for some of it again, and loads none of it twice.
 """
 
 import gc
+import json
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,7 +28,15 @@ from loaders import positions
 from loaders.ahead import ahead
 from loaders.api import ApiError, RefusedError, TooLargeError
 from loaders.calls import Calls, LaterError, Turns
-from loaders.destination import FINGERPRINT, Target, clear_scratch, exclusive, land, touched
+from loaders.destination import (
+    FINGERPRINT,
+    Target,
+    clear_scratch,
+    exclusive,
+    get_ready,
+    land,
+    touched,
+)
 from loaders.load_log import Entry, logged
 from loaders.pace import Account
 from loaders.record_values import as_json
@@ -294,6 +303,8 @@ class _Load:
                     self._session, self._account, "backfill", {"since": earliest.isoformat()}
                 )
         pull = Pull(self._account.project_id, self._calls, until, earliest, is_full)
+        if is_first and not self._dry_run:  # while the first pages are fetched
+            self._lander.submit(get_ready)
         try:
             for resource in self._source.resources:
                 position = None if is_full else known.get(resource.name)
@@ -489,11 +500,14 @@ class _Load:
 
     def _are_new(self, session: Session, table: Table, rows: pa.Table) -> bool:
         """Whether no row is there that begins with the same part of the key as one of these."""
+        # One text of JSON: a list would be written value by value, which takes many times as long.
+        keys = json.dumps(pc.unique(rows[table.key[0]]).to_pylist())
         found = session.execute(
-            sql.SQL("select exists (select from {} where project_id = %s and {} = any(%s))").format(
-                sql.Identifier(table.dataset, table.name), sql.Identifier(table.key[0])
-            ),
-            [self._account.project_id, pc.unique(rows[table.key[0]]).to_pylist()],
+            sql.SQL(
+                "select exists (select from {} where project_id = %s"
+                " and {} = any(array(select jsonb_array_elements_text(%s::jsonb))))"
+            ).format(sql.Identifier(table.dataset, table.name), sql.Identifier(table.key[0])),
+            [self._account.project_id, keys],
         ).fetchone()
         return found == (False,)
 

@@ -2,20 +2,24 @@
 
 A search tells nothing of associations, so they are asked for by ids, up to 1,000 at once (contract
 hubspot 1.7): 1/1000 of a call for a changed deal, call or meeting, and 1/100 for the name of a
-company that is new. Which ones are due is looked up in the database: those whose last change is not
-the one that their associations were read for. So nothing has to be searched for twice, and a load
-that is cut short leaves the rest to the next one.
+company that is new. Which ones are due is looked up in the database, among what was written since
+all were asked for (`loaders.since`): those whose last change is not the one that their associations
+were read for. So nothing has to be searched for twice, and a load that is cut short leaves the rest
+to the next one.
 """
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from functools import partial
+from typing import Any
 
+import psycopg
 from psycopg import sql
 
 from loaders.hubspot_api import path, results
 from loaders.hubspot_tables import ASSOCIATIONS, CALLS, COMPANIES, DEALS, MEETINGS
 from loaders.records import Record, Table
+from loaders.since import Since, last_look
 from loaders.sources import Page, Position, Pull, Resource
 from stageline.database import connect
 
@@ -39,6 +43,7 @@ left join raw_hubspot.associations as known
         and known.to_type = %(to_type)s
 where
     mine.project_id = %(project)s
+    and mine.loaded_xid >= %(since)s::xid8
     and not mine.is_gone
     and (
         %(is_full)s
@@ -55,6 +60,7 @@ left join raw_hubspot.companies as known
     on known.project_id = linked.project_id and known.company_id = linked.to_id
 where
     linked.project_id = %(project)s
+    and linked.loaded_xid >= %(since)s::xid8
     and linked.to_type = 'companies'
     and linked.to_id is not null
     and (%(asks_all)s or known.company_id is null)
@@ -62,12 +68,47 @@ order by 1
 """
 
 
-def _links(of: Table, to_type: str, pull: Pull, _position: Position | None) -> Iterator[Page]:
-    """The associations of those records of a table that changed since they were last read."""
-    due = _due(pull, of, to_type)
+def _links(
+    links: Sequence[tuple[Table, str]], pull: Pull, position: Position | None
+) -> Iterator[Page]:
+    """The associations of those records that changed since they were last read.
+
+    Args:
+        links: Tables, each with the type of what its records are associated with.
+    """
+    with connect("loader", autocommit=True) as session:
+        since = last_look(session, position, anew=pull.is_full)
+        due = [(of.name, to_type, _due(session, pull, since, of, to_type)) for of, to_type in links]
+    for from_type, to_type, records in due:
+        yield from _read_links(pull, from_type, to_type, records)
+    yield Page(position=since.position)
+
+
+def _due(
+    session: psycopg.Connection[Any], pull: Pull, since: Since, of: Table, to_type: str
+) -> list[tuple[str, str | None]]:
+    """The ids of a table's records whose associations are to be read, each with its last change."""
+    query = sql.SQL(_DUE).format(
+        id=sql.Identifier(of.key[0]), table=sql.Identifier(of.dataset, of.name)
+    )
+    return session.execute(
+        query,
+        {
+            "project": pull.project_id,
+            "since": since.xid,
+            "from_type": of.name,
+            "to_type": to_type,
+            "is_full": pull.is_full,
+        },
+    ).fetchall()
+
+
+def _read_links(
+    pull: Pull, from_type: str, to_type: str, due: Sequence[tuple[str, str | None]]
+) -> Iterator[Page]:
+    where = path("associations", from_type, to_type, "batch", "read")
     for start in range(0, len(due), _LINKED):
         part = due[start : start + _LINKED]
-        where = path("associations", of.name, to_type, "batch", "read")
         answer = pull.calls.post(where, {"inputs": [{"id": each} for each, _ in part]})
         found = {str(each["from"]["id"]): each.get("to") or [] for each in results(answer)}
         yield Page(
@@ -75,7 +116,7 @@ def _links(of: Table, to_type: str, pull: Pull, _position: Position | None) -> I
                 ASSOCIATIONS: [
                     {
                         "from_id": each,
-                        "from_type": of.name,
+                        "from_type": from_type,
                         "to_type": to_type,
                         "to": _ids(found.get(each, ())),
                         "read_for": changed_at,
@@ -87,24 +128,10 @@ def _links(of: Table, to_type: str, pull: Pull, _position: Position | None) -> I
         )
 
 
-def _due(pull: Pull, of: Table, to_type: str) -> list[tuple[str, str | None]]:
-    query = sql.SQL(_DUE).format(
-        id=sql.Identifier(of.key[0]), table=sql.Identifier(of.dataset, of.name)
-    )
-    with connect("loader", autocommit=True) as session:
-        return session.execute(
-            query,
-            {
-                "project": pull.project_id,
-                "from_type": of.name,
-                "to_type": to_type,
-                "is_full": pull.is_full,
-            },
-        ).fetchall()
-
-
 def _ids(found: Sequence[Record]) -> list[int]:
     """Ids of what a record is associated with: the primary one first, the others as they rise."""
+    if len(found) == 1:
+        return [int(found[0]["toObjectId"])]
     ranked = sorted((not _is_primary(each), int(each["toObjectId"])) for each in found)
     return [number for _, number in ranked]
 
@@ -116,18 +143,14 @@ def _is_primary(link: Record) -> bool:
     )
 
 
-def _activities(pull: Pull, position: Position | None) -> Iterator[Page]:
-    for of in (CALLS, MEETINGS):
-        yield from _links(of, DEALS.name, pull, position)
-
-
 def _companies(pull: Pull, position: Position | None) -> Iterator[Page]:
     """The companies of deals that are not known yet and, once a day, all of them."""
     last = None if position is None else datetime.fromisoformat(position["at"])
     asks_all = pull.is_full or last is None or last <= pull.until - _NAMES_EVERY
     with connect("loader", autocommit=True) as session:
+        since = last_look(session, position, anew=asks_all)
         named = session.execute(
-            _NAMED, {"project": pull.project_id, "asks_all": asks_all}
+            _NAMED, {"project": pull.project_id, "since": since.xid, "asks_all": asks_all}
         ).fetchall()
     ids = [each for each, _ in named]
     known = {each for each, is_known in named if is_known}
@@ -139,14 +162,14 @@ def _companies(pull: Pull, position: Position | None) -> Iterator[Page]:
         lacking = set(part) - {str(each["id"]) for each in there} - known
         gone = [{"id": each, "archived": True} for each in sorted(lacking)]
         yield Page({COMPANIES: [*there, *gone]}, expected=len(ids))
-    if asks_all:
-        yield Page(position={"at": pull.until.isoformat()})
+    at = pull.until if asks_all or last is None else last
+    yield Page(position={"at": at.isoformat(), **since.position})
 
 
 RESOURCES = (
     Resource(
         "deal companies",
-        partial(_links, DEALS, "companies"),
+        partial(_links, ((DEALS, "companies"),)),
         "the scope crm.objects.companies.read",
         is_optional=True,
         reads_loaded=True,
@@ -160,7 +183,7 @@ RESOURCES = (
     ),
     Resource(
         "activity deals",
-        _activities,
+        partial(_links, ((CALLS, DEALS.name), (MEETINGS, DEALS.name))),
         "the scopes crm.objects.contacts.read and crm.objects.deals.read",
         is_optional=True,
         reads_loaded=True,

@@ -4,7 +4,7 @@ HubSpot gives every value of a property as text. Properties that every account k
 their own; all others of a record go to its ``custom_fields``.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from hashlib import blake2b
@@ -36,6 +36,10 @@ def moment(value: object) -> object:
     return f"{value}T00:00:00Z" if isinstance(value, str) and len(value) == 10 else value
 
 
+def _moments(values: list[Any]) -> list[object]:
+    return [moment(each) if isinstance(each, str) and len(each) == 10 else each for each in values]
+
+
 def properties_of(record: Record) -> Mapping[str, Any]:
     """The properties of a record, none where it has none."""
     return record.get("properties") or {}
@@ -47,9 +51,9 @@ def _mark(value: str) -> str:
 
 
 def _property(column: str, name: str, kind: Type) -> Column:
-    if kind == "timestamp":
-        return Column(column, kind, lambda record: moment(properties_of(record).get(name)))
-    return Column(column, kind, f"properties.{name}")
+    return Column(
+        column, kind, f"properties.{name}", meant=_moments if kind == "timestamp" else None
+    )
 
 
 def _object_table(
@@ -358,45 +362,58 @@ def _history(deals: Sequence[Record]) -> Columns:
     them, which stays the same when more follow. They come in the order of the table's key, which
     the database keeps them in; and as columns, as they are most of all that there is to read.
     """
-    found: dict[str, list[Any]] = {column.name: [] for column in DEAL_HISTORY.columns}
-    add_instant, add_mark, add_value, add_place, add_type, add_id, add_user = (
-        found[name].append
-        for name in (
-            *("changed_at", "value_mark", "value", "place"),
-            *("source_type", "source_id", "updated_by"),
-        )
-    )
+    entries: list[Mapping[str, Any]] = []
+    ids: list[object] = []
+    names: list[str] = []
     for deal in deals:
-        deal_id = deal.get("id")
-        for name, given in sorted((deal.get("propertiesWithHistory") or {}).items()):
-            entries = list(given or ())
-            if len(entries) > 1 and not _is_earlier(entries[0], entries[-1]):
-                entries.reverse()
-            place, last = 0, None
-            for entry in entries:
-                at, value = entry.get("timestamp"), entry.get("value")
-                instant_of = str(at).replace(".000Z", "Z")
-                place, last = (place + 1 if instant_of == last else 0), instant_of
-                add_instant(at)
-                add_mark(_mark(str(value or "")))
-                add_value(value)
-                add_place(place)
-                add_type(entry.get("sourceType"))
-                add_id(entry.get("sourceId"))
-                add_user(entry.get("updatedByUserId"))
-            count, nothing = len(entries), [None] * len(entries)
-            values = found["value"][-count:] if count else []
-            found["deal_id"] += [deal_id] * count
-            found["property"] += [name] * count
-            found["number"] += values if name in _NUMBERS else nothing
-            found["instant"] += map(moment, values) if name in _INSTANTS else nothing
-    return Columns(found)
+        deal_id, histories = deal.get("id"), deal.get("propertiesWithHistory") or {}
+        for name in sorted(histories):
+            given: Sequence[Record] = histories[name] or ()
+            count = len(given)
+            is_newest_first = count > 1 and not _is_earlier(given[0], given[-1])
+            entries += reversed(given) if is_newest_first else given
+            ids += [deal_id] * count
+            names += [name] * count
+    changed_at = [entry.get("timestamp") for entry in entries]
+    values = [entry.get("value") for entry in entries]
+    return Columns(
+        {
+            "deal_id": ids,
+            "property": list(names),
+            "changed_at": changed_at,
+            "value_mark": [_mark(str(value or "")) for value in values],
+            "value": list(values),
+            "number": [
+                value if name in _NUMBERS else None
+                for name, value in zip(names, values, strict=True)
+            ],
+            "instant": [
+                moment(value) if name in _INSTANTS else None
+                for name, value in zip(names, values, strict=True)
+            ],
+            "place": list(_places(ids, names, changed_at)),
+            "source_type": [entry.get("sourceType") for entry in entries],
+            "source_id": [entry.get("sourceId") for entry in entries],
+            "updated_by": [entry.get("updatedByUserId") for entry in entries],
+        }
+    )
+
+
+def _places(
+    ids: Sequence[object], names: Sequence[str], changed_at: Sequence[object]
+) -> Iterator[int]:
+    """Of each entry, how many before it have its deal, property and instant."""
+    place = 0
+    last: tuple[object, ...] = ()
+    for entry in zip(ids, names, [str(at).replace(".000Z", "Z") for at in changed_at], strict=True):
+        place, last = (place + 1 if entry == last else 0), entry
+        yield place
 
 
 def _is_earlier(entry: Record, other: Record) -> bool:
-    written = str(entry.get("timestamp")), str(other.get("timestamp"))
-    if all(len(at) == len("2026-11-02T10:00:00.000Z") and at[10::13] == "TZ" for at in written):
-        return written[0] < written[1]
+    one, two = str(entry.get("timestamp")), str(other.get("timestamp"))
+    if one[10:11] == two[10:11] == "T" and one[-1] == two[-1] == "Z" and one[:19] != two[:19]:
+        return one < two  # as it is to the second
     return _instant_of(entry) < _instant_of(other)
 
 

@@ -13,15 +13,17 @@ from urllib.parse import urljoin, urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
+from requests.auth import AuthBase
 from urllib3 import exceptions as transport
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
-from loaders.api import Api, FailedError, RefusedError, Session, is_loopback, read_answer
+from loaders.api import Api, FailedError, RefusedError, is_loopback, read_answer
 
 #: Redirects in a row that are followed.
 MOST_REDIRECTS = 5
 
+_ACCEPTS = ("Accept", "text/csv, */*;q=0.1")
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _LONGEST_ADDRESS = 4_000
 #: What of IPv6 is given out (RFC 4291), and what of that stands for other addresses.
@@ -38,17 +40,15 @@ class OpenAddress(Api):
     """
 
     def __init__(self, url: str, *, wait_unsaid: float, deadline: float) -> None:
-        # A header that says nothing: a login of ~/.netrc is not sent in the place of a token.
-        accepts = ("Accept", "text/csv, */*;q=0.1")
-        super().__init__(url, accepts, wait_unsaid=wait_unsaid, deadline=deadline)
+        super().__init__(url, _ACCEPTS, wait_unsaid=wait_unsaid, deadline=deadline)
         self._url, self._unsaid = url, wait_unsaid
         self._stays_here = is_loopback(url)
-        self._beyond = Session()
-        self._beyond.auth = self._session.auth
+        self._first, self._beyond = _Session(), _Session()
         for scheme in ("http://", "https://"):
             self._beyond.mount(scheme, _Outside(self._stays_here))
 
     def __exit__(self, *of: object) -> None:
+        self._first.close()
         self._beyond.close()
         super().__exit__(*of)
 
@@ -59,7 +59,7 @@ class OpenAddress(Api):
             ApiError: in one of its three kinds.
         """
         _require_way(self._url, from_here=self._stays_here)
-        session, url = self._session, self._url + path
+        session, url = self._first, self._url + path
         for _ in range(MOST_REDIRECTS + 1):
             status, headers, body = self._fetch(session, url)
             if status not in _REDIRECTS:
@@ -83,7 +83,7 @@ class OpenAddress(Api):
                 stream=True,
                 allow_redirects=False,
             ) as response:
-                return response.status_code, response.headers, self._body(response)
+                return response.status_code, response.headers, self._body(response.raw)
         except _InsideError:
             raise RefusedError("an address that leads into the network of this machine") from None
         except (requests.Timeout, transport.TimeoutError):
@@ -114,6 +114,26 @@ def _require_way(url: str, *, from_here: bool) -> None:
         raise RefusedError("an address that leads to none that can be asked")
     if parts.scheme != "https" and not (from_here and parts.scheme == "http" and is_loopback(url)):
         raise RefusedError("an address that leads to one that does not begin with https://")
+
+
+class _Session(requests.Session):
+    """One that leaves redirects to its caller: requests would read the whole body of each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.auth = _Accepts()
+
+    def get_redirect_target(self, resp: requests.Response) -> str | None:  # noqa: ARG002 - its name there
+        return None
+
+
+class _Accepts(AuthBase):
+    """Says what is accepted, and keeps a ~/.netrc from saying who asks."""
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        name, value = _ACCEPTS
+        request.headers[name] = value
+        return request
 
 
 class _InsideError(Exception):

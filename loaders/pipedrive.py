@@ -48,6 +48,7 @@ from loaders.pipedrive_tables import (
     USERS,
 )
 from loaders.records import Record, Table
+from loaders.since import last_look
 from loaders.sources import Finding, Page, Position, Pull, Resource, Source, Sweep
 from stageline.crm_values import identifier
 from stageline.database import connect
@@ -256,30 +257,39 @@ def _histories(pull: Pull, position: Position | None) -> Iterator[Page]:
 
     What is left to do stands in the database, and not in the position: it is looked up by what is
     listed, so that a budget that runs out, or a kill, leaves the rest for the next load. In the
-    position stands since when all histories are to be read anew, which is what a full load asks.
+    position stands since when all histories are to be read anew, which is what a full load asks;
+    and where there is nothing left to do, so that the next load looks at what came later.
     """
     asked_since = (position or {}).get("asked_since")
     if pull.is_full:
-        asked_since = written(pull.until)
+        asked_since, position = written(pull.until), None
         yield Page(position={"asked_since": asked_since})
-    due = _due(pull.project_id, asked_since)
-    refused = 0
+    with connect("loader", autocommit=True) as session:
+        since = last_look(session, position)
+        due = session.execute(
+            _DUE,
+            {"project": pull.project_id, "since": since.xid, "asked_since": asked_since},
+        ).fetchall()
+    refused, is_left = 0, False
     for deal_id, mark, is_deleted in due:
         try:
             entries = flow(pull.calls.get, deal_id)
         except RefusedError as error:
-            refused += 1
+            refused, is_left = refused + 1, True
             if error.concerns_account or refused == min(_REFUSED_IN_A_ROW, len(due)):
                 raise
             continue
         refused = 0
         if entries is None and not is_deleted:
-            continue  # purged since it was listed: the sweep sees to it
+            is_left = True  # purged since it was listed: the sweep sees to it
+            continue
         histories = [{"deal_id": deal_id, "history_mark": mark, "asked_at": written(pull.until)}]
         yield Page(
             {DEAL_CHANGES: _changes(deal_id, entries or ()), DEAL_HISTORIES: histories},
             expected=2 * len(due),
         )
+    if not is_left:
+        yield Page(position={"asked_since": asked_since, **since.position})
 
 
 def _changes(deal_id: str, entries: Sequence[Any]) -> list[Record]:
@@ -292,27 +302,32 @@ def _changes(deal_id: str, entries: Sequence[Any]) -> list[Record]:
     ]
 
 
-def _due(project_id: str, asked_since: str | None) -> list[tuple[str, str, bool]]:
-    """Deals whose history is to be read, each with its mark and whether it is deleted."""
-    with connect("loader", autocommit=True) as session:
-        return session.execute(_DUE, [project_id, asked_since]).fetchall()
-
-
-#: What is open counts most, should the budget run out.
+#: Deals whose history is to be read, each with its mark and whether it is deleted. Follow-ups of
+#: webhooks read histories, too. What is open counts most, should the budget run out.
 _DUE = """
+with touched as (
+    select deal_id from raw_pipedrive.listed_deals
+    where project_id = %(project)s and loaded_xid >= %(since)s::xid8
+    union
+    select deal_id from raw_pipedrive.deal_histories
+    where project_id = %(project)s and loaded_xid >= %(since)s::xid8
+)
+
 select
     listed.deal_id,
     listed.history_mark,
     coalesce(listed.is_deleted, false)
-from raw_pipedrive.listed_deals as listed
-left join raw_pipedrive.deal_histories as known using (project_id, deal_id)
+from touched
+inner join raw_pipedrive.listed_deals as listed
+    on listed.project_id = %(project)s and listed.deal_id = touched.deal_id
+left join raw_pipedrive.deal_histories as known
+    on known.project_id = listed.project_id and known.deal_id = listed.deal_id
 where
-    listed.project_id = %s
-    and not listed.is_gone
+    not listed.is_gone
     and listed.history_mark is not null
     and (
         known.history_mark is distinct from listed.history_mark
-        or known.asked_at < %s::timestamptz
+        or known.asked_at < %(asked_since)s::timestamptz
     )
 order by
     coalesce(listed.status = 'open', false) desc,

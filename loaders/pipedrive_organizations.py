@@ -15,6 +15,7 @@ from loaders.pipedrive_lists import (
     written,
 )
 from loaders.pipedrive_tables import ORGANIZATIONS
+from loaders.since import last_look
 from loaders.sources import Page, Position, Pull
 from stageline.database import connect
 
@@ -28,15 +29,21 @@ select distinct listed.org_id, known.organization_id is not null
 from raw_pipedrive.listed_deals as listed
 left join raw_pipedrive.organizations as known
     on known.project_id = listed.project_id and known.organization_id = listed.org_id
-where listed.project_id = %s and listed.org_id is not null
+where
+    listed.project_id = %s
+    and listed.loaded_xid >= %s::xid8
+    and listed.org_id is not null
 order by 1
 """
 
 
 def organizations(pull: Pull, position: Position | None) -> Iterator[Page]:
     """Those of deals that are not known yet and, once a day, those that changed."""
+    last = None if position is None else read_instant(position["at"])
+    is_due = last is None or last <= pull.until - _CHANGES_EVERY
     with connect("loader", autocommit=True) as session:
-        of_deals = session.execute(_OF_DEALS, [pull.project_id]).fetchall()
+        since = last_look(session, position, anew=pull.is_full or is_due)
+        of_deals = session.execute(_OF_DEALS, [pull.project_id, since.xid]).fetchall()
     known = {each for each, is_known in of_deals if is_known}
     new = [each for each, is_known in of_deals if pull.is_full or not is_known]
     for start in range(0, len(new), IDS_AT_ONCE):
@@ -48,11 +55,9 @@ def organizations(pull: Pull, position: Position | None) -> Iterator[Page]:
         # One that was never known and is not listed is a row without a name: not asked for again.
         gone = [{"id": each, "is_deleted": True} for each in sorted(lacking)]
         yield Page({ORGANIZATIONS: [*found, *gone]}, expected=len(new))
-    last = None if position is None else read_instant(position["at"])
-    if last is not None and last > pull.until - _CHANGES_EVERY:
-        return
-    if last is not None:
+    if is_due and last is not None:
         ids = {each for each, _ in of_deals}
         for records, _ in by_time(pull.calls, ORGANIZATIONS_PATH, {}, last - OVERLAP, pull.until):
             yield Page({ORGANIZATIONS: [r for r in records if str(number_of(r)) in ids]})
-    yield Page(position={"at": written(pull.until)})
+    at = pull.until if is_due or last is None else last
+    yield Page(position={"at": written(at), **since.position})

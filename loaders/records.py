@@ -66,11 +66,13 @@ class Column:
         type: How its values are read.
         of: Where the value stands in a record, steps parted by dots, or a function that gets it;
             by default under the column's name.
+        meant: What is meant by the values of many records that stand there, one for each.
     """
 
     name: str
     type: Type
     of: str | Callable[[Record], object] = ""
+    meant: Callable[[list[Any]], list[object]] | None = None
 
     def found(self, records: Sequence[Record], known: dict[str, Sequence[Record]]) -> list[object]:
         """The values of all records as they came; None where there is none.
@@ -82,9 +84,11 @@ class Column:
         if isinstance(records, Columns):
             return records.values[self.name]
         if callable(self.of):
-            return list(map(self.of, records))
-        path, _, name = (self.of or self.name).rpartition(".")
-        return [each.get(name) for each in _objects(records, path, known)]
+            values = list(map(self.of, records))
+        else:
+            path, _, name = (self.of or self.name).rpartition(".")
+            values = [each.get(name) for each in _objects(records, path, known)]
+        return values if self.meant is None else self.meant(values)
 
 
 def _objects(

@@ -119,6 +119,8 @@ class FakeHubspot(CrmServer):
         self._next_id = 9_000
         self.linked: dict[tuple[str, int, str], list[int]] = {}
         self._found: dict[str, list[int]] = {}
+        self._listed: dict[tuple[str, bool], list[ObjectTruth]] = {}
+        self._by_change: dict[str, list[tuple[int, int]]] = {}
         self._written: dict[int, tuple[str, dict[str, str], dict[str, str]]] = {}
 
     @property
@@ -411,12 +413,17 @@ class FakeHubspot(CrmServer):
     def _list(self, kind: str, call: Call) -> Reply:
         is_archived = call.query.get("archived") == "true"
         names = call.query.get("properties", "dealname,amount").split(",")
-        listed = [
+        listed = self._listed.get((kind, is_archived))
+        if listed is None:
+            listed = self._list_of(kind, is_archived=is_archived)
+        return self._page(listed, call, lambda each: self._shown(each, names))
+
+    def _list_of(self, kind: str, *, is_archived: bool) -> list[ObjectTruth]:
+        return [
             each
             for each in list(self.objects[kind].values())  # in the order of their ids
             if (each.archived is not None) is is_archived
         ]
-        return self._page(listed, call, lambda each: self._shown(each, names))
 
     def _page(
         self, listed: list[Any], call: Call, shown: Callable[[Any], Any] = lambda each: each
@@ -430,11 +437,11 @@ class FakeHubspot(CrmServer):
         if limit > 100:
             return _error(400, "VALIDATION_ERROR")
         after = int(call.query.get("after", 0))
-        rest = [each for each in listed if id_of(each) > after]
+        start = bisect.bisect_right(listed, after, key=id_of)
         size = max(limit // 2, 1) if self.is_terse else limit
-        page = rest[:size]
+        page = listed[start : start + size]
         body: dict[str, Any] = {"results": [shown(each) for each in page]}
-        if len(rest) > size:
+        if len(listed) > start + size:
             last = str(id_of(page[-1]))
             link = f"https://elsewhere.example/crm/v3/objects?after={last}"
             body["paging"] = {"next": {"after": last, "link": link}}
@@ -482,6 +489,12 @@ class FakeHubspot(CrmServer):
         }
         rest = [[each for each in g if each["propertyName"] != "hs_object_id"] for g in groups]
         assert len(firsts) == 1, "searches of which a test knows"
+        match rest:
+            case [[{"propertyName": "hs_lastmodifieddate", "operator": "BETWEEN", **span}]] if (
+                self._by_change
+            ):
+                low, high = int(span["value"]), int(span["highValue"])
+                return self._changed_between(kind, low, high, firsts.pop())
         key = json.dumps([kind, rest, sorted(self.lagging)])
         if key not in self._found:
             self._found[key] = sorted(
@@ -493,6 +506,12 @@ class FakeHubspot(CrmServer):
             )
         found = self._found[key]
         return found[bisect.bisect_left(found, firsts.pop()) :]
+
+    def _changed_between(self, kind: str, low: int, high: int, first: int) -> list[int]:
+        """Of an account that is still, where the number of those that changed is what counts."""
+        known = self._by_change[kind]
+        start, end = bisect.bisect_left(known, (low,)), bisect.bisect_left(known, (high + 1,))
+        return sorted(each for _, each in known[start:end] if each >= first)
 
     def _read(self, kind: str, call: Call) -> Reply:
         body = call.body
@@ -551,17 +570,21 @@ class FakeHubspot(CrmServer):
         return Reply(body=answer)
 
     def be_still(self) -> None:
+        for kind in _TYPES:
+            for is_archived in (False, True):
+                listed = self._list_of(kind, is_archived=is_archived)
+                self._listed[kind, is_archived] = listed
+            there = self._listed[kind, False]
+            self._by_change[kind] = sorted((each.modified, each.object_id) for each in there)
         for deal in self.deals.values():
             names = [*deal.properties, "hs_object_id", "hs_lastmodifieddate"]
             shown = self._shown(deal, names, _WITH_HISTORY)
             values, histories = shown.pop("properties"), shown.pop("propertiesWithHistory")
-            self._written[deal.object_id] = (
-                json.dumps(shown)[1:-1],
-                *(
-                    {n: f'"{n}": {json.dumps(v)}' for n, v in of.items()}
-                    for of in (values, histories)
-                ),
+            of_values, of_histories = (
+                {name: f'"{name}": {json.dumps(value)}' for name, value in of.items()}
+                for of in (values, histories)
             )
+            self._written[deal.object_id] = json.dumps(shown)[1:-1], of_values, of_histories
 
     def _as_written(self, of: ObjectTruth, names: Iterable[str], histories: Iterable[str]) -> str:
         """What `_shown` gives, of a deal that was written down."""

@@ -1,7 +1,9 @@
 """KeyCRM's API as contract keycrm describes it: orders with items, and the account's lists."""
 
+import bisect
+import json
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import cache
@@ -26,6 +28,8 @@ STATUSES = {
 }
 #: Parts of an order that are told only where they are asked for.
 _PARTS = ("products", "buyer", "manager", "marketing", "custom_fields")
+#: All of them, as they are asked for.
+_ALL_PARTS = ("products.offer", "buyer", "manager", "marketing", "custom_fields")
 _LARGEST_PAGE, _USUAL_PAGE = 50, 15
 
 
@@ -67,6 +71,9 @@ class FakeKeycrm(CrmServer):
         self.between_pages: Callable[[], None] = lambda: None
         self._random = random.Random(seed)  # noqa: S311 - no secret
         self._next_id = 4001
+        self._found: dict[tuple[tuple[str, str], ...], list[dict[str, Any]]] = {}
+        self._by_time: dict[str, list[tuple[datetime, dict[str, Any]]]] = {}
+        self._texts: dict[int, str] = {}
 
     @property
     def base_url(self) -> str:
@@ -242,36 +249,73 @@ class FakeKeycrm(CrmServer):
                 return Reply(404, {"message": "Not found"})
         return Reply(404, b"<html><body>404 Not Found (nginx)</body></html>")
 
+    def be_still(self) -> None:
+        for field in ("updated_at", "ordered_at"):
+            timed = [o for o in self.orders.values() if o[field] is not None]
+            self._by_time[field] = sorted(
+                ((_instant(order[field]), order) for order in timed),
+                key=lambda entry: (entry[0], entry[1]["id"]),
+            )
+        asked = Call(0, "", {"include": ",".join(_ALL_PARTS)}, {})
+        for number, order in self.orders.items():
+            self._texts[number] = json.dumps(self._shown(order, asked))
+
     def _order_list(self, call: Call) -> Reply:
+        filters = tuple((n, v) for n, v in call.query.items() if n.startswith("filter["))
+        found = self._found.get(filters)
+        if found is None:
+            try:
+                found = self._filtered(filters)
+            except ValueError:
+                return Reply(422, {"message": "The filter is invalid."})
+            if self._texts:
+                self._found[filters] = found
+        reply = _page(call, found if call.query.get("sort") == "id" else found[::-1])
+        orders = reply.body.pop("data")
+        self.between_pages()
+        if self._texts and set(call.query.get("include", "").split(",")) == set(_ALL_PARTS):
+            data = ", ".join(self._texts[int(order["id"])] for order in orders)
+            return Reply(body=f'{json.dumps(reply.body)[:-1]}, "data": [{data}]}}'.encode())
+        reply.body["data"] = [self._shown(order, call) for order in orders]
+        return reply
+
+    def _filtered(self, filters: Iterable[tuple[str, str]]) -> list[dict[str, Any]]:
+        """The orders that meet filters, by id.
+
+        Raises:
+            ValueError: one of them is none that KeyCRM knows, or is not written as it wants it.
+        """
         found = list(self.orders.values())
-        for name, value in call.query.items():
-            if not name.startswith("filter["):
-                continue
+        for name, value in filters:
             match name:
                 case "filter[status_id]":
                     found = [order for order in found if str(order["status_id"]) == value]
                 case "filter[updated_between]" | "filter[created_between]":
                     # `created_between` is about ordered_at (contract 2.3).
                     field = "updated_at" if "updated" in name else "ordered_at"
-                    try:
-                        begin, end = (
-                            datetime.strptime(each, "%Y-%m-%d %H:%M:%S").replace(tzinfo=UTC)
-                            for each in value.split(",")
-                        )
-                    except ValueError:
-                        return Reply(422, {"message": "The filter is invalid."})
+                    begin, end = (
+                        datetime.strptime(each, "%Y-%m-%d %H:%M:%S").replace(tzinfo=UTC)
+                        for each in value.split(",")
+                    )
+                    if field in self._by_time and len(found) == len(self.orders):
+                        found = self._between(field, begin, end)
+                        continue
                     found = [
                         order
                         for order in found
                         if order[field] is not None and begin <= _instant(order[field]) < end
                     ]
                 case _:
-                    return Reply(422, {"message": "The filter is invalid."})
-        found.sort(key=lambda order: int(order["id"]), reverse=call.query.get("sort") != "id")
-        reply = _page(call, found)
-        reply.body["data"] = [self._shown(order, call) for order in reply.body["data"]]
-        self.between_pages()
-        return reply
+                    raise ValueError
+        return sorted(found, key=lambda order: int(order["id"]))
+
+    def _between(self, field: str, begin: datetime, end: datetime) -> list[dict[str, Any]]:
+        """All orders of a range of time, where nothing changes any longer."""
+        timed = self._by_time[field]
+        first, last = (
+            bisect.bisect_left(timed, at, key=lambda entry: entry[0]) for at in (begin, end)
+        )
+        return [order for _, order in timed[first:last]]
 
     def _shown(self, order: dict[str, Any], call: Call) -> dict[str, Any]:
         """The order with those parts alone that were asked for."""

@@ -1,11 +1,14 @@
 """Pipedrive's API as contract pipedrive describes it: lists (v2), and the flow of deals (v1)."""
 
 import base64
+import bisect
+import json
 import random
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from typing import Any
 
 from tests.fakes.crm_server import Call, CrmServer, Limit, Reply
@@ -166,15 +169,22 @@ class FakePipedrive(CrmServer):
         self.tells_budget = True
         self.refused: re.Pattern[str] | None = None
         self._random = random.Random(seed)  # noqa: S311 - no secret
+        self._is_still = False
+        self._lists: dict[tuple[str, ...], _List] = {}
+        self._written: dict[int, str] = {}
+        self._histories: dict[int, list[str]] = {}
         self._change_id = 1000
         self._deal_id, self._activity_id = 500, 0
 
     # What happens at the CRM
 
     def populate(self, deals: int = 200, seed: int | None = None) -> None:
-        """Some months of an account: open, won and lost deals with their histories, activities."""
+        """Some months of an account: open, won and lost deals with their histories, activities.
+
+        Many deals were changed at one instant, an hour ago.
+        """
         chance = self._random if seed is None else random.Random(seed)  # noqa: S311 - no secret
-        now = _now()
+        now = _now() - timedelta(hours=1)
         for name in ("Kiosks of the north", "Kiosks of the south"):
             self.add_organization(name, now - timedelta(days=300))
         numbers = [None, *self.organizations]
@@ -357,22 +367,22 @@ class FakePipedrive(CrmServer):
                 deal = self._known(int(number))
                 return _not_found() if deal is None else _one(_deal(deal))
             case ["api", "v2", "activities"]:
-                activities = _asked_for(call.query, self.activities)
-                return self._page(call.query, activities, lambda a: a.activity_id, _activity)
+                activities = partial(_there, self.activities, _ids_of(call.query))
+                kept_as = (call.path,)
+                return self._page(call, activities, lambda a: a.activity_id, _activity, kept_as)
             case ["api", "v2", "organizations"]:
-                organizations = _asked_for(call.query, self.organizations)
-                return self._page(
-                    call.query, organizations, lambda o: o.organization_id, _organization
-                )
+                there = partial(_there, self.organizations, _ids_of(call.query))
+                kept_as = (call.path,)
+                return self._page(call, there, lambda o: o.organization_id, _organization, kept_as)
             case ["api", "v2", "pipelines"]:
-                return self._page(call.query, list(STAGES), lambda number: number, _pipeline)
+                return self._page(call, lambda: STAGES, lambda number: number, _pipeline)
             case ["api", "v2", "stages"]:
                 stages = [
                     stage
                     for stage in self.stages.values()
                     if self.lists_deleted_stages or not stage.is_deleted
                 ]
-                return self._page(call.query, stages, lambda stage: stage.stage_id, _stage)
+                return self._page(call, lambda: stages, lambda stage: stage.stage_id, _stage)
             case ["api", "v2", "dealFields"]:
                 return _one([_field(key, *what) for key, what in self.fields.items()])
             case ["v1", "users", "me"]:
@@ -392,87 +402,100 @@ class FakePipedrive(CrmServer):
         for name in ("updated_since", "updated_until"):
             if name in query and not re.fullmatch(r"[-\d]{10}T[:\d]{8}Z", query[name]):
                 return Reply(400, {"success": False, "error": f"{name} is not a valid datetime"})
-        statuses = set(query.get("status", "open,won,lost").split(","))
-        found = [
-            deal
-            for deal in list(self.deals.values())
-            if (deal.archived_at is not None) is is_archived
-            and deal.listed_status in statuses
-            and _is_within(query, deal.updated_at)
-            and not deal.is_purged
-        ]
-        if "ids" in query:
-            asked = {int(number) for number in query["ids"].split(",")}
-            if len(asked) > 100:
-                return Reply(400, {"success": False, "error": "too many ids"})
-            found = [deal for deal in found if deal.deal_id in asked]
-        return self._page(query, found, lambda deal: deal.deal_id, _deal)
+        asked = _ids_of(query)
+        if asked is not None and len(asked) > 100:
+            return Reply(400, {"success": False, "error": "too many ids"})
+        statuses = query.get("status", "open,won,lost")
+
+        def found() -> Iterator[DealTruth]:
+            for deal in _there(self.deals, asked):
+                is_asked_for = deal.listed_status in statuses.split(",") and not deal.is_purged
+                if is_asked_for and (deal.archived_at is not None) is is_archived:
+                    yield deal
+
+        return self._page(call, found, lambda deal: deal.deal_id, _deal, (call.path, statuses))
 
     def _page(
         self,
-        query: Mapping[str, str],
-        found: list[Any],
+        call: Call,
+        found: Callable[[], Iterable[Any]],
         number: Callable[[Any], int],
         show: Callable[[Any], dict[str, Any]],
+        kept_as: tuple[str, ...] = (),
     ) -> Reply:
-        """A page; a cursor keeps an id where ids give the order, and else a mere place."""
+        """A page; a cursor keeps an id where ids give the order, and else a mere place.
+
+        Args:
+            found: Gives what is listed, of any time and in any order.
+            kept_as: A name for that, by which it is found again while nothing changes.
+        """
+        query = call.query
+        is_kept = self._is_still and bool(kept_as) and "ids" not in query
+        listed = self._lists.get(kept_as) if is_kept else None
+        if listed is None:
+            listed = _List(found(), number)
+        if is_kept:
+            self._lists[kept_as] = listed
         is_down = query.get("sort_direction") == "desc"
         is_by_time = query.get("sort_by") == "update_time"
-        found.sort(key=lambda e: (e.updated_at, number(e)) if is_by_time else number(e))
+        chosen = listed.chosen(query, is_by_time)
         if is_down:
-            found.reverse()
+            chosen = chosen[::-1]
         start = 0
         if "cursor" in query:
             try:
                 kind, place = base64.b64decode(query["cursor"]).decode().split(":")
             except ValueError:
                 return Reply(400, {"success": False, "error": "cursor is not valid"})
-            if kind == "id":
-                passed = int(place)
-                found = [
-                    e for e in found if (number(e) < passed if is_down else number(e) > passed)
-                ]
+            if kind == "id" and is_down:
+                chosen = [each for each in chosen if number(each) < int(place)]
+            elif kind == "id":
+                start = bisect.bisect_right(chosen, int(place), key=number)
             else:
                 start = int(place)
         size = min(int(query.get("limit", 100)), self.page_size)
         if self.has_short_pages:
             size = self._random.randrange(max(size // 2, 1), size + 1)
-        page = found[start : start + size]
+        page = chosen[start : start + size]
         more: dict[str, Any] = {}
-        if start + size < len(found):
+        if start + size < len(chosen):
             place = f"n:{start + size}" if is_by_time else f"id:{number(page[-1])}"
             more["next_cursor"] = base64.b64encode(place.encode()).decode()
         elif self._random.random() < 0.5:
             more["next_cursor"] = None  # or it is missing
+        if self._is_still and show is _deal and page:
+            return _written_list([self._written[each.deal_id] for each in page], more)
         data = [show(each) for each in page] or None  # null instead of an empty list
         return Reply(body={"success": True, "data": data, "additional_data": more})
 
     def _flow(self, deal: DealTruth | None, call: Call) -> Reply:
         if deal is None:
             return _not_found()
+        start = int(call.query.get("start", 0))
+        limit = min(int(call.query.get("limit", 100)), _PAGE)
+        is_of_changes = call.query.get("items") == "dealChange"
+        is_of_all = call.query.get("all_changes") == "1"
+        if self._is_still and is_of_changes and is_of_all:
+            written = self._histories[deal.deal_id]
+            return _written_list(written[start : start + limit], *_paging(start, limit, written))
         changes = [
             change
             for change in list(deal.changes)
-            if call.query.get("all_changes") == "1" or change.field_key not in self.fields
+            if is_of_all or change.field_key not in self.fields
         ]
         entries = [_entry(deal, change) for change in reversed(changes)]
-        if call.query.get("items") != "dealChange":
+        if not is_of_changes:
             entries.insert(0, _future_activity())
-        start = int(call.query.get("start", 0))
-        limit = min(int(call.query.get("limit", 100)), _PAGE)
-        page = entries[start : start + limit]
-        has_more = start + limit < len(entries)
-        paging = {"start": start, "limit": limit, "more_items_in_collection": has_more}
-        if has_more:
-            paging["next_start"] = start + limit
-        return Reply(
-            body={
-                "success": True,
-                "data": page or None,  # null instead of an empty list
-                "additional_data": {"pagination": paging},
-                "related_objects": {"user": {"71": {"id": 71, "name": "Someone"}}},
-            }
-        )
+        more, beside = _paging(start, limit, entries)
+        page = entries[start : start + limit] or None  # null instead of an empty list
+        return Reply(body={"success": True, "data": page, "additional_data": more, **beside})
+
+    def be_still(self) -> None:
+        self._is_still = True
+        for number, deal in self.deals.items():
+            self._written[number] = json.dumps(_deal(deal))
+            entries = [json.dumps(_entry(deal, change)) for change in reversed(deal.changes)]
+            self._histories[number] = entries
 
     # How it grows
 
@@ -524,13 +547,68 @@ def _plain(value: Any) -> Any:
     return value.isoformat() if isinstance(value, date) else value
 
 
-def _is_within(query: Mapping[str, str], at: datetime | None) -> bool:
-    """Whether a list by time holds what was updated then; what never was is in none."""
-    if "updated_since" not in query and "updated_until" not in query:
-        return True
-    written = _v2(at)
-    since, until = query.get("updated_since", ""), query.get("updated_until", "~")
-    return written is not None and since <= written < until
+@dataclass
+class _List:
+    """Records as lists give them: in the order of ids, and of their times of change.
+
+    Attributes:
+        by_id: All of them.
+        by_time: Those that were ever updated, each behind its time.
+    """
+
+    by_id: list[Any]
+    by_time: list[tuple[str, int, Any]]
+
+    def __init__(self, found: Iterable[Any], number: Callable[[Any], int]) -> None:
+        self.by_id, self._number = sorted(found, key=number), number
+        timed = [(_v2(getattr(each, "updated_at", None)), each) for each in self.by_id]
+        # What is later in the order of ids is so among those of one time.
+        self.by_time = sorted(
+            [(at, number(each), each) for at, each in timed if at is not None],
+            key=lambda entry: entry[:2],
+        )
+
+    def chosen(self, query: Mapping[str, str], is_by_time: bool) -> list[Any]:
+        """Those of the times that are asked for; a list by time holds none that has none."""
+        if not is_by_time and "updated_since" not in query and "updated_until" not in query:
+            return self.by_id
+        since, until = query.get("updated_since", ""), query.get("updated_until", "~")
+        first = bisect.bisect_left(self.by_time, since, key=lambda entry: entry[0])
+        end = bisect.bisect_left(self.by_time, until, key=lambda entry: entry[0])
+        chosen = [each for _, _, each in self.by_time[first:end]]
+        return chosen if is_by_time else sorted(chosen, key=self._number)
+
+
+def _ids_of(query: Mapping[str, str]) -> set[int] | None:
+    """The ids that are asked for; None where all are."""
+    return {int(number) for number in query["ids"].split(",")} if "ids" in query else None
+
+
+def _there(known: Mapping[int, Any], asked: set[int] | None) -> list[Any]:
+    """Of what there is, that which is asked for."""
+    assert asked is None or len(asked) <= 100
+    if asked is None:
+        return list(known.values())
+    return [known[number] for number in asked if number in known]
+
+
+def _paging(start: int, limit: int, entries: Sequence[Any]) -> tuple[dict[str, Any], ...]:
+    """What stands beside the entries of a history: where it goes on, and records named in it."""
+    has_more = start + limit < len(entries)
+    paging = {"start": start, "limit": limit, "more_items_in_collection": has_more}
+    if has_more:
+        paging["next_start"] = start + limit
+    related = {"user": {"71": {"id": 71, "name": "Someone"}}}
+    return {"pagination": paging}, {"related_objects": related}
+
+
+def _written_list(
+    written: Sequence[str], more: Mapping[str, Any], beside: Mapping[str, Any] | None = None
+) -> Reply:
+    """A list of records that were written down before."""
+    rest = json.dumps({"additional_data": more, **(beside or {})})
+    data = f"[{', '.join(written)}]" if written else "null"
+    return Reply(body=f'{{"success": true, "data": {data}, {rest[1:]}'.encode())
 
 
 def _v1(at: datetime) -> str:
@@ -573,17 +651,6 @@ def _deal(deal: DealTruth) -> dict[str, Any]:
         "mrr": None,
         "custom_fields": deal.custom_fields,
     }
-
-
-def _asked_for(query: Mapping[str, str], there: Mapping[int, Any]) -> list[Any]:
-    """Of what has been there and is, that which a list is asked for."""
-    ids = {int(number) for number in query["ids"].split(",")} if "ids" in query else set(there)
-    assert "ids" not in query or len(ids) <= 100
-    return [
-        each
-        for number, each in there.items()
-        if number in ids and _is_within(query, each.updated_at)
-    ]
 
 
 def _organization(organization: OrganizationTruth) -> dict[str, Any]:

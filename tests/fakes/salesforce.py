@@ -1,12 +1,16 @@
 """Salesforce's REST API as contract salesforce describes it: sign-in, describe, query, queryAll."""
 
 import base64
+import bisect
+import json
 import random
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from operator import itemgetter
 from typing import Any
 from urllib.parse import urlencode
 
@@ -25,6 +29,8 @@ STAGES = (
 #: Name of a status of cases, and whether it closes one.
 CASE_STATUSES = (("New", False), ("On Hold", False), ("Working", False), ("Closed", True))
 _LONGEST_URL = 16_384
+#: When a record last changed.
+_STAMP = "SystemModstamp"
 _DRAFT, _SENT = "5", "3"
 _WHEN = {"CreatedDate": "datetime", "LastModifiedDate": "datetime", "SystemModstamp": "datetime"}
 _WHOSE = {"Id": "id", "OwnerId": "reference", "IsDeleted": "boolean", **_WHEN}
@@ -270,6 +276,10 @@ class FakeSalesforce(CrmServer):
         self._numbers = dict.fromkeys(OBJECTS, 0)
         self._places: dict[str, _Place] = {}
         self._sessions = self._queries = 0
+        self._written: dict[str, dict[str, tuple[str, ...]]] = {}
+        self._by_change: dict[str, list[Record]] = {}
+        self._places_of: dict[str, dict[str, int]] = {}
+        self._naming: dict[tuple[str, str], dict[Any, list[Record]]] = {}
         for position, (name, is_closed, is_won, probability) in enumerate(STAGES, 1):
             self._add(
                 "OpportunityStage",
@@ -678,9 +688,9 @@ class FakeSalesforce(CrmServer):
         self.records["Organization"] = {self.account_id: {"Id": self.account_id, "Name": "Kiosks"}}
         found = [
             record
-            for record in self.records[query.of].values()
+            for record in self._candidates(query)
             if (kind == "queryAll" or not (record.get("IsDeleted") or record.get("IsArchived")))
-            and query.test(record)
+            and query.where.test(record)
         ]
         found.sort(key=lambda record: sort_key(record, query.order, known[query.of]))
         found = found[: query.limit]
@@ -694,18 +704,76 @@ class FakeSalesforce(CrmServer):
         self._places[locator] = _Place(query, [record["Id"] for record in found], size)
         return self._page(locator, 0)
 
+    def _candidates(self, query: Query) -> Iterable[Record]:
+        """The records that a query may find; while nothing changes, far from all of them."""
+        if not self._written or query.of not in self._by_change:
+            return self.records[query.of].values()
+        for name, values in query.where.allowed.items():
+            if self.fields[query.of].get(name) in ("id", "reference"):
+                named = self._naming_by(query.of, name)
+                return [record for value in sorted(values) for record in named.get(value, ())]
+        known = self._by_change[query.of]
+        if _STAMP not in query.where.least or _STAMP not in self.fields[query.of]:
+            return known
+        least = query.where.least[_STAMP]
+        start = bisect.bisect_left(known, least, key=lambda record: _read(record[_STAMP]))
+        return known[start:]
+
+    def _naming_by(self, of: str, name: str) -> dict[Any, list[Record]]:
+        """The records of an object by the value of a field."""
+        if (of, name) not in self._naming:
+            found: dict[Any, list[Record]] = {}
+            for record in self.records[of].values():
+                found.setdefault(record.get(name), []).append(record)
+            self._naming[of, name] = found
+        return self._naming[of, name]
+
     def _page(self, locator: str, start: int) -> Reply:
         place = self._places[locator]
+        of = place.query.of
         end = start + self._random.randint(max(1, place.size // 2), place.size)
-        records = self.records[place.query.of]
-        shown = [
-            _shown(place.query, records[each]) for each in place.ids[start:end] if each in records
-        ]
+        ids = [each for each in place.ids[start:end] if each in self.records[of]]
         is_done = end >= len(place.ids)
-        body = {"totalSize": len(place.ids), "done": is_done, "records": shown or None}
+        body: dict[str, Any] = {"totalSize": len(place.ids), "done": is_done}
         if not is_done:
             body["nextRecordsUrl"] = f"/services/data/v66.0/query/{locator}-{end}"
-        return Reply(body=body)
+        if ids and of in self._written:
+            text = ", ".join(self._as_written(place.query, ids))
+            return Reply(body=f'{json.dumps(body)[:-1]}, "records": [{text}]}}'.encode())
+        shown = [_shown(place.query, self.records[of][each]) for each in ids]
+        return Reply(body={**body, "records": shown or None})
+
+    def be_still(self) -> None:
+        write = lru_cache(maxsize=2**18, typed=True)(
+            lambda name, value: f'"{name}": {json.dumps(value)}'
+        )
+        for of, records in self.records.items():
+            if not records:
+                continue
+            names = [name for name in self.fields[of] if name != "Id"]
+            # Of a related record there is its name alone.
+            beside = ["Account"] if of == "Opportunity" else []
+            self._written[of] = {
+                each: (
+                    json.dumps({"attributes": _attributes(of, record), "Id": each})[1:-1],
+                    *(write(name, record.get(name)) for name in names),
+                    *(f'"{name}": {json.dumps(record.get(name))}' for name in beside),
+                )
+                for each, record in records.items()
+            }
+            self._places_of[of] = {name: at for at, name in enumerate([*names, *beside], 1)}
+            self._by_change[of] = sorted(
+                records.values(), key=lambda r: (str(r.get(_STAMP)), r["Id"])
+            )
+
+    def _as_written(self, query: Query, ids: Sequence[str]) -> Iterator[str]:
+        """What `_shown` gives, of records that were written down."""
+        places = self._places_of[query.of]
+        asked = dict.fromkeys(name.partition(".")[0] for name in query.fields if name != "Id")
+        chosen = itemgetter(0, *(places[name] for name in asked), 0)
+        written = self._written[query.of]
+        for each in ids:
+            yield f"{{{', '.join(chosen(written[each])[:-1])}}}"
 
     # How records are made
 
@@ -772,11 +840,15 @@ def _read(written: str) -> datetime:
 
 def _shown(query: Query, record: Record) -> Record:
     """What a query shows of a record; of a related one there is null where there is none."""
-    shown: Record = {"attributes": {"type": query.of, "url": f"/{record['Id']}"}}
+    shown: Record = {"attributes": _attributes(query.of, record)}
     for name in query.fields:
         first, _, _ = name.partition(".")
         shown[first] = record.get(first)
     return shown
+
+
+def _attributes(of: str, record: Record) -> Record:
+    return {"type": of, "url": f"/{record['Id']}"}
 
 
 def _error(status: int, code: str, message: str) -> Reply:

@@ -7,7 +7,7 @@ and days stand without quotes, ids and texts with them), and AND beside OR witho
 import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from functools import lru_cache
 from typing import Any
@@ -47,12 +47,27 @@ class SoqlError(Exception):
 
 
 @dataclass(frozen=True)
+class Conditions:
+    """Conditions of a query.
+
+    Attributes:
+        test: Whether a record meets them.
+        least: Field -> a value that no record that meets them is below.
+        allowed: Field -> the values that such a record has one of.
+    """
+
+    test: Test
+    least: Mapping[str, Any] = field(default_factory=dict)
+    allowed: Mapping[str, frozenset[Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Query:
     """A query that was understood."""
 
     fields: tuple[str, ...]
     of: str
-    test: Test
+    where: Conditions
     order: tuple[str, ...]
     limit: int | None = None
 
@@ -107,7 +122,7 @@ class _Parser:
         self._types = self._objects[self._of]
         for name in fields:
             self._type(name)
-        test = self._conditions() if self._is_word("WHERE") else _any
+        where = self._conditions() if self._is_word("WHERE") else Conditions(_any)
         order: tuple[str, ...] = ()
         if self._is_word("ORDER"):
             self._word("BY")
@@ -117,20 +132,25 @@ class _Parser:
         limit = int(self._take("number")) if self._is_word("LIMIT") else None
         if self._tokens:
             raise SoqlError("MALFORMED_QUERY", f"unexpected token: {self._tokens[0][1]}")
-        return Query(fields, self._of, test, order, limit)
+        return Query(fields, self._of, where, order, limit)
 
-    def _conditions(self) -> Test:
-        tests, joined = [self._condition()], set()
+    def _conditions(self) -> Conditions:
+        found, joined = [self._condition()], set()
         while self._tokens and self._tokens[0] in (("word", "AND"), ("word", "OR")):
             joined.add(self._tokens.pop(0)[1])
-            tests.append(self._condition())
+            found.append(self._condition())
         if len(joined) > 1:
             raise SoqlError("MALFORMED_QUERY", "unexpected token: OR")
+        tests = [each.test for each in found]
         if joined == {"OR"}:
-            return lambda record: any(test(record) for test in tests)
-        return lambda record: all(test(record) for test in tests)
+            return Conditions(lambda record: any(test(record) for test in tests))
+        return Conditions(
+            lambda record: all(test(record) for test in tests),
+            dict(pair for each in found for pair in each.least.items()),
+            dict(pair for each in found for pair in each.allowed.items()),
+        )
 
-    def _condition(self) -> Test:
+    def _condition(self) -> Conditions:
         if self._tokens and self._tokens[0] == ("sign", "("):
             self._tokens.pop(0)
             inner = self._conditions()
@@ -142,15 +162,19 @@ class _Parser:
             raise SoqlError("INVALID_FIELD", f"field '{name}' can not be filtered in a query call")
         if self._is_word("IN"):
             self._sign("(")
-            allowed = {self._value(kind)}
+            values = {self._value(kind)}
             while self._tokens and self._tokens[0] == ("sign", ","):
                 self._tokens.pop(0)
-                allowed.add(self._value(kind))
+                values.add(self._value(kind))
             self._sign(")")
-            return lambda record: record.get(name) in allowed
+            allowed = frozenset(values)
+            return Conditions(lambda record: record.get(name) in allowed, allowed={name: allowed})
         sign = self._take("sign")
         wanted = self._value(kind)
-        return lambda record: _holds(comparable(record.get(name), kind), sign, wanted)
+        return Conditions(
+            lambda record: _holds(comparable(record.get(name), kind), sign, wanted),
+            {name: wanted} if sign in (">", ">=", "=") and wanted is not None else {},
+        )
 
     def _value(self, kind: str) -> Any:
         found, written = self._tokens.pop(0) if self._tokens else ("", "")

@@ -1,13 +1,19 @@
 """What holds for loads of every CRM: shown on the smallest source."""
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
+import psycopg
 import pytest
 from click.testing import CliRunner
+from psycopg import sql
 
 from loaders import api, calls
+from loaders.hubspot_tables import ASSOCIATIONS, COMPANIES
+from loaders.pipedrive_tables import DEAL_HISTORIES, ORGANIZATIONS
 from loaders.registry import source
 from loaders.sheet import OPPORTUNITIES
+from loaders.since import last_look
 from stageline.cli import main
 from stageline.database import connect
 from stageline.errors import StagelineError
@@ -101,6 +107,9 @@ def test_an_account_whose_name_is_not_to_be_had_is_known_by_its_address(
         with pytest.raises(StagelineError, match="4711"):
             load_now("hubspot")
 
+
+#: Tables whose rows are asked for by what is looked up in the database.
+LOOKED_UP = {"hubspot": (ASSOCIATIONS, COMPANIES), "pipedrive": (DEAL_HISTORIES, ORGANIZATIONS)}
 
 #: Bytes that the largest list of names takes, but no page of records.
 LARGEST = {"pipedrive": 5_000, "keycrm": 30_000}
@@ -209,3 +218,91 @@ def test_what_ends_a_load_stands_in_the_book_of_loads(sheet: FakeSheet) -> None:
     with pytest.raises(StagelineError) as caught:
         load_now("sheet")
     assert last_load() == ("failed", str(caught.value), 0)
+
+
+def test_what_was_written_since_a_look_is_found_though_it_commits_late() -> None:
+    def ids(xid: str) -> set[str]:
+        with connect("loader") as session:
+            found = session.execute(
+                "select deal_id from raw_pipedrive.deal_histories where loaded_xid >= %s::xid8",
+                [xid],
+            )
+            return {row[0] for row in found}
+
+    def write(session: psycopg.Connection[Any], deal_id: str) -> None:
+        session.execute(
+            "insert into raw_pipedrive.deal_histories"
+            " (project_id, deal_id, asked_at, fetched_at) values ('p', %s, now(), now())",
+            [deal_id],
+        )
+
+    with connect("loader") as late, connect("loader", autocommit=True) as session:
+        write(session, "1")
+        write(late, "2")
+        first = last_look(session, None)
+        assert ids(first.xid) == {"1"}
+        late.commit()
+        second = last_look(session, {"at": "now", **first.position})
+        assert ids(second.xid) == {"2"}
+        third = last_look(session, second.position)
+        assert ids(third.xid) == set()
+        session.execute("update raw_pipedrive.deal_histories set asked_at = now()")
+        assert ids(last_look(session, third.position).xid) == {"1", "2"}
+        of_elsewhere = {**third.position, "server": "another"}
+        for anew in (
+            last_look(session, of_elsewhere),
+            last_look(session, {"at": "now"}),
+            last_look(session, third.position, anew=True),
+        ):
+            assert ids(anew.xid) == {"1", "2"}
+
+
+@pytest.mark.parametrize(
+    ("name", "asked"), [("hubspot", "associations|companies"), ("pipedrive", "flow|organizations")]
+)
+def test_what_is_due_is_looked_up_anew_on_another_server(
+    name: str, asked: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with FAKES[name]() as fake:
+        fake.populate(30)
+        set_up(monkeypatch, name, fake)
+        load_now(name)
+        fake.calls.clear()
+        load_now(name)
+        assert fake.calls_of(asked) == []
+        before = {table.name: rows(table) for table in source(name).tables}
+        with connect("loader", autocommit=True) as session:
+            for table in LOOKED_UP[name]:
+                session.execute(
+                    sql.SQL("delete from {}").format(sql.Identifier(table.dataset, table.name))
+                )
+        load_now(name)
+        assert fake.calls_of(asked) == []  # what it knows is left alone
+        with connect("loader", autocommit=True) as session:
+            session.execute(
+                "update ops.load_positions"
+                """ set position = position || '{"server": "another"}'"""
+                " where position ? 'server'"
+            )
+        load_now(name)
+        compared = {table.name: rows(table) for table in source(name).tables}
+        assert _facts(compared) == _facts(before)
+
+
+def _facts(tables: dict[str, list[dict[str, Any]]]) -> dict[str, list[str]]:
+    """Rows without what tells when they were loaded."""
+    technical = {
+        "fetched_at",
+        "asked_at",
+        "written_by",
+        "loaded_xid",
+        "fetched_xid",
+        "_dlt_load_id",
+        "_dlt_id",
+    }
+    return {
+        name: sorted(
+            str({column: row[column] for column in row if column not in technical}) for row in found
+        )
+        for name, found in tables.items()
+    }

@@ -484,6 +484,24 @@ def test_what_a_token_or_an_address_does_not_open(fake: FakePipedrive) -> None:
     assert len(loaded_deals()) > 0
 
 
+def test_a_history_that_was_refused_is_asked_for_again_though_nothing_changed(
+    fake: FakePipedrive,
+) -> None:
+    fake.populate(20)
+    since = datetime.now(UTC) - BACKFILL
+    due = next(d for d in fake.deals.values() if d.status == "open" and len(d.changes) > 2)
+    fake.refused = re.compile(f"deals/{due.deal_id}/flow")
+    for _ in range(2):
+        load()
+        assert str(due.deal_id) not in {row["deal_id"] for row in rows(DEAL_HISTORIES)}
+    fake.refused = None
+    load()
+    assert_equal_to_truth(fake, since)
+    fake.calls.clear()
+    load()
+    assert fake.calls_of("flow") == []
+
+
 # One deal, seen by a webhook and by a load
 
 

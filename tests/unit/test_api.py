@@ -1,11 +1,21 @@
 """What the answer of a CRM's API means, and what is never done with a token."""
 
+import ssl
 import time
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from hypothesis import given
+from hypothesis import strategies as st
 from requests.structures import CaseInsensitiveDict
 
 from loaders import api
@@ -181,3 +191,86 @@ def test_a_redirect_is_not_read_further_than_any_answer(monkeypatch: pytest.Monk
         with pytest.raises(FailedError, match="more than 1000 bytes"):
             endless.get("/deals")
     assert len(crm.calls) == 1
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> Path:
+    """A certificate of this machine that nobody vouches for, with its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "a CRM")])
+    here = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(here, critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    written = tmp_path / "certificate.pem"
+    pem = serialization.Encoding.PEM
+    plain = serialization.NoEncryption()
+    written.write_bytes(
+        made.public_bytes(pem) + key.private_bytes(pem, serialization.PrivateFormat.PKCS8, plain)
+    )
+    return written
+
+
+def test_a_server_that_nobody_vouches_for_hears_no_token(
+    certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    with Plain() as server:
+        server._http.socket = context.wrap_socket(server._http.socket, server_side=True)
+        url = server.url.replace("http://", "https://")
+        with session(url) as opened, pytest.raises(FailedError, match="SSL"):
+            opened.get("/order/1")
+        assert server.calls == []
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
+        with session(url) as opened:
+            assert opened.get("/order/1") is not None
+
+
+def test_a_proxy_of_the_environment_is_asked_with_the_whole_address(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with Plain() as proxy:
+        monkeypatch.setenv("http_proxy", proxy.url.replace("http://", "http://us:secret@"))
+        monkeypatch.delenv("no_proxy", raising=False)
+        monkeypatch.delenv("NO_PROXY", raising=False)
+        with session("http://localhost:9/v1") as opened:
+            assert opened.get("/order/1", {"page": 2}) is not None
+        (call,) = proxy.calls
+        assert (call.path, dict(call.query)) == ("/v1/order/1", {"page": "2"})
+        assert call.headers["host"] == "localhost:9"
+        assert call.headers["proxy-authorization"].startswith("Basic ")
+
+
+def test_questions_are_sent_as_json_or_as_a_form() -> None:
+    with Plain() as server, session(server.url) as opened:
+        opened.post("/search?archived=true", {"name": "Кіоск", "ids": [1]})
+        opened.post_form("/token", {"grant_type": "x y", "code": "ї&"})
+        opened.get("/q", {"q": "SELECT Id FROM Case WHERE A >= 'b+c'"})
+    first, second, third = server.calls
+    assert (first.query, first.body) == ({"archived": "true"}, {"name": "Кіоск", "ids": [1]})
+    assert second.body == {"grant_type": "x y", "code": "ї&"}
+    assert third.query == {"q": "SELECT Id FROM Case WHERE A >= 'b+c'"}
+    assert {call.headers["accept"] for call in server.calls} == {"application/json"}
+
+
+def test_a_token_that_no_header_can_hold_is_refused_in_a_line_without_it() -> None:
+    for token in ("hidden\ntoken", "hidden-їтoken"):
+        with Plain() as server:
+            with (
+                Api(server.url, ("Authorization", token), wait_unsaid=1.0) as opened,
+                pytest.raises(RefusedError, match="signs that a token cannot have") as caught,
+            ):
+                opened.get("/order/1")
+            assert "hidden" not in str(caught.value)
+            assert server.calls == []
+
+
+@given(st.dictionaries(st.text(), st.one_of(st.text(), st.integers(), st.text("%+ &=é~'\n"))))
+def test_parameters_are_written_as_any_form_is(params: dict[str, str | int]) -> None:
+    assert api._query(params) == urlencode(params)

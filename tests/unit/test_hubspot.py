@@ -1,6 +1,5 @@
 """What HubSpot's answers mean, without a server: errors, histories, fields, paths."""
 
-import json
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,13 +11,9 @@ from loaders.hubspot_tables import (
     DEAL_HISTORY,
     DEAL_STAGES,
     DEALS,
-    PROPERTIES,
-    WITH_HISTORY,
     deal_records,
 )
 from loaders.records import Rows
-from tests.fakes.crm_server import Call
-from tests.fakes.hubspot import FakeHubspot
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -145,19 +140,3 @@ def test_the_version_stands_where_its_style_wants_it(
 ) -> None:
     monkeypatch.setattr(hubspot_api, "VERSION", version)
     assert hubspot_api.path("objects", "deals", "search") == path
-
-
-@pytest.mark.parametrize("histories", [WITH_HISTORY, ()])
-def test_a_made_up_account_that_is_still_answers_as_before(histories: tuple[str, ...]) -> None:
-    fake = FakeHubspot(3)
-    fake.populate(40)
-    asked = {
-        "properties": [*PROPERTIES[DEALS], "facility_code"],
-        "propertiesWithHistory": histories,
-        "inputs": [{"id": str(each)} for each in fake.deals],
-    }
-    call = Call(0, "/crm/v3/objects/deals/batch/read", {}, {}, asked)
-    before = fake.answer(call).body["results"]
-    fake.be_still()
-    after = json.loads(fake.answer(call).body)["results"]
-    assert {each["id"]: each for each in after} == {each["id"]: each for each in before}

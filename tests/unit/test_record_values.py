@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loaders.record_values import READERS, Type, read_values
+from loaders.record_values import READERS, Type, as_json, read_values
 from loaders.records import Column, Rows, Table
 
 AT = datetime(2026, 11, 2, 9, 30, tzinfo=UTC)
@@ -175,3 +175,19 @@ def test_what_does_not_fit_stays_with_its_row_and_what_has_no_key_is_kept_apart(
         {"price": "much"},
         None,
     ]
+
+
+_KEPT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))
+_LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | _KEPT
+_JSON = st.recursive(_LEAVES, lambda of: st.lists(of) | st.dictionaries(_KEPT, of), max_leaves=12)
+
+
+@given(_JSON)
+def test_json_is_written_as_the_standard_library_writes_it(value: object) -> None:
+    assert as_json(value) == json.dumps(value, ensure_ascii=False, sort_keys=True)
+
+
+def test_json_holds_exact_numbers_and_nothing_that_no_database_keeps() -> None:
+    value = {"b": Decimal("1.10"), "a": datetime(2026, 1, 1, tzinfo=UTC), "c": "\0\ud800"}
+    written = '{"a": "2026-01-01T00:00:00+00:00", "b": "1.10", "c": "\N{REPLACEMENT CHARACTER}'
+    assert as_json(value) == written + '\N{REPLACEMENT CHARACTER}"}'
