@@ -6,8 +6,8 @@ looked, however large the account is. The loader knows nothing of the column.
 
 from alembic import op
 
-revision = "0019"
-down_revision = "0018"
+revision = "0021"
+down_revision = "0020"
 branch_labels = None
 depends_on = None
 
