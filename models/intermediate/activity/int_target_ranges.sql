@@ -45,7 +45,7 @@ candidates_of_reps as (
             and targets.subject_id = roster.rep_id
             {%- endif %}
             and (targets.day_to is null or targets.day_to >= roster.active_from)
-            and (roster.active_to is null or roster.active_to >= targets.day_from)
+            and (roster.active_to is null or targets.day_from <= roster.active_to)
     where
         targets.subject_type = 'rep'
         and targets.subject_id is {{ 'not ' if place == 1 }}null

@@ -34,10 +34,10 @@ called_days as (
         source_system,
         project_id,
         rep_id,
-        cast(sum(booked) as bigint) as booked,
-        cast(sum(due) as bigint) as due,
-        cast(sum(held) as bigint) as held,
-        cast(sum(conducted) as bigint) as conducted,
+        cast(sum(booked) as integer) as booked,
+        cast(sum(due) as integer) as due,
+        cast(sum(held) as integer) as held,
+        cast(sum(conducted) as integer) as conducted,
         call_date
     from call_hours
     group by
@@ -99,10 +99,10 @@ team_days as (
         source_system,
         project_id,
         team_id,
-        cast(sum(booked) as bigint) as booked,
-        cast(sum(due) as bigint) as due,
-        cast(sum(held) as bigint) as held,
-        cast(sum(conducted) as bigint) as conducted,
+        cast(sum(booked) as integer) as booked,
+        cast(sum(due) as integer) as due,
+        cast(sum(held) as integer) as held,
+        cast(sum(conducted) as integer) as conducted,
         date_day
     from rep_days
     where has_calls = 1 or team_id != 'unassigned'
@@ -143,10 +143,10 @@ subject_days as (
         project_id,
         cast('all' as {{ type_label() }}) as subject_type,
         cast('all' as {{ type_label() }}) as subject_id,
-        cast(sum(booked) as bigint) as booked,
-        cast(sum(due) as bigint) as due,
-        cast(sum(held) as bigint) as held,
-        cast(sum(conducted) as bigint) as conducted,
+        cast(sum(booked) as integer) as booked,
+        cast(sum(due) as integer) as due,
+        cast(sum(held) as integer) as held,
+        cast(sum(conducted) as integer) as conducted,
         date_day
     from rep_days
     group by
