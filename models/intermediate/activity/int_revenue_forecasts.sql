@@ -365,34 +365,45 @@ days_worked as (
         rep_id
 ),
 
--- What one list more on each of the days left would bring.
-from_days_ahead as (
+days_ahead as (
     select
         working_days.source_system,
         working_days.project_id,
         working_days.made_for_day,
         working_days.rep_id,
-        curves.currency,
-        sum(curves.revenue) as revenue,
-        sum(curves.squared_revenue) as squared_revenue
+        made_for.last_of_month - working_days.day as age_at_month_end
     from working_days
     inner join made_for
         on
             working_days.source_system = made_for.source_system
             and working_days.project_id = made_for.project_id
             and working_days.made_for_day = made_for.made_for_day
+    where working_days.is_ahead
+    {{ computed_once() }}
+),
+
+-- What one list more on each of the days left would bring.
+from_days_ahead as (
+    select
+        days_ahead.source_system,
+        days_ahead.project_id,
+        days_ahead.made_for_day,
+        days_ahead.rep_id,
+        curves.currency,
+        sum(curves.revenue) as revenue,
+        sum(curves.squared_revenue) as squared_revenue
+    from days_ahead
     inner join curves
         on
-            working_days.source_system = curves.source_system
-            and working_days.project_id = curves.project_id
-            and working_days.made_for_day = curves.made_for_day
-            and made_for.last_of_month - working_days.day = curves.age
-    where working_days.is_ahead
+            days_ahead.source_system = curves.source_system
+            and days_ahead.project_id = curves.project_id
+            and days_ahead.made_for_day = curves.made_for_day
+            and days_ahead.age_at_month_end = curves.age
     group by
-        working_days.source_system,
-        working_days.project_id,
-        working_days.made_for_day,
-        working_days.rep_id,
+        days_ahead.source_system,
+        days_ahead.project_id,
+        days_ahead.made_for_day,
+        days_ahead.rep_id,
         curves.currency
 ),
 
