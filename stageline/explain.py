@@ -351,9 +351,8 @@ def _take_apart(
         ),
         chosen=chosen,
     )
-    counts = sql.SQL("excluded_reason is null and numerator is not null")
-    if "denominator" in meta:
-        counts = sql.SQL("excluded_reason is null and denominator <> 0")
+    takes_part, takes_none = _counts(meta)
+    counts = sql.SQL("excluded_reason is null and {}").format(takes_part)
     cursor.execute(
         sql.SQL(
             """
@@ -390,9 +389,7 @@ def _take_apart(
             group by 1
             order by 2 desc, 1
             """
-        ).format(
-            sql.Literal("zero denominator" if "denominator" in meta else "no value"), parts, counts
-        ),
+        ).format(sql.Literal(takes_none), parts, counts),
         where,
     )
     result.left_out = {row["reason"]: row["entities"] for row in cursor.fetchall()}
@@ -429,6 +426,15 @@ def _facts(model: Model, fact: Model) -> sql.Composable:
         sql.Composed(kinds),
         sql.SQL(model.fact_where),
     )
+
+
+def _counts(meta: Mapping[str, Any]) -> tuple[sql.Composable, str]:
+    """Which entities a number is made of, and why the others are not."""
+    if "denominator" in meta:
+        return sql.SQL("denominator <> 0"), "zero denominator"
+    if "quantile" in meta or meta.get("or_empty"):
+        return sql.SQL("numerator is not null"), "no value"
+    return sql.SQL("numerator <> 0"), "adds nothing"
 
 
 def _apart(result: Explanation, *, is_repeated: bool) -> str:

@@ -18,14 +18,12 @@ from jobs.plots.picture import (
 )
 from jobs.plots.reading import Reading, day, labels, many, month, span
 from stageline.errors import StagelineError
+from stageline.settings.projects import NO_CURRENCY
 
 _WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 
 #: Subjects that are shown at most, weeks likewise.
 _SUBJECTS, _WEEKS = 25, 26
-
-#: Stands in the place of a currency where things are counted (ISO 4217).
-_NO_CURRENCY = "XXX"
 
 #: Parts of a score: column of the leaderboard, its component of `reference.score_weights`, colour.
 _PARTS = (
@@ -325,7 +323,7 @@ def attainment(chosen: Reading) -> dict[str, Any]:
         {
             "who": label[row["subject_type"], row["subject_id"]],
             "kpi": row["kpi"].replace("_", " ")
-            + ("" if row["currency"] == _NO_CURRENCY else f" {row['currency']}"),
+            + ("" if row["currency"] == NO_CURRENCY else f" {row['currency']}"),
             "rate": row["attainment_pct"],
             "actual": row["actual"] or 0,
             "target": row["target"],

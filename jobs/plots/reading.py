@@ -119,7 +119,8 @@ class Reading:
         )
         fitting = [each for each in found if asked in (each["key"], each["id"], each["name"])]
         if not fitting:
-            known = [str(each[by]) for by in ("name", "key") for each in found] or ["all"]
+            by = "key" if ":" in str(asked) else "name"
+            known = dict.fromkeys(str(each[by]) for each in found) or ["all"]
             raise StagelineError(
                 f"{self.table.name} knows no rep or team {asked}. {nearest(str(asked), known)}"
             )

@@ -7,6 +7,7 @@ import altair as alt
 
 from jobs.plots.picture import BLUE, HEIGHT, INK, PALE, SKY, WIDTH, counted, data, framed, over_time
 from jobs.plots.reading import Reading, day, labels, many, millis, month, span, thinned
+from stageline.settings.projects import NO_CURRENCY
 
 #: Currencies that have a panel of their own, those with the most in them first.
 _PANELS = 4
@@ -264,7 +265,7 @@ def _money() -> alt.Axis:
 
 
 def _named(currency: str) -> str:
-    return "no currency stated" if currency == "XXX" else currency
+    return "no currency stated" if currency == NO_CURRENCY else currency
 
 
 def _left_out(panels: int) -> list[str]:

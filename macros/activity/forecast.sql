@@ -26,3 +26,10 @@
 {% macro steady_number(number) -%}
     cast(round(cast({{ number }} as {{ type_number() }}), 9) as {{ dbt.type_float() }})
 {%- endmacro %}
+
+{#- Condition of a join of what was made for the same forecast, and has the same values of `also`. -#}
+{% macro same_forecast(one, other, also=[]) -%}
+    {%- for column in ['source_system', 'project_id', 'made_for_day'] + also -%}
+    {{ 'and ' if not loop.first }}{{ one }}.{{ column }} = {{ other }}.{{ column }}{{ ' ' if not loop.last }}
+    {%- endfor -%}
+{%- endmacro %}

@@ -16,6 +16,7 @@ import click
 from stageline.cli.tables import Column, show
 from stageline.config import settings
 from stageline.database import connect, connection
+from stageline.settings.projects import NO_CURRENCY
 
 if TYPE_CHECKING:
     import psycopg
@@ -273,8 +274,7 @@ def _demo_numbers(kpis: "psycopg.Connection[Any]") -> None:
         for stage, deals, value, weighted, _ in stages
     ]
     totals = [sum((stage[at] for stage in stages), Decimal(0)) for at in (1, 2, 3)]
-    # XXX is ISO 4217's own code for "no currency stated".
-    units = sorted({str(stage[4]) for stage in stages} - {"XXX", "None"})
+    units = sorted({str(stage[4]) for stage in stages} - {NO_CURRENCY, "None"})
     unit = f" ({', '.join(units)})" if units else " (no currency stated)"
     show(
         (

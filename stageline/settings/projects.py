@@ -12,6 +12,9 @@ from stageline.errors import StagelineError
 from stageline.settings.changes import changing
 from stageline.settings.names import require_one_line
 
+#: ISO 4217's own code for "no currency". In KPI tables it stands where things are counted as well.
+NO_CURRENCY = "XXX"
+
 
 @dataclass(frozen=True)
 class Project:
@@ -85,7 +88,7 @@ def add(
                     (source_system, project_id, name, timezone, currency, is_active)
                 values (
                     %(source_system)s, %(project_id)s, %(name)s,
-                    coalesce(%(timezone)s, 'UTC'), coalesce(%(currency)s, 'XXX'),
+                    coalesce(%(timezone)s, 'UTC'), coalesce(%(currency)s, %(no_currency)s),
                     coalesce(%(is_active)s, true)
                 )
                 on conflict (source_system, project_id) do update set
@@ -101,6 +104,7 @@ def add(
                     "name": name,
                     "timezone": timezone,
                     "currency": currency,
+                    "no_currency": NO_CURRENCY,
                     "is_active": is_active,
                 },
             )

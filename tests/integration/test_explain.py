@@ -58,6 +58,15 @@ def test_excluded_facts_are_told_with_their_reason() -> None:
     assert Decimal(told["value"]) == 210000
 
 
+def test_what_adds_nothing_is_left_out_of_a_sum() -> None:
+    told = as_json(
+        *("conversion_funnel", "-c", "stage_count"),
+        *("-w", "month=2024-01-01", "-w", "funnel_stage=won", "--limit", "100"),
+    )
+    assert told["entities"] == len(told["contributions"]) == int(told["value"]) == 3
+    assert told["left_out"] == {"adds nothing": 5}
+
+
 def test_quantile_shows_the_values_it_is_made_of() -> None:
     told = as_json(
         "pipeline_kpis", "-c", "p50_sales_cycle_seconds", "-w", "facility_id=sample-harbor"

@@ -72,11 +72,7 @@ at_risk as (
     cross join ages
     left join leaving
         on
-            forecasts.source_system = leaving.source_system
-            and forecasts.project_id = leaving.project_id
-            and forecasts.made_for_day = leaving.made_for_day
-            and forecasts.kpi = leaving.kpi
-            and forecasts.is_of_list = leaving.is_of_list
+            {{ same_forecast('forecasts', 'leaving', ['kpi', 'is_of_list']) }}
             and ages.n = leaving.last_age
 ),
 

@@ -188,23 +188,14 @@ brought as (
     cross join ages
     left join lists_of_ages
         on
-            currencies.source_system = lists_of_ages.source_system
-            and currencies.project_id = lists_of_ages.project_id
-            and currencies.made_for_day = lists_of_ages.made_for_day
+            {{ same_forecast('currencies', 'lists_of_ages') }}
             and ages.n = lists_of_ages.age
     left join sales_of_ages
         on
-            currencies.source_system = sales_of_ages.source_system
-            and currencies.project_id = sales_of_ages.project_id
-            and currencies.made_for_day = sales_of_ages.made_for_day
-            and currencies.currency = sales_of_ages.currency
+            {{ same_forecast('currencies', 'sales_of_ages', ['currency']) }}
             and ages.n = sales_of_ages.age
     left join clusters
-        on
-            currencies.source_system = clusters.source_system
-            and currencies.project_id = clusters.project_id
-            and currencies.made_for_day = clusters.made_for_day
-            and currencies.currency = clusters.currency
+        on {{ same_forecast('currencies', 'clusters', ['currency']) }}
 ),
 
 -- What one list brings up to an age.
@@ -270,11 +261,7 @@ expected_sales as (
         sum(known_lists.lists * curves.sales) as sales
     from known_lists
     inner join curves
-        on
-            known_lists.source_system = curves.source_system
-            and known_lists.project_id = curves.project_id
-            and known_lists.made_for_day = curves.made_for_day
-            and known_lists.age = curves.age
+        on {{ same_forecast('known_lists', 'curves', ['age']) }}
     group by
         known_lists.source_system,
         known_lists.project_id,
@@ -294,17 +281,9 @@ paces as (
         / ({{ sales_of_project }} + coalesce(expected_sales.sales, 0)) as pace
     from lists_of_reps
     left join sales_of_lists
-        on
-            lists_of_reps.source_system = sales_of_lists.source_system
-            and lists_of_reps.project_id = sales_of_lists.project_id
-            and lists_of_reps.made_for_day = sales_of_lists.made_for_day
-            and lists_of_reps.rep_id = sales_of_lists.rep_id
+        on {{ same_forecast('lists_of_reps', 'sales_of_lists', ['rep_id']) }}
     left join expected_sales
-        on
-            lists_of_reps.source_system = expected_sales.source_system
-            and lists_of_reps.project_id = expected_sales.project_id
-            and lists_of_reps.made_for_day = expected_sales.made_for_day
-            and lists_of_reps.rep_id = expected_sales.rep_id
+        on {{ same_forecast('lists_of_reps', 'expected_sales', ['rep_id']) }}
 ),
 
 -- One step after the other: PostgreSQL would hold each age against each.
@@ -316,11 +295,7 @@ by_now as (
         curves.squared_revenue
     from known_lists
     inner join curves
-        on
-            known_lists.source_system = curves.source_system
-            and known_lists.project_id = curves.project_id
-            and known_lists.made_for_day = curves.made_for_day
-            and known_lists.age = curves.age
+        on {{ same_forecast('known_lists', 'curves', ['age']) }}
     {{ computed_once() }}
 ),
 
@@ -336,10 +311,7 @@ from_sent_lists as (
     from by_now
     inner join curves
         on
-            by_now.source_system = curves.source_system
-            and by_now.project_id = curves.project_id
-            and by_now.made_for_day = curves.made_for_day
-            and by_now.currency = curves.currency
+            {{ same_forecast('by_now', 'curves', ['currency']) }}
             and by_now.age_at_month_end = curves.age
     group by
         by_now.source_system,
@@ -374,10 +346,7 @@ days_ahead as (
         made_for.last_of_month - working_days.day as age_at_month_end
     from working_days
     inner join made_for
-        on
-            working_days.source_system = made_for.source_system
-            and working_days.project_id = made_for.project_id
-            and working_days.made_for_day = made_for.made_for_day
+        on {{ same_forecast('working_days', 'made_for') }}
     where working_days.is_ahead
     {{ computed_once() }}
 ),
@@ -395,9 +364,7 @@ from_days_ahead as (
     from days_ahead
     inner join curves
         on
-            days_ahead.source_system = curves.source_system
-            and days_ahead.project_id = curves.project_id
-            and days_ahead.made_for_day = curves.made_for_day
+            {{ same_forecast('days_ahead', 'curves') }}
             and days_ahead.age_at_month_end = curves.age
     group by
         days_ahead.source_system,
@@ -476,38 +443,15 @@ parts as (
         days_worked.days
     from reps
     left join paces
-        on
-            reps.source_system = paces.source_system
-            and reps.project_id = paces.project_id
-            and reps.made_for_day = paces.made_for_day
-            and reps.rep_id = paces.rep_id
+        on {{ same_forecast('reps', 'paces', ['rep_id']) }}
     left join from_sent_lists
-        on
-            reps.source_system = from_sent_lists.source_system
-            and reps.project_id = from_sent_lists.project_id
-            and reps.made_for_day = from_sent_lists.made_for_day
-            and reps.rep_id = from_sent_lists.rep_id
-            and reps.currency = from_sent_lists.currency
+        on {{ same_forecast('reps', 'from_sent_lists', ['rep_id', 'currency']) }}
     left join from_days_ahead
-        on
-            reps.source_system = from_days_ahead.source_system
-            and reps.project_id = from_days_ahead.project_id
-            and reps.made_for_day = from_days_ahead.made_for_day
-            and reps.rep_id = from_days_ahead.rep_id
-            and reps.currency = from_days_ahead.currency
+        on {{ same_forecast('reps', 'from_days_ahead', ['rep_id', 'currency']) }}
     left join other_sales
-        on
-            reps.source_system = other_sales.source_system
-            and reps.project_id = other_sales.project_id
-            and reps.made_for_day = other_sales.made_for_day
-            and reps.rep_id = other_sales.rep_id
-            and reps.currency = other_sales.currency
+        on {{ same_forecast('reps', 'other_sales', ['rep_id', 'currency']) }}
     left join days_worked
-        on
-            reps.source_system = days_worked.source_system
-            and reps.project_id = days_worked.project_id
-            and reps.made_for_day = days_worked.made_for_day
-            and reps.rep_id = days_worked.rep_id
+        on {{ same_forecast('reps', 'days_worked', ['rep_id']) }}
 ),
 
 added_up as (

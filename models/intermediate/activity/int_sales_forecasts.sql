@@ -165,10 +165,7 @@ of_reps as (
     from summands
     left join teams
         on
-            summands.source_system = teams.source_system
-            and summands.project_id = teams.project_id
-            and summands.made_for_day = teams.made_for_day
-            and summands.rep_id = teams.rep_id
+            {{ same_forecast('summands', 'teams', ['rep_id']) }}
             and teams.place_from_end = 1
 ),
 
@@ -226,10 +223,7 @@ final as (
         bounded.currency
     from bounded
     inner join made_for
-        on
-            bounded.source_system = made_for.source_system
-            and bounded.project_id = made_for.project_id
-            and bounded.made_for_day = made_for.made_for_day
+        on {{ same_forecast('bounded', 'made_for') }}
     left join subjects
         on
             {{ same_subject('bounded', 'subjects') | indent(12) }}

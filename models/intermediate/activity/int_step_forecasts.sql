@@ -37,11 +37,7 @@ reps as (
     from known
     inner join curves
         on
-            known.source_system = curves.source_system
-            and known.project_id = curves.project_id
-            and known.made_for_day = curves.made_for_day
-            and known.kpi = curves.kpi
-            and known.is_of_list = curves.is_of_list
+            {{ same_forecast('known', 'curves', ['kpi', 'is_of_list']) }}
             and known.last_age = curves.age
     group by
         known.source_system,
@@ -86,11 +82,7 @@ by_now as (
     from in_flight
     inner join curves
         on
-            in_flight.source_system = curves.source_system
-            and in_flight.project_id = curves.project_id
-            and in_flight.made_for_day = curves.made_for_day
-            and in_flight.kpi = curves.kpi
-            and in_flight.is_of_list = curves.is_of_list
+            {{ same_forecast('in_flight', 'curves', ['kpi', 'is_of_list']) }}
             and in_flight.last_age = curves.age
     {{ computed_once() }}
 ),
@@ -104,11 +96,7 @@ by_month_end as (
     from by_now
     inner join curves
         on
-            by_now.source_system = curves.source_system
-            and by_now.project_id = curves.project_id
-            and by_now.made_for_day = curves.made_for_day
-            and by_now.kpi = curves.kpi
-            and by_now.is_of_list = curves.is_of_list
+            {{ same_forecast('by_now', 'curves', ['kpi', 'is_of_list']) }}
             and by_now.age_at_month_end = curves.age
     {{ computed_once() }}
 ),
@@ -119,13 +107,7 @@ chances as (
         1 - power(1 - by_month_end.usual_chance, reps.pace) as chance
     from by_month_end
     inner join reps
-        on
-            by_month_end.source_system = reps.source_system
-            and by_month_end.project_id = reps.project_id
-            and by_month_end.made_for_day = reps.made_for_day
-            and by_month_end.kpi = reps.kpi
-            and by_month_end.is_of_list = reps.is_of_list
-            and by_month_end.rep_id = reps.rep_id
+        on {{ same_forecast('by_month_end', 'reps', ['kpi', 'is_of_list', 'rep_id']) }}
 ),
 
 from_in_flight as (
@@ -161,11 +143,7 @@ days_ahead as (
         reps.last_of_month - working_days.day as age_at_month_end
     from reps
     inner join working_days
-        on
-            reps.source_system = working_days.source_system
-            and reps.project_id = working_days.project_id
-            and reps.made_for_day = working_days.made_for_day
-            and reps.rep_id = working_days.rep_id
+        on {{ same_forecast('reps', 'working_days', ['rep_id']) }}
     where working_days.is_ahead
     {{ computed_once() }}
 ),
@@ -183,11 +161,7 @@ from_days_left as (
     from days_ahead
     inner join curves
         on
-            days_ahead.source_system = curves.source_system
-            and days_ahead.project_id = curves.project_id
-            and days_ahead.made_for_day = curves.made_for_day
-            and days_ahead.kpi = curves.kpi
-            and days_ahead.is_of_list = curves.is_of_list
+            {{ same_forecast('days_ahead', 'curves', ['kpi', 'is_of_list']) }}
             and days_ahead.age_at_month_end = curves.age
     group by
         days_ahead.source_system,
@@ -231,27 +205,11 @@ added_up as (
         days_worked.days as days_worked
     from reps
     left join from_in_flight
-        on
-            reps.source_system = from_in_flight.source_system
-            and reps.project_id = from_in_flight.project_id
-            and reps.made_for_day = from_in_flight.made_for_day
-            and reps.kpi = from_in_flight.kpi
-            and reps.is_of_list = from_in_flight.is_of_list
-            and reps.rep_id = from_in_flight.rep_id
+        on {{ same_forecast('reps', 'from_in_flight', ['kpi', 'is_of_list', 'rep_id']) }}
     left join from_days_left
-        on
-            reps.source_system = from_days_left.source_system
-            and reps.project_id = from_days_left.project_id
-            and reps.made_for_day = from_days_left.made_for_day
-            and reps.kpi = from_days_left.kpi
-            and reps.is_of_list = from_days_left.is_of_list
-            and reps.rep_id = from_days_left.rep_id
+        on {{ same_forecast('reps', 'from_days_left', ['kpi', 'is_of_list', 'rep_id']) }}
     left join days_worked
-        on
-            reps.source_system = days_worked.source_system
-            and reps.project_id = days_worked.project_id
-            and reps.made_for_day = days_worked.made_for_day
-            and reps.rep_id = days_worked.rep_id
+        on {{ same_forecast('reps', 'days_worked', ['rep_id']) }}
 ),
 
 expected as (
