@@ -8,9 +8,13 @@ local day, of all activities as they were loaded. Beside it:
 - a refresh of all of them after 1,000 calls were held, put off or booked.
 - calls by hour alone, from nothing and refreshed: what is built by what changed.
 
-The data are those of `stageline generate sales --scale`: 3,000 activities of 8 reps for each step
-of the scale. fsync is on. Run it with `make bench`, or with other sizes:
-python benchmarks/sales_activity.py --scale 100 1000
+The data are those of `stageline generate sales`, grown in two ways that end at the same 3 million
+activities: `--scale` adds departments of 8 reps (3,000 activities of 120 days each, so that 1,000
+of them have 8,000 reps), `--years` adds years to a company of 200 reps (300,000 activities each).
+Figures have a row for each rep and day either way; a refresh meets a quarter, or ten years.
+
+fsync is on. Run it with `make bench`, or with other sizes:
+python benchmarks/sales_activity.py --scale 100 1000 --years 1 10
 """
 
 import argparse
@@ -56,13 +60,30 @@ where activity_id in (
 MODELS = ("path:models/intermediate/activity", "path:models/kpis/activity")
 
 
-def generate(scale: int) -> int:
+#: Departments of the company whose history grows, and the leads of one of them in a year.
+DEPARTMENTS, LEADS_OF_YEAR = 25, 400
+
+
+def departments(scale: int) -> dict[str, int]:
+    """Options of the generator for this many departments."""
+    return {"--scale": scale}
+
+
+def history(years: int) -> dict[str, int]:
+    """Options of the generator for this many years of one company."""
+    return {
+        "--scale": DEPARTMENTS,
+        "--leads": LEADS_OF_YEAR * years,
+        "--days-back": 365 * years,
+    }
+
+
+def generate(options: dict[str, int]) -> int:
     """Puts a made-up company into the database; returns its activities."""
     from stageline.database import connect
 
-    subprocess.run(
-        [sys.executable, "-m", "stageline", "generate", "sales", "--scale", str(scale)], check=True
-    )
+    words = [str(word) for option in options.items() for word in option]
+    subprocess.run([sys.executable, "-m", "stageline", "generate", "sales", *words], check=True)
     with connect("owner", autocommit=True) as session:
         session.execute("vacuum analyze raw_files.activities")
         session.execute("vacuum analyze raw_files.pipeline_items")
@@ -118,8 +139,8 @@ def run(folder: Path, *, is_whole: bool) -> dict[str, float]:
     }
 
 
-def compare(folder: Path, scales: list[int], rounds: int) -> None:
-    """Measures at each size, and shows the figures."""
+def compare(folder: Path, companies: list[dict[str, int]], rounds: int) -> None:
+    """Measures with each company, and shows the figures."""
     from jobs.build import build
     from stageline import config, migrate, server
     from stageline.database import connect
@@ -135,8 +156,8 @@ def compare(folder: Path, scales: list[int], rounds: int) -> None:
     migrate.upgrade()
     with connect("owner") as session:
         session.execute("create schema bench")
-    for scale in scales:
-        activities = generate(scale)
+    for options in companies:
+        activities = generate(options)
         build(
             " ".join(f"+{model}" for model in MODELS),
             exclude="resource_type:test resource_type:unit_test",
@@ -152,6 +173,7 @@ def compare(folder: Path, scales: list[int], rounds: int) -> None:
             for name, seconds in figures.items():
                 found.setdefault(name, []).append(seconds)
         medians = {name: statistics.median(seconds) for name, seconds in found.items()}
+        print(" ".join(f"{name} {value}" for name, value in options.items()))
         print(f"{'activities':>10}  {'':<40}{'seconds':>9}{'of floor':>10}")
         for name, seconds in medians.items():
             print(
@@ -162,13 +184,17 @@ def compare(folder: Path, scales: list[int], rounds: int) -> None:
 def main() -> None:
     """Reads the arguments, and cleans up in the end."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--scale", type=int, nargs="+", default=[100, 1000])
+    parser.add_argument("--scale", type=int, nargs="*", default=[])
+    parser.add_argument("--years", type=int, nargs="*", default=[])
     parser.add_argument("--rounds", type=int, default=3)
     given = parser.parse_args()
+    if not given.scale and not given.years:
+        given.scale, given.years = [100, 1000], [1, 10]
     folder = Path(tempfile.mkdtemp(prefix="stageline-bench-", dir="/tmp"))
     folder.chmod(0o755)  # PostgreSQL runs under an account of its own where we are root
     try:
-        compare(folder, sorted(given.scale), given.rounds)
+        companies = [*map(departments, given.scale), *map(history, given.years)]
+        compare(folder, companies, given.rounds)
     finally:
         from stageline import server
 

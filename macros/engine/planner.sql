@@ -22,9 +22,11 @@
 
 {#-
     In the transaction that builds a model of sales activity. They join what they have just grouped, of
-    which PostgreSQL knows nothing: it expects a few rows, loops over all of them for each, or merges by
-    the project alone. All their joins that matter are equalities, which hashing serves however many rows
-    there are. (A join that can only loop still does; compiling what seems dear then would cost more.)
+    which PostgreSQL knows nothing: it expects a few rows, loops over all of them for each, merges by the
+    project alone, or sorts by six texts what it is to group. All their joins that matter are equalities,
+    which hashing serves however many rows there are, and so it does groups. (A join that can only loop
+    still does; compiling what seems dear then would cost more.) How many reps and days there are a tenth
+    of the usual sample tells; the usual one costs as much as making a wide table.
 -#}
 {% macro plan_hash_joins() -%}
     {{ return(adapter.dispatch('plan_hash_joins')()) }}
@@ -33,7 +35,9 @@
 {% macro default__plan_hash_joins() -%}
     set local enable_mergejoin = off;
     set local enable_nestloop = off;
-    set local jit = off
+    set local enable_sort = off;
+    set local jit = off;
+    set local default_statistics_target = 10
 {%- endmacro %}
 
 {% macro spark__plan_hash_joins() -%} {%- endmacro %}

@@ -1,7 +1,11 @@
 with
 
+items as (
+    select * from {{ ref('base_files__pipeline_items') }}
+),
+
 records as (
-    {{ records_of_active_projects([ref('base_files__pipeline_items')]) }}
+    {{ records_of_active_projects(['items']) }}
 ),
 
 sales_stages as (
@@ -12,7 +16,7 @@ named_stages as (
     select distinct
         stage,
         upper(replace(replace(trim(stage), ' ', '_'), '-', '_')) as alias
-    from records
+    from items
 ),
 
 -- Of several aliases that fit, the longest says most.

@@ -9,6 +9,7 @@ from click.testing import CliRunner
 
 from stageline import config
 from stageline.cli import main
+from stageline.config import PROJECT_ROOT
 from stageline.database import connect
 from stageline.explain import models
 from tests.conftest import DATABASE, Sample, _clone
@@ -93,6 +94,23 @@ def test_the_generated_department_has_figures_of_all_kinds() -> None:
     assert attained > 5
     assert impossible == 1
     assert unassigned > 0
+
+
+def test_no_table_can_have_two_rows_of_one_key() -> None:
+    folder = PROJECT_ROOT / "models/kpis/activity"
+    views = {"fct_activities", "fct_calls"}
+    with connect("reader") as session:
+        keys = session.execute(
+            "select relname, array_agg(attname::text"
+            " order by array_position(indkey::int2[], attnum))"
+            " from pg_index join pg_attribute on attrelid = indrelid and attnum = any(indkey)"
+            " join pg_class on pg_class.oid = indrelid"
+            " where indisprimary and relnamespace = 'kpis'::regnamespace group by relname"
+        ).fetchall()
+    expected = {path.stem: [*models()[path.stem].grain] for path in folder.glob("*.sql")}
+    assert {name: key for name, key in keys if name in expected} == {
+        name: grain for name, grain in expected.items() if name not in views
+    }
 
 
 def test_pictures_of_the_readme_can_be_drawn(

@@ -80,6 +80,7 @@ final as (
         -- From then on the time is full that arrivals are learned from.
         or (
             months.last_of_month < today.day
+            and today.day - months.last_of_month <= {{ var('backtest_window_days') }}
             and work_days.day - known_since.first_day >= {{ forecast_recent_days() }}
             and work_days.day - work_days.first_of_month + 1 in (
                 {{ looked_back_on | join(', ') }}

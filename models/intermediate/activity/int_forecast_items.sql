@@ -64,7 +64,7 @@ final as (
         entry_day,
         event_day,
         closed_day,
-        count(*) as items
+        cast(count(*) as integer) as items
     from awaited
     group by
         source_system,

@@ -45,10 +45,15 @@ gone_by as (
         known.*,
         coalesce(event_day, closed_day, made_for_day - 1) - entry_day as last_age,
         event_day is not null as has_event,
-        event_day is null and closed_day is null as is_in_flight
+        event_day is null and closed_day is null as is_in_flight,
+        case
+            when event_day is null and closed_day is null then last_of_month - entry_day
+        end as age_at_month_end,
+        entry_day >= made_for_day - {{ forecast_recent_days() }} as is_recent
     from known
 ),
 
+-- When it entered says nothing of an item that its ages do not; days would be most of the rows.
 final as (
     select
         source_system,
@@ -58,26 +63,26 @@ final as (
         rep_id,
         kpi,
         is_of_list,
-        entry_day,
         last_age,
-        last_of_month - entry_day as age_at_month_end,
+        age_at_month_end,
         has_event,
         is_in_flight,
-        entry_day >= made_for_day - {{ forecast_recent_days() }} as is_recent,
-        sum(items) as items
+        is_recent,
+        cast(sum(items) as integer) as items
     from gone_by
     group by
-        source_system,
-        project_id,
         made_for_day,
-        last_of_month,
+        last_age,
         rep_id,
         kpi,
         is_of_list,
-        entry_day,
-        last_age,
         has_event,
-        is_in_flight
+        is_in_flight,
+        is_recent,
+        age_at_month_end,
+        last_of_month,
+        project_id,
+        source_system
 )
 
 select * from final

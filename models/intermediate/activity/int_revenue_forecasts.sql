@@ -337,29 +337,40 @@ days_worked as (
         rep_id
 ),
 
--- What one list more on each of the days left would bring.
-from_days_ahead as (
+days_ahead as (
     select
         working_days.source_system,
         working_days.project_id,
         working_days.made_for_day,
         working_days.rep_id,
-        curves.currency,
-        sum(curves.revenue) as revenue,
-        sum(curves.squared_revenue) as squared_revenue
+        made_for.last_of_month - working_days.day as age_at_month_end
     from working_days
     inner join made_for
         on {{ same_forecast('working_days', 'made_for') }}
+    where working_days.is_ahead
+    {{ computed_once() }}
+),
+
+-- What one list more on each of the days left would bring.
+from_days_ahead as (
+    select
+        days_ahead.source_system,
+        days_ahead.project_id,
+        days_ahead.made_for_day,
+        days_ahead.rep_id,
+        curves.currency,
+        sum(curves.revenue) as revenue,
+        sum(curves.squared_revenue) as squared_revenue
+    from days_ahead
     inner join curves
         on
-            {{ same_forecast('working_days', 'curves') }}
-            and made_for.last_of_month - working_days.day = curves.age
-    where working_days.is_ahead
+            {{ same_forecast('days_ahead', 'curves') }}
+            and days_ahead.age_at_month_end = curves.age
     group by
-        working_days.source_system,
-        working_days.project_id,
-        working_days.made_for_day,
-        working_days.rep_id,
+        days_ahead.source_system,
+        days_ahead.project_id,
+        days_ahead.made_for_day,
+        days_ahead.rep_id,
         curves.currency
 ),
 

@@ -21,45 +21,46 @@ bounded_work_days as (
     from work_days
 ),
 
-rep_days as (
-    select
-        roster.source_system,
-        roster.project_id,
-        roster.rep_id,
-        roster.team_id,
-        work_days.week_start,
-        work_days.month,
-        work_days.as_of_week,
-        work_days.as_of_month,
-        work_days.first_week_end
-    from roster
-    inner join bounded_work_days as work_days
-        on
-            roster.source_system = work_days.source_system
-            and roster.project_id = work_days.project_id
-            and roster.active_from <= work_days.date_day
-            and (roster.active_to is null or roster.active_to >= work_days.date_day)
-),
-
-rep_periods as (
+periods as (
     {%- for period, start in [('week', 'week_start'), ('month', 'month')] %}
-    select distinct
+    select
         source_system,
         project_id,
-        rep_id,
-        team_id,
         cast('{{ period }}' as {{ type_label() }}) as period_type,
-        {{ start }} as period_start
-    from rep_days
+        {{ start }} as period_start,
+        min(date_day) as first_day,
+        max(date_day) as last_day
+    from bounded_work_days
     where
         {{ start }} <= as_of_{{ period }}
         {%- if period == 'month' %}
         and month >= cast({{ dbt.date_trunc('month', 'first_week_end') }} as date)
         {%- endif %}
+    group by
+        source_system,
+        project_id,
+        {{ start }}
     {%- if not loop.last %}
     union all
     {%- endif %}
     {%- endfor %}
+),
+
+rep_periods as (
+    select distinct
+        roster.source_system,
+        roster.project_id,
+        roster.rep_id,
+        roster.team_id,
+        periods.period_type,
+        periods.period_start
+    from roster
+    inner join periods
+        on
+            roster.source_system = periods.source_system
+            and roster.project_id = periods.project_id
+            and roster.active_from <= periods.last_day
+            and (roster.active_to is null or roster.active_to >= periods.first_day)
 ),
 
 -- Who changes teams within a period is one rep all the same.

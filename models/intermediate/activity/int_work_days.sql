@@ -162,6 +162,10 @@ counted as (
             partition by source_system, project_id, {{ start }}
         ) as working_days_gone_in_{{ period }},
         {%- endfor %}
+        sum(is_working_day) over (
+            partition by source_system, project_id order by date_day
+        ) - is_working_day as working_days_before,
+        sum(is_gone) over (partition by source_system, project_id) as working_days_gone,
         max(case when date_day = as_of_date then week_start end) over (
             partition by source_system, project_id
         ) as as_of_week,
@@ -187,6 +191,8 @@ final as (
         as_of_week,
         as_of_month,
         is_working_day,
+        working_days_before,
+        working_days_gone,
         working_days_in_week,
         working_days_gone_in_week,
         working_days_in_month,

@@ -10,8 +10,8 @@ subject_periods as (
     where period_type = 'month'
 ),
 
-target_days as (
-    select * from {{ ref('int_target_days') }}
+targets as (
+    select * from {{ ref('int_target_periods') }}
     where kpi = 'agreements' and period_type = 'month'
 ),
 
@@ -36,23 +36,6 @@ counted as (
         {{ mean_seconds('seconds_since_step_before') }} as avg_proposal_to_agreement_seconds
     from steps
     {{ group_by_subject(['month']) | indent(4) }}
-),
-
-targets as (
-    select
-        source_system,
-        project_id,
-        subject_type,
-        subject_id,
-        month,
-        {{ target_of_days('target_of_day') }} as target
-    from target_days
-    group by
-        source_system,
-        project_id,
-        subject_type,
-        subject_id,
-        month
 ),
 
 months as (
@@ -97,7 +80,7 @@ rows_of_months as (
     left join targets
         on
             {{ same_subject('months', 'targets') | indent(12) }}
-            and months.month = targets.month
+            and months.month = targets.period_start
 ),
 
 final as (

@@ -10,7 +10,6 @@ roster as (
 
 work_days as (
     select * from {{ ref('int_work_days') }}
-    where date_day <= as_of_date
 ),
 
 subject_weeks as (
@@ -18,8 +17,11 @@ subject_weeks as (
     where period_type = 'week'
 ),
 
-target_days as (
-    select * from {{ ref('int_target_days') }}
+target_candidates as (
+    select
+        target_ranges.*,
+        case period_type when 'week' then 1 else 2 end as place
+    from {{ ref('int_target_ranges') }} as target_ranges
     where kpi = 'calls'
 ),
 
@@ -32,10 +34,10 @@ called_days as (
         source_system,
         project_id,
         rep_id,
-        cast(sum(booked) as bigint) as booked,
-        cast(sum(due) as bigint) as due,
-        cast(sum(held) as bigint) as held,
-        cast(sum(conducted) as bigint) as conducted,
+        cast(sum(booked) as integer) as booked,
+        cast(sum(due) as integer) as due,
+        cast(sum(held) as integer) as held,
+        cast(sum(conducted) as integer) as conducted,
         call_date
     from call_hours
     group by
@@ -81,6 +83,7 @@ rep_days as (
             and roster.project_id = work_days.project_id
             and roster.active_from <= work_days.date_day
             and (roster.active_to is null or roster.active_to >= work_days.date_day)
+            and work_days.date_day <= work_days.as_of_date
     left join called_days
         on
             roster.source_system = called_days.source_system
@@ -96,10 +99,10 @@ team_days as (
         source_system,
         project_id,
         team_id,
-        cast(sum(booked) as bigint) as booked,
-        cast(sum(due) as bigint) as due,
-        cast(sum(held) as bigint) as held,
-        cast(sum(conducted) as bigint) as conducted,
+        cast(sum(booked) as integer) as booked,
+        cast(sum(due) as integer) as due,
+        cast(sum(held) as integer) as held,
+        cast(sum(conducted) as integer) as conducted,
         date_day
     from rep_days
     where has_calls = 1 or team_id != 'unassigned'
@@ -140,10 +143,10 @@ subject_days as (
         project_id,
         cast('all' as {{ type_label() }}) as subject_type,
         cast('all' as {{ type_label() }}) as subject_id,
-        cast(sum(booked) as bigint) as booked,
-        cast(sum(due) as bigint) as due,
-        cast(sum(held) as bigint) as held,
-        cast(sum(conducted) as bigint) as conducted,
+        cast(sum(booked) as integer) as booked,
+        cast(sum(due) as integer) as due,
+        cast(sum(held) as integer) as held,
+        cast(sum(conducted) as integer) as conducted,
         date_day
     from rep_days
     group by
@@ -152,7 +155,7 @@ subject_days as (
         date_day
 ),
 
-weeks as (
+parts_of_weeks as (
     select
         source_system,
         project_id,
@@ -178,86 +181,166 @@ weeks as (
     from subject_weeks
 ),
 
-counted as (
+weeks as (
     select
         source_system,
         project_id,
         subject_type,
         subject_id,
-        cast('day' as {{ type_label() }}) as period_type,
-        booked,
-        due,
-        held,
-        conducted,
-        date_day as period_start
-    from subject_days
-    union all
-    select
-        source_system,
-        project_id,
-        subject_type,
-        subject_id,
-        cast('week' as {{ type_label() }}) as period_type,
         cast(sum(booked) as bigint) as booked,
         cast(sum(due) as bigint) as due,
         cast(sum(held) as bigint) as held,
         cast(sum(conducted) as bigint) as conducted,
-        week_start as period_start
-    from weeks
+        week_start
+    from parts_of_weeks
     group by
         week_start,
         subject_id,
         subject_type,
         project_id,
         source_system
-),
-
-targets_by_week as (
-    select * from target_days
-    where period_type = 'week'
 ),
 
 -- A target by week goes before one by month.
-chosen_target_days as (
-    select * from targets_by_week
-    union all
-    select target_days.*
-    from target_days
-    left join targets_by_week
-        on
-            {{ same_subject('target_days', 'targets_by_week') | indent(12) }}
-            and target_days.date_day = targets_by_week.date_day
-    where target_days.period_type = 'month' and targets_by_week.date_day is null
+targets as (
+    {{ target_ranges(
+        'target_candidates', ['source_system', 'project_id', 'subject_type', 'subject_id']
+    ) | indent(4) }}
 ),
 
-targets as (
+days as (
+    select
+        source_system,
+        project_id,
+        date_day,
+        week_start,
+        is_working_day,
+        working_days_before,
+        working_days_in_week,
+        working_days_in_month,
+        min(date_day) over (partition by source_system, project_id, week_start, month)
+            as first_day,
+        max(date_day) over (partition by source_system, project_id, week_start, month) as last_day
+    from work_days
+),
+
+-- On each working day of a week that lies in one month a target asks for the same.
+target_parts as (
+    select
+        targets.source_system,
+        targets.project_id,
+        targets.subject_type,
+        targets.subject_id,
+        targets.target,
+        case targets.place when 1 then days.working_days_in_week else days.working_days_in_month end
+            as working_days,
+        days.week_start,
+        greatest(targets.day_from, days.first_day) as first_day,
+        least(targets.day_to, days.last_day) as last_day
+    from targets
+    inner join days
+        on
+            targets.source_system = days.source_system
+            and targets.project_id = days.project_id
+            and days.date_day = days.first_day
+            and targets.day_from <= days.last_day
+            and (targets.day_to is null or targets.day_to >= days.first_day)
+    {{ computed_once() }}
+),
+
+numbered_target_parts as (
+    select
+        target_parts.*,
+        last_days.working_days_before
+        + last_days.is_working_day
+        - first_days.working_days_before as days
+    from target_parts
+    inner join days as first_days
+        on
+            target_parts.source_system = first_days.source_system
+            and target_parts.project_id = first_days.project_id
+            and target_parts.first_day = first_days.date_day
+    inner join days as last_days
+        on
+            target_parts.source_system = last_days.source_system
+            and target_parts.project_id = last_days.project_id
+            and target_parts.last_day = last_days.date_day
+),
+
+targets_of_weeks as (
     select
         source_system,
         project_id,
         subject_type,
         subject_id,
-        cast('day' as {{ type_label() }}) as period_type,
-        date_day as period_start,
-        round(target_of_day, 4) as target,
-        1 as target_working_days
-    from chosen_target_days
-    union all
-    select
-        source_system,
-        project_id,
-        subject_type,
-        subject_id,
-        cast('week' as {{ type_label() }}) as period_type,
-        week_start as period_start,
-        {{ target_of_days('target_of_day') }} as target,
-        count(*) as target_working_days
-    from chosen_target_days
+        {{ target_of_days('target', 'working_days', 'days') }} as target,
+        sum(days) as target_working_days,
+        week_start
+    from numbered_target_parts
+    where days > 0
     group by
         week_start,
         subject_id,
         subject_type,
         project_id,
         source_system
+),
+
+counted as (
+    select
+        subject_days.source_system,
+        subject_days.project_id,
+        subject_days.subject_type,
+        subject_days.subject_id,
+        cast('day' as {{ type_label() }}) as period_type,
+        subject_days.booked,
+        subject_days.due,
+        subject_days.held,
+        subject_days.conducted,
+        case
+            when days.is_working_day = 1
+                then round(
+                    targets.target
+                    / case targets.place
+                        when 1 then days.working_days_in_week
+                        else days.working_days_in_month
+                    end,
+                    4
+                )
+        end as target,
+        case when targets.target is not null then coalesce(days.is_working_day, 0) else 0 end
+            as target_working_days,
+        subject_days.date_day as period_start
+    from subject_days
+    left join days
+        on
+            subject_days.source_system = days.source_system
+            and subject_days.project_id = days.project_id
+            and subject_days.date_day = days.date_day
+    left join targets
+        on
+            {{ same_subject('subject_days', 'targets') | indent(12) }}
+            and subject_days.date_day >= targets.day_from
+            and (targets.day_to is null or subject_days.date_day <= targets.day_to)
+    union all
+    select
+        weeks.source_system,
+        weeks.project_id,
+        weeks.subject_type,
+        weeks.subject_id,
+        cast('week' as {{ type_label() }}) as period_type,
+        weeks.booked,
+        weeks.due,
+        weeks.held,
+        weeks.conducted,
+        targets_of_weeks.target,
+        coalesce(targets_of_weeks.target_working_days, 0) as target_working_days,
+        weeks.week_start as period_start
+    from weeks
+    left join targets_of_weeks
+        on
+            {{ same_subject('weeks', 'targets_of_weeks') | indent(12) }}
+            and weeks.week_start = targets_of_weeks.week_start
 ),
 
 final as (
@@ -275,16 +358,11 @@ final as (
         counted.due - counted.held as missed,
         counted.conducted,
         {{ pct('counted.held', 'counted.due') }} as held_rate_pct,
-        cast(targets.target as {{ type_money() }}) as target,
-        coalesce(targets.target_working_days, 0) as target_working_days,
-        {{ pct('counted.conducted', 'targets.target') }} as attainment_pct,
+        cast(counted.target as {{ type_money() }}) as target,
+        cast(counted.target_working_days as bigint) as target_working_days,
+        {{ pct('counted.conducted', 'counted.target') }} as attainment_pct,
         {{ built_at() }} as updated_at
     from counted
-    left join targets
-        on
-            {{ same_subject('counted', 'targets') | indent(12) }}
-            and counted.period_type = targets.period_type
-            and counted.period_start = targets.period_start
     left join subjects
         on
             {{ same_subject('counted', 'subjects') | indent(12) }}

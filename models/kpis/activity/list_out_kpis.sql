@@ -10,17 +10,13 @@ subject_periods as (
     where period_type = 'month'
 ),
 
-target_days as (
-    select * from {{ ref('int_target_days') }}
+targets as (
+    select * from {{ ref('int_target_periods') }}
     where kpi = 'lists_out' and period_type = 'month'
 ),
 
 subjects as (
     select * from {{ ref('int_subjects') }}
-),
-
-work_days as (
-    select * from {{ ref('int_work_days') }}
 ),
 
 counted as (
@@ -50,38 +46,6 @@ counted as (
         {{ mean_seconds('seconds_since_step_before') }} as avg_agreement_to_list_seconds
     from steps
     {{ group_by_subject(['month']) | indent(4) }}
-),
-
-as_of_months as (
-    select distinct
-        source_system,
-        project_id,
-        as_of_month
-    from work_days
-),
-
--- Lists may be due in months ahead, of which not all working days are known; nothing is asked of
--- them yet.
-targets as (
-    select
-        target_days.source_system,
-        target_days.project_id,
-        target_days.subject_type,
-        target_days.subject_id,
-        target_days.month,
-        {{ target_of_days('target_days.target_of_day') }} as target
-    from target_days
-    inner join as_of_months
-        on
-            target_days.source_system = as_of_months.source_system
-            and target_days.project_id = as_of_months.project_id
-            and target_days.month <= as_of_months.as_of_month
-    group by
-        target_days.source_system,
-        target_days.project_id,
-        target_days.subject_type,
-        target_days.subject_id,
-        target_days.month
 ),
 
 months as (
@@ -142,7 +106,7 @@ final as (
     left join targets
         on
             {{ same_subject('months', 'targets') | indent(12) }}
-            and months.month = targets.month
+            and months.month = targets.period_start
     left join subjects
         on
             {{ same_subject('months', 'subjects') | indent(12) }}

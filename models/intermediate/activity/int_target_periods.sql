@@ -1,0 +1,140 @@
+{{ config(materialized='table', post_hook='{{ gather_statistics(this) }}') }}
+
+with
+
+target_ranges as (
+    select * from {{ ref('int_target_ranges') }}
+),
+
+work_days as (
+    select * from {{ ref('int_work_days') }}
+),
+
+-- The first week, which ends in the first month, may begin in the one before, of which only some
+-- days are known.
+bounded_work_days as (
+    select
+        work_days.*,
+        {{ date_of_day(day_of_date(
+            'min(date_day) over (partition by source_system, project_id)'
+        ) ~ ' + 6') }} as first_week_end
+    from work_days
+),
+
+periods as (
+    {%- for period, start in [('week', 'week_start'), ('month', 'month')] %}
+    select
+        source_system,
+        project_id,
+        cast('{{ period }}' as {{ type_label() }}) as period_type,
+        {{ start }} as period_start,
+        {{ start }} = as_of_{{ period }} as is_running,
+        working_days_in_{{ period }} as working_days,
+        working_days_gone,
+        min(date_day) as first_day,
+        max(date_day) as last_day
+    from bounded_work_days
+    where
+        {{ start }} <= as_of_{{ period }}
+        {%- if period == 'month' %}
+        and month >= cast({{ dbt.date_trunc('month', 'first_week_end') }} as date)
+        {%- endif %}
+    group by
+        source_system,
+        project_id,
+        {{ start }},
+        as_of_{{ period }},
+        working_days_in_{{ period }},
+        working_days_gone
+    having sum(is_working_day) > 0
+    {%- if not loop.last %}
+    union all
+    {%- endif %}
+    {%- endfor %}
+),
+
+parts as (
+    select
+        target_ranges.source_system,
+        target_ranges.project_id,
+        target_ranges.subject_type,
+        target_ranges.subject_id,
+        target_ranges.kpi,
+        target_ranges.currency,
+        target_ranges.target,
+        target_ranges.target_origin,
+        periods.period_type,
+        periods.period_start,
+        periods.is_running,
+        periods.working_days,
+        periods.working_days_gone,
+        greatest(target_ranges.day_from, periods.first_day) as first_day,
+        least(target_ranges.day_to, periods.last_day) as last_day
+    from target_ranges
+    inner join periods
+        on
+            target_ranges.source_system = periods.source_system
+            and target_ranges.project_id = periods.project_id
+            and target_ranges.period_type = periods.period_type
+            and target_ranges.day_from <= periods.last_day
+            and (target_ranges.day_to is null or target_ranges.day_to >= periods.first_day)
+    {{ computed_once() }}
+),
+
+-- Working days are numbered: how many lie in a part is a difference.
+numbered_parts as (
+    select
+        parts.*,
+        first_days.working_days_before as days_before,
+        last_days.working_days_before + last_days.is_working_day as days_until
+    from parts
+    inner join work_days as first_days
+        on
+            parts.source_system = first_days.source_system
+            and parts.project_id = first_days.project_id
+            and parts.first_day = first_days.date_day
+    inner join work_days as last_days
+        on
+            parts.source_system = last_days.source_system
+            and parts.project_id = last_days.project_id
+            and parts.last_day = last_days.date_day
+),
+
+final as (
+    select
+        source_system,
+        project_id,
+        subject_type,
+        subject_id,
+        kpi,
+        period_type,
+        currency,
+        period_start,
+        is_running,
+        cast(
+            case
+                when min(target_origin) = max(target_origin) then min(target_origin)
+                else 'own on some days'
+            end as {{ type_label() }}
+        ) as target_origin,
+        {{ target_of_days('target', 'working_days', '(days_until - days_before)') }} as target,
+        {{ target_of_days(
+            'target',
+            'working_days',
+            '(least(days_until, working_days_gone) - least(days_before, working_days_gone))',
+        ) | indent(8) }} as target_to_date
+    from numbered_parts
+    where days_until > days_before
+    group by
+        period_start,
+        subject_id,
+        kpi,
+        period_type,
+        currency,
+        subject_type,
+        project_id,
+        source_system,
+        is_running
+)
+
+select * from final
