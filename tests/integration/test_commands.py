@@ -15,6 +15,7 @@ from loaders.registry import SOURCES
 from stageline import config, dbt_environment, migrate, server
 from stageline.cli import main
 from stageline.database import Connection, connect
+from tests.conftest import TEMPLATE, _clone
 
 
 def stageline(*arguments: str, typed: str = "") -> subprocess.CompletedProcess[str]:
@@ -96,17 +97,20 @@ def test_the_reader_of_psql_cannot_write() -> None:
         session.execute("table raw_files.leads")
 
 
-def test_up_on_a_database_that_is_well_changes_nothing(database: Connection) -> None:
-    def databases() -> list[tuple[str]]:
+def test_up_on_a_database_that_is_well_changes_nothing(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # One that is not called as those are that `up` makes.
+    cloned = _clone(request.getfixturevalue("server"), TEMPLATE, tmp_path, monkeypatch)
+    with cloned as database:
+        pid = (server.home() / "postgres" / "postmaster.pid").read_text()
+        result = stageline("up")
+        assert result.returncode == 0, result.stderr
+        assert f"database {database.dbname}." in result.stdout
+        assert (server.home() / "postgres" / "postmaster.pid").read_text() == pid
         with connect("owner") as session:
-            return session.execute("select datname from pg_database order by 1").fetchall()
-
-    pid, before = (server.home() / "postgres" / "postmaster.pid").read_text(), databases()
-    result = stageline("up")
-    assert result.returncode == 0, result.stderr
-    assert f"database {database.dbname}." in result.stdout
-    assert (server.home() / "postgres" / "postmaster.pid").read_text() == pid
-    assert databases() == before
+            names = session.execute("select datname from pg_database where datname = 'stageline'")
+            assert names.fetchall() == []
 
 
 @pytest.mark.usefixtures("database")
