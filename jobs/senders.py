@@ -42,7 +42,8 @@ from jobs.channels import (
     require_safe_url,
     secret_of,
 )
-from loaders.api import FailedError, RefusedError, Session, retry_after
+from loaders.api import FailedError, RefusedError, retry_after
+from loaders.open_address import NoRedirects
 
 Event = Literal["opened", "reminder", "escalated", "resolved", "test"]
 
@@ -384,7 +385,7 @@ def _post(
     sent = {"Content-Type": "application/json", "User-Agent": "Stageline", **headers}
     try:
         with (
-            Session() as session,
+            NoRedirects() as session,
             session.post(url, data=body, headers=sent, timeout=_TIMEOUTS, stream=True) as answer,
         ):
             return (

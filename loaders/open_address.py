@@ -116,15 +116,17 @@ def _require_way(url: str, *, from_here: bool) -> None:
         raise RefusedError("an address that leads to one that does not begin with https://")
 
 
-class _Session(requests.Session):
-    """One that leaves redirects to its caller: requests would read the whole body of each."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.auth = _Accepts()
+class NoRedirects(requests.Session):
+    """A session that leaves redirects to its caller: requests would read the whole body of each."""
 
     def get_redirect_target(self, resp: requests.Response) -> str | None:  # noqa: ARG002 - its name there
         return None
+
+
+class _Session(NoRedirects):
+    def __init__(self) -> None:
+        super().__init__()
+        self.auth = _Accepts()
 
 
 class _Accepts(AuthBase):

@@ -46,3 +46,44 @@
     {%- set day = day_of_date(date) -%}
     {{ date_of_day('(' ~ day ~ ' - ' ~ weekday_of_day(day) ~ ' + 1)') }}
 {%- endmacro %}
+
+{#- Weeks and months up to those of `as_of`, of a project's days. The first week, which ends in the first
+    month that is told of, may begin in the one before, of which only some days are known. -#}
+{% macro periods_of(work_days) -%}
+    {%- for period, start in [('week', 'week_start'), ('month', 'month')] %}
+    select
+        source_system,
+        project_id,
+        cast('{{ period }}' as {{ type_label() }}) as period_type,
+        {{ start }} as period_start,
+        {{ start }} = as_of_{{ period }} as is_running,
+        working_days_in_{{ period }} as working_days,
+        working_days_gone,
+        sum(is_working_day) as known_working_days,
+        min(date_day) as first_day,
+        max(date_day) as last_day
+    from (
+        select
+            days.*,
+            {{ date_of_day(day_of_date(
+                'min(date_day) over (partition by source_system, project_id)'
+            ) ~ ' + 6') }} as first_week_end
+        from {{ work_days }} as days
+    ) as bounded
+    where
+        {{ start }} <= as_of_{{ period }}
+        {%- if period == 'month' %}
+        and month >= cast({{ dbt.date_trunc('month', 'first_week_end') }} as date)
+        {%- endif %}
+    group by
+        source_system,
+        project_id,
+        {{ start }},
+        as_of_{{ period }},
+        working_days_in_{{ period }},
+        working_days_gone
+    {%- if not loop.last %}
+    union all
+    {%- endif %}
+    {%- endfor %}
+{%- endmacro %}

@@ -12,7 +12,6 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import pytest
 from click.testing import CliRunner, Result
@@ -25,10 +24,10 @@ from jobs.refresh_config import Group
 from stageline.cli import main
 from stageline.config import PROJECT_ROOT
 from stageline.database import connect
+from tests import refresh_groups
+from tests.refresh_groups import MINUTE
 
 pytestmark = pytest.mark.usefixtures("database")
-
-MINUTE = timedelta(minutes=1)
 
 PROJECT = """\
 name: tiny
@@ -40,19 +39,7 @@ models:
   +materialized: table
 """
 
-FLOW = Group(
-    "flow",
-    tag="refresh_flow",
-    schedule="*/15 * * * *",
-    zone=ZoneInfo("UTC"),
-    never_older_than=60 * MINUTE,
-    done_within=None,
-    criticality="high",
-    owner="Operations",
-    retries=2,
-    first_wait=timedelta(0),
-    timeout=5 * MINUTE,
-)
+FLOW = replace(refresh_groups.FLOW, first_wait=timedelta(0), timeout=5 * MINUTE)
 SALES = replace(FLOW, name="sales", tag="refresh_sales")
 GROUPS = {"flow": FLOW, "sales": SALES}
 

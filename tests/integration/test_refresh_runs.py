@@ -16,25 +16,13 @@ from jobs.refresh_config import Group
 from jobs.refresh_runs import Run, Session
 from jobs.slots import slots
 from stageline.database import connect
+from tests.refresh_groups import FLOW, MINUTE
 
 pytestmark = pytest.mark.usefixtures("database")
 
-MINUTE = timedelta(minutes=1)
 NOW = datetime(2026, 3, 2, 12, 7, tzinfo=UTC)
 
-GROUP = Group(
-    "flow",
-    tag="refresh_flow",
-    schedule="*/15 * * * *",
-    zone=ZoneInfo("Europe/Kyiv"),
-    never_older_than=60 * MINUTE,
-    done_within=None,
-    criticality="high",
-    owner="Operations",
-    retries=2,
-    first_wait=MINUTE,
-    timeout=60 * MINUTE,
-)
+GROUP = replace(FLOW, zone=ZoneInfo("Europe/Kyiv"))
 NIGHTLY = replace(
     GROUP,
     name="nightly",

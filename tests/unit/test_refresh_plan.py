@@ -2,27 +2,14 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from zoneinfo import ZoneInfo
 
 from jobs.refresh_config import Group
 from jobs.refresh_plan import forecast
+from tests.refresh_groups import FLOW, MINUTE
 
 NOW = datetime(2026, 3, 2, 12, tzinfo=UTC)
-MINUTE = timedelta(minutes=1)
 
-QUARTERLY = Group(
-    "quarterly",
-    tag="refresh_quarterly",
-    schedule="*/15 * * * *",
-    zone=ZoneInfo("UTC"),
-    never_older_than=20 * MINUTE,
-    done_within=None,
-    criticality="high",
-    owner="Support",
-    retries=3,
-    first_wait=MINUTE,
-    timeout=60 * MINUTE,
-)
+QUARTERLY = replace(FLOW, name="quarterly", never_older_than=20 * MINUTE)
 DAILY = replace(
     QUARTERLY,
     name="daily",

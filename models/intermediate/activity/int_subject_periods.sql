@@ -10,40 +10,8 @@ work_days as (
     select * from {{ ref('int_work_days') }}
 ),
 
--- The week in which the first month begins may begin in the month before, of which nothing is told.
--- It ends in the first month.
-bounded_work_days as (
-    select
-        work_days.*,
-        {{ date_of_day(day_of_date(
-            'min(date_day) over (partition by source_system, project_id)'
-        ) ~ ' + 6') }} as first_week_end
-    from work_days
-),
-
 periods as (
-    {%- for period, start in [('week', 'week_start'), ('month', 'month')] %}
-    select
-        source_system,
-        project_id,
-        cast('{{ period }}' as {{ type_label() }}) as period_type,
-        {{ start }} as period_start,
-        min(date_day) as first_day,
-        max(date_day) as last_day
-    from bounded_work_days
-    where
-        {{ start }} <= as_of_{{ period }}
-        {%- if period == 'month' %}
-        and month >= cast({{ dbt.date_trunc('month', 'first_week_end') }} as date)
-        {%- endif %}
-    group by
-        source_system,
-        project_id,
-        {{ start }}
-    {%- if not loop.last %}
-    union all
-    {%- endif %}
-    {%- endfor %}
+    {{ periods_of('work_days') | indent(4) }}
 ),
 
 rep_periods as (

@@ -10,47 +10,8 @@ work_days as (
     select * from {{ ref('int_work_days') }}
 ),
 
--- The first week, which ends in the first month, may begin in the one before, of which only some
--- days are known.
-bounded_work_days as (
-    select
-        work_days.*,
-        {{ date_of_day(day_of_date(
-            'min(date_day) over (partition by source_system, project_id)'
-        ) ~ ' + 6') }} as first_week_end
-    from work_days
-),
-
 periods as (
-    {%- for period, start in [('week', 'week_start'), ('month', 'month')] %}
-    select
-        source_system,
-        project_id,
-        cast('{{ period }}' as {{ type_label() }}) as period_type,
-        {{ start }} as period_start,
-        {{ start }} = as_of_{{ period }} as is_running,
-        working_days_in_{{ period }} as working_days,
-        working_days_gone,
-        min(date_day) as first_day,
-        max(date_day) as last_day
-    from bounded_work_days
-    where
-        {{ start }} <= as_of_{{ period }}
-        {%- if period == 'month' %}
-        and month >= cast({{ dbt.date_trunc('month', 'first_week_end') }} as date)
-        {%- endif %}
-    group by
-        source_system,
-        project_id,
-        {{ start }},
-        as_of_{{ period }},
-        working_days_in_{{ period }},
-        working_days_gone
-    having sum(is_working_day) > 0
-    {%- if not loop.last %}
-    union all
-    {%- endif %}
-    {%- endfor %}
+    {{ periods_of('work_days') | indent(4) }}
 ),
 
 parts as (
@@ -78,6 +39,7 @@ parts as (
             and target_ranges.period_type = periods.period_type
             and target_ranges.day_from <= periods.last_day
             and (target_ranges.day_to is null or target_ranges.day_to >= periods.first_day)
+    where periods.known_working_days > 0
     {{ computed_once() }}
 ),
 
