@@ -1,5 +1,6 @@
 """Refreshes groups: loads, checks, builds and exports what is due, one run of all at a time."""
 
+import logging
 import subprocess
 import sys
 import threading
@@ -90,7 +91,9 @@ def keep_fresh(stop: threading.Event) -> None:
             with connect("jobs", autocommit=True) as session:
                 _keep_fresh(session, groups, stop)
         except (psycopg.OperationalError, StagelineError) as error:
-            log().error("refreshes wait for the database", error=type(error).__name__)
+            # Only of our own errors is it known that their words hold nothing that was read.
+            reason = str(error) if isinstance(error, StagelineError) else None
+            log().error("refreshes wait", error=type(error).__name__, reason=reason)
             stop.wait(_RESTART)
 
 
@@ -170,7 +173,7 @@ def _refresh(session: Session, work: _Work) -> list[Outcome]:
         outcomes = [_judged(session, work, run, "") for run in work.runs]
     for outcome in outcomes:
         log().log(
-            40 if outcome.error else 20,
+            logging.ERROR if outcome.error else logging.INFO,
             "refresh",
             group=outcome.run.group_name,
             outcome="busy" if outcome.is_busy else "failed" if outcome.error else "done",

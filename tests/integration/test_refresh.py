@@ -170,6 +170,21 @@ class TestRuns:
             ("waiting", 0, True)
         ]
 
+    def test_what_a_run_can_do_without_is_told(self, project: Callable[..., Path]) -> None:
+        with connect("owner", autocommit=True) as session:
+            store_account(session)
+        request("flow")
+        needs = replace(FLOW, loads=("hubspot", "keycrm"), exports=("pipeline",))
+        outcome = refresh(project(), groups={"flow": needs})["flow"]
+        assert outcome.error == ""
+        ((status, told),) = rows("select status, error from ops.runs")
+        assert status == "success"
+        assert told.startswith("hubspot was not loaded: ")
+        assert "; pipeline was not exported: " in told
+        with connect("jobs") as session:
+            (alert,) = refresh_conditions(session)
+        assert (alert.key, alert.criticality) == ("refresh|flow|success", "medium")
+
     def test_one_that_takes_too_long_is_stopped(self, project: Callable[..., Path]) -> None:
         request("sales")
         hasty = {**GROUPS, "sales": replace(SALES, timeout=timedelta(seconds=9))}
@@ -345,14 +360,7 @@ class TestFreshness:
         folder = project(deals=deals)
         (folder / "models" / "sources.yml").write_text(sources)
         with connect("owner", autocommit=True) as session:
-            session.execute(
-                "insert into settings.projects (source_system, project_id) values ('hubspot', 'a')"
-            )
-            session.execute(
-                "insert into settings.api_accounts"
-                " (source_system, project_id, base_url, token_encrypted)"
-                " values ('hubspot', 'a', 'https://crm.example', 'x')"
-            )
+            store_account(session)
             for minutes, status, error in (
                 (30, "success", None),
                 (20, "failed", "x"),
@@ -449,6 +457,17 @@ class TestCommand:
         assert 7190 < found["age_seconds"] < 7300
         history = jobs("history").stdout
         assert "success" in history and "model deals: " in history
+
+
+def store_account(session: runs.Session) -> None:
+    """An account whose token nobody can read."""
+    session.execute(
+        "insert into settings.projects (source_system, project_id) values ('hubspot', 'a')"
+    )
+    session.execute(
+        "insert into settings.api_accounts (source_system, project_id, base_url, token_encrypted)"
+        " values ('hubspot', 'a', 'https://crm.example', 'of another key')"
+    )
 
 
 def jobs(*arguments: str) -> Result:
