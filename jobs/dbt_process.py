@@ -109,6 +109,8 @@ def _run(
     kept_open: list[_Inherited],  # noqa: ARG001 - open as long as this process lives
 ) -> None:
     os.setsid()  # Ctrl-C in a terminal goes to the process that started this one, and from it to us
+    # What a shell starts in the background has it ignored, and dbt is stopped by it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     # A failed cast puts a row's value into dbt's log and results: for their owner alone.
     os.umask(0o077)
     os.chdir(folder)

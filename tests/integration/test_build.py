@@ -76,6 +76,8 @@ SLOW = {"slow": "{{ config(materialized='table') }} select 1 as id from pg_sleep
 
 def start_build(project: Path) -> subprocess.Popen[str]:
     code = (
+        # As shells start what is to run in the background.
+        "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN);"
         "import sys; from pathlib import Path; from jobs.build import build;"
         " from stageline.errors import StagelineError\n"
         "try:\n    build(project=Path(sys.argv[1]))\n"
@@ -193,7 +195,8 @@ def test_second_build_is_told_that_one_is_running(tiny: Tiny) -> None:
             build(project=project)
     finally:
         first.send_signal(signal.SIGTERM)
-        output, _ = first.communicate(timeout=30)
+        # Sooner than dbt would be killed that does not cancel its queries.
+        output, _ = first.communicate(timeout=12)
 
     assert first.returncode == 128 + signal.SIGTERM
     assert "The build was stopped" in output
