@@ -33,6 +33,8 @@ from stageline.progress import is_live, log, step
 #: Statuses of a node that did what it should.
 GOOD = frozenset({"success", "pass", "warn", "no-op"})
 
+_RESULTS = "run_results.json"
+
 #: Seconds that dbt gets to cancel its queries after it was told to stop.
 _GRACE = 15.0
 
@@ -372,8 +374,7 @@ def _run(
     lock: int,
     limit: Limit | None,
 ) -> None:
-    results = target_path / "run_results.json"
-    results.unlink(missing_ok=True)
+    (target_path / _RESULTS).unlink(missing_ok=True)
     started = datetime.now(UTC)
     said = _Progress(title)
     with said.shown(report):
@@ -391,7 +392,7 @@ def _run(
                 said.read(line)
             code = child.wait()
         report.invocation_id = said.invocation_id
-        report.nodes = _nodes(results, target_path, said.invocation_id, started)
+        report.nodes = read_results(target_path, said.invocation_id, started)
         if stopped:
             why = "was stopped" if stopped[0] != _LATE else "took too long and was stopped"
             raise BuildError(
@@ -458,10 +459,10 @@ def _stopping(child: DbtProcess, limit: Limit | None) -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def _nodes(results: Path, target_path: Path, invocation_id: str, started: datetime) -> list[Node]:
-    """The results of this invocation; none if the file is missing, unreadable or another's."""
+def read_results(target_path: Path, invocation_id: str, started: datetime) -> list[Node]:
+    """The results of an invocation; none if the file is missing, unreadable or another's."""
     try:
-        content = json.loads(results.read_text(encoding="utf-8"))
+        content = json.loads((target_path / _RESULTS).read_text(encoding="utf-8"))
         metadata = content["metadata"]
         generated = datetime.fromisoformat(metadata["generated_at"])
     except (OSError, ValueError, KeyError):

@@ -20,7 +20,7 @@ from jobs.refresh_config import Group, read
 from jobs.refresh_runs import Run, Session
 from stageline.config import PROJECT_ROOT
 from stageline.database import connect
-from stageline.errors import StagelineError
+from stageline.errors import TRY_LATER, StagelineError
 from stageline.progress import log
 
 #: Seconds from one look for slots to the next.
@@ -31,9 +31,6 @@ _EXPECT = 15.0
 
 #: Seconds until the database is tried again that was away.
 _RESTART = 2.0
-
-#: Exit code of a load that goes on another day, as the CRM's limit is used up.
-_TO_BE_CONTINUED = 75
 
 #: Unit tests hold models against rows of their own, which no refresh changes.
 _LEFT_OUT = "resource_type:unit_test"
@@ -151,7 +148,7 @@ def _refresh(session: Session, work: _Work) -> list[Outcome]:
     names = sorted({run.group_name for run in work.runs})
     log().info("refresh", groups=names, outcome="begins")
     started = time.monotonic()
-    for source in runs.loads_of(work.of(run) for run in work.runs):
+    for source in dict.fromkeys(load for run in work.runs for load in work.of(run).loads):
         _load(session, work, source)
     try:
         _check(session, work)
@@ -193,7 +190,7 @@ def _load(session: Session, work: _Work, source: str) -> None:
     if not (has_account and has_account[0]):
         return
     code, error = _child(work, ["load", source])
-    if code not in (0, _TO_BE_CONTINUED):
+    if code not in (0, TRY_LATER):
         work.problems[source] = f"{source} was not loaded: {error}"
 
 
@@ -213,7 +210,7 @@ def _check(session: Session, work: _Work) -> None:
         """
     ).fetchone()
     if row and row[0]:
-        code, error = _child(work, ["check"])
+        code, error = _child(work, ["check", "--brief"])
         if code != 0:
             raise StagelineError(error)
 
@@ -273,11 +270,11 @@ def _judged(session: Session, work: _Work, run: Run, error: str) -> Outcome:
     """A run of a build that was judged as a whole: by the nodes of its own group."""
     report = work.report
     assert report is not None  # noqa: S101 - set by both callers
-    if work.stop.is_set() and error:
-        return _put_back(session, run, timedelta(0))
-    project = read_project(target_folder(work.project))
     if not error:
         return _exported(session, work, run)
+    if work.stop.is_set():
+        return _put_back(session, run, timedelta(0))
+    project = read_project(target_folder(work.project))
     if project is None or not report.nodes:
         return _failed(session, work, run, error)
     mine = project.made_of(work.of(run).tag)

@@ -1,5 +1,6 @@
 """What is refreshed when, as ``jobs/kpi_refresh_config.yml`` says it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -128,6 +129,17 @@ def read(path: Path = PATH) -> dict[str, Group]:
                 ("groups", name, "tag"), f"Groups {other} and {name} have one tag: give one up."
             )
     return groups
+
+
+def require(groups: Mapping[str, Group], name: str) -> Group:
+    """The group of that name.
+
+    Raises:
+        StagelineError: there is none; says which there are.
+    """
+    if name not in groups:
+        raise StagelineError(f"There is no group {name!r}. There are: {', '.join(groups)}.")
+    return groups[name]
 
 
 def _group(file: YamlFile, name: str, said: _Group, defaults: _Shared) -> Group:

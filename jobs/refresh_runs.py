@@ -7,7 +7,7 @@ lock was left by a worker that died, and is run again.
 
 import random
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -17,7 +17,6 @@ from psycopg.rows import class_row
 
 from jobs.refresh_config import Group
 from jobs.slots import latest, slots
-from stageline.errors import StagelineError
 
 Session = psycopg.Connection[Any]
 
@@ -98,7 +97,7 @@ def plan(session: Session, groups: Mapping[str, Group], now: datetime) -> int:
     """Makes the runs whose slots have come; gives their number.
 
     A group that was never planned gets the slot that came last. One that is paused gets none; once
-    it goes on, the last one that it missed.
+    it goes on, the last one that it missed. The first one that was missed is noted as skipped.
     """
     due = session.execute(
         "select group_name from ops.refresh_groups"
@@ -111,24 +110,27 @@ def plan(session: Session, groups: Mapping[str, Group], now: datetime) -> int:
 def _plan(session: Session, group: Group, now: datetime) -> bool:
     with session.transaction():
         found = session.execute(
-            "select from ops.refresh_groups where group_name = %s and paused_at is null"
+            "select next_slot from ops.refresh_groups where group_name = %s and paused_at is null"
             " and (next_slot is null or next_slot <= %s) for update",
             [group.name, now],
         ).fetchone()
         if found is None:
             return False  # another worker was faster, or somebody paused it
         slot = latest(group.schedule, group.zone, now)
+        # Of those that were missed the first one is noted, too: its promise, once broken, is broken
+        # until a later one is run.
+        for each in sorted({found[0] or slot, slot}):
+            made = session.execute(
+                "insert into ops.runs"
+                " (group_name, slot, requested_at, requested_by, due_at, deadline)"
+                " values (%s, %s, %s, 'schedule', %s, %s)"
+                " on conflict (group_name, slot) do nothing",
+                [group.name, each, now, now, each + group.promised],
+            ).rowcount
         session.execute(
             "update ops.refresh_groups set next_slot = %s where group_name = %s",
             [next(slots(group.schedule, group.zone, now)), group.name],
         )
-        made = session.execute(
-            "insert into ops.runs"
-            " (group_name, slot, requested_at, requested_by, due_at, deadline)"
-            " values (%s, %s, %s, 'schedule', %s, %s)"
-            " on conflict (group_name, slot) do nothing",
-            [group.name, slot, now, now, slot + group.promised],
-        ).rowcount
         session.execute(
             "update ops.runs set status = 'skipped', finished_at = %s"
             " where group_name = %s and slot < %s and status = 'waiting'",
@@ -403,22 +405,6 @@ def _expected(
 ) -> datetime | None:
     start = begins or next_slot
     return None if start is None else max(start + timedelta(seconds=seconds), now)
-
-
-def require(groups: Mapping[str, Group], name: str) -> Group:
-    """The group of that name.
-
-    Raises:
-        StagelineError: there is none; says which there are.
-    """
-    if name not in groups:
-        raise StagelineError(f"There is no group {name!r}. There are: {', '.join(groups)}.")
-    return groups[name]
-
-
-def loads_of(groups: Iterable[Group]) -> list[str]:
-    """CRMs that the groups load before, each once."""
-    return list(dict.fromkeys(source for group in groups for source in group.loads))
 
 
 def _seconds(duration: timedelta | None) -> int | None:

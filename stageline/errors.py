@@ -3,6 +3,9 @@
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+#: Exit code of a command that is not done, through nobody's fault: try again later. As sysexits.h.
+TRY_LATER = 75
+
 
 class StagelineError(Exception):
     """A mistake of the user's, or a state of the machine, that the user can mend.

@@ -18,7 +18,7 @@ from psycopg import sql
 from xdist.remote import Producer
 from xdist.scheduler import LoadFileScheduling
 
-from jobs.build import BuildReport, _nodes
+from jobs.build import BuildReport, read_results
 from stageline import config, dbt_environment, migrate, roles
 from stageline import server as embedded
 from stageline.database import Connection, connect, connection
@@ -316,8 +316,7 @@ def sample(short_folder: Path, _no_configuration_of_the_user: None) -> Iterator[
                     "select build_id, invocation_id, started_at from ops.builds"
                     " order by started_at desc"
                 )
-            target_path = checkout / "target"
-            nodes = _nodes(target_path / "run_results.json", target_path, invocation_id, started)
+            nodes = read_results(checkout / "target", invocation_id, started)
             embedded.stop(home)
             running = embedded.start(home, 55433, durable=False)
             owner = connection("owner")

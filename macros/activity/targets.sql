@@ -44,3 +44,23 @@
     ) as totals
     where count_1 > 0 or count_2 > 0
 {%- endmacro %}
+
+{#- Query of parts (project, first_day, last_day, and what else there is) with the working days before
+    them and until their ends. Working days are numbered: how many lie in a part is a difference. -#}
+{% macro numbered_parts(parts, work_days) -%}
+    select
+        parts.*,
+        first_days.working_days_before as days_before,
+        last_days.working_days_before + last_days.is_working_day as days_until
+    from {{ parts }} as parts
+    inner join {{ work_days }} as first_days
+        on
+            parts.source_system = first_days.source_system
+            and parts.project_id = first_days.project_id
+            and parts.first_day = first_days.date_day
+    inner join {{ work_days }} as last_days
+        on
+            parts.source_system = last_days.source_system
+            and parts.project_id = last_days.project_id
+            and parts.last_day = last_days.date_day
+{%- endmacro %}

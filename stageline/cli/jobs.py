@@ -14,14 +14,11 @@ from psycopg.rows import dict_row
 from stageline.cli.build import require_migrations
 from stageline.cli.tables import Column, show
 from stageline.database import connect
-from stageline.errors import StagelineError
+from stageline.errors import TRY_LATER, StagelineError
 from stageline.settings.changes import who
 
 if TYPE_CHECKING:
     from jobs.refresh_config import Group
-
-#: Exit code of a run that has to wait: try again later, as sysexits.h counts.
-_LATER = 75
 
 #: States of models, worst first.
 _STATES = ("never built", "breached", "at risk", "fresh")
@@ -124,10 +121,10 @@ def run(group: str, at_once: bool) -> None:
     """
     from jobs import refresh_runs as runs
     from jobs.refresh import refresh_due
-    from jobs.refresh_config import read
+    from jobs.refresh_config import read, require
 
     groups = read()
-    chosen = runs.require(groups, group)
+    chosen = require(groups, group)
     require_migrations()
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -147,7 +144,7 @@ def run(group: str, at_once: bool) -> None:
         outcomes = refresh_due(session, groups, stop, only=run_id)
     if not outcomes:
         click.echo("Another process refreshes now. The run waits for it.", err=True)
-        raise SystemExit(_LATER)
+        raise SystemExit(TRY_LATER)
     (outcome,) = outcomes
     if outcome.error:
         again = f" It is tried again at {_time(outcome.again)}." if outcome.again else ""
@@ -155,7 +152,7 @@ def run(group: str, at_once: bool) -> None:
     if outcome.again is not None:
         why = "Another build is running." if outcome.is_busy else "It was stopped."
         click.echo(f"{why} The run waits, and is due again.", err=True)
-        raise SystemExit(_LATER)
+        raise SystemExit(TRY_LATER)
     click.echo(f"Group {group} is refreshed. `stageline jobs status` shows how fresh it is.")
 
 
@@ -221,8 +218,8 @@ def history(group: str | None, limit: int) -> None:
         stageline jobs history
         stageline jobs history flow --limit 100
     """
-    from jobs.refresh_config import read
-    from jobs.refresh_runs import require, usual_seconds
+    from jobs.refresh_config import read, require
+    from jobs.refresh_runs import usual_seconds
 
     if group is not None:
         require(read(), group)
@@ -322,10 +319,10 @@ def _group(name: str) -> "psycopg.Connection[Any]":
         StagelineError: there is no such group, or the database cannot be reached.
     """
     from jobs import refresh_runs as runs
-    from jobs.refresh_config import read
+    from jobs.refresh_config import read, require
 
     groups = read()
-    runs.require(groups, name)
+    require(groups, name)
     require_migrations()
     session = connect("jobs", autocommit=True)
     runs.sync(session, groups, datetime.now(UTC))

@@ -12,14 +12,11 @@ from rich.text import Text
 
 from loaders.registry import SOURCES
 from stageline.cli.instants import instant
-from stageline.errors import StagelineError
+from stageline.errors import TRY_LATER, StagelineError
 
 if TYPE_CHECKING:
     from loaders.accounts import Chosen
     from loaders.crm import CrmLoad
-
-#: Exit code (EX_TEMPFAIL) of a load whose rest follows later, as the CRM allows no more for now.
-TO_BE_CONTINUED = 75
 
 
 def add_commands(group: click.Group) -> None:
@@ -112,7 +109,7 @@ def _run(
             else f"{len(problems)} of {len(accounts)} accounts of {name} were not loaded."
         )
     if is_stopped:
-        sys.exit(TO_BE_CONTINUED)
+        sys.exit(TRY_LATER)
     if not dry_run:
         console.print("\nNext: `stageline build` brings the KPIs up to date.", highlight=False)
 

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.option("--suite", metavar="ENTITY", help="Only the tables of this entity.")
-def check(suite: str | None) -> None:
+@click.option("--brief", is_flag=True, help="Say one line, and that only if a build would stop.")
+def check(suite: str | None, brief: bool) -> None:
     """Check the raw data, and show what is wrong with it.
 
     Exits with 1 if a critical rule does not hold: then a build would not start.
@@ -27,6 +28,9 @@ def check(suite: str | None) -> None:
 
     require_migrations()
     report = run_checks(suite)
+    if brief:
+        report.stop_on_critical()
+        return
     _show(report)
     if report.failures("critical"):
         raise SystemExit(1)

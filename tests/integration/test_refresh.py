@@ -154,6 +154,41 @@ class TestRuns:
         assert refresh(folder) == {}
         assert rows("select status, attempts from ops.runs") == [("failed", 3)]
 
+    def test_a_data_test_that_fails_is_named_and_tried_again_by_itself(
+        self, project: Callable[..., Path]
+    ) -> None:
+        folder = project()
+        data_test = folder / "tests" / "orders_are_none.sql"
+        data_test.parent.mkdir()
+        data_test.write_text("select * from {{ ref('orders') }}")
+        request("flow")
+        outcome = refresh(folder)["flow"]
+        assert outcome.error.startswith("test orders_are_none: 1 rows do not pass")
+        assert rows("select nodes_to_retry from ops.runs") == [(["orders_are_none"],)]
+        data_test.write_text("select * from {{ ref('orders') }} where id > 1")
+        assert refresh(folder)["flow"].error == ""
+        assert built() == []
+        assert rows("select nodes_ok, nodes_failed from ops.builds order by started_at") == [
+            (2, 1),
+            (1, 0),
+        ]
+
+    def test_raw_data_that_break_a_critical_rule_stop_it_before_anything_is_touched(
+        self, project: Callable[..., Path]
+    ) -> None:
+        request("flow")
+        with connect("owner", autocommit=True) as session:
+            session.execute("delete from ops.quality_runs")
+            session.execute(
+                "insert into raw_files.leads"
+                " (source_system, project_id, lead_id, stage, created_at, win_probability)"
+                " values ('file', 'default', 'a', 'lead', now(), 7)"
+            )
+        outcome = refresh(project())["flow"]
+        assert "win_probability is between 0 and 1" in outcome.error
+        assert outcome.again is not None
+        assert rows("select count(*) from ops.builds") == [(0,)]
+
     def test_a_project_that_cannot_be_read(self, project: Callable[..., Path]) -> None:
         request("sales")
         outcome = refresh(project(deals="select {{"))["sales"]

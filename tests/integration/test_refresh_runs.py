@@ -81,8 +81,25 @@ class TestPlan:
         assert runs.plan(session, GROUPS, NOW + 200 * MINUTE) == 1
         assert rows("select slot, status from ops.runs order by slot") == [
             (NOW + 8 * MINUTE, "skipped"),
+            (NOW + 23 * MINUTE, "skipped"),
             (NOW + 188 * MINUTE, "waiting"),
         ]
+
+    def test_a_promise_stays_broken_until_what_was_missed_is_made_up_for(self) -> None:
+        groups = {"nightly": NIGHTLY}
+        session = begin(groups, NOW)
+        runs.plan(session, groups, NOW)
+        session.execute(
+            "insert into ops.model_states (model, group_name, schema_name, is_stored,"
+            " reflects_until) values ('nightly', 'nightly', 'kpis', true, %s)",
+            [NOW],
+        )
+        missed = next(slots(NIGHTLY.schedule, NIGHTLY.zone, NOW))
+        breach = [(missed + NIGHTLY.promised,)]
+        assert rows("select breaches_at from ops.model_freshness") == breach
+        runs.plan(session, groups, NOW + timedelta(days=3))
+        assert rows("select breaches_at from ops.model_freshness") == breach
+        assert statuses() == {"skipped": 2, "waiting": 1}
 
     def test_a_run_under_way_is_left_alone(self) -> None:
         session = begin(GROUPS, NOW)
@@ -219,14 +236,27 @@ class TestExpected:
     [(1, "2026-03-29"), (2, "2026-10-25"), (5, "2026-03-29"), (5, "2026-10-25")],
 )
 def test_a_week_of_slots_with_workers_that_are_killed(workers: int, change: str) -> None:
-    """Each slot has one run that ends, or was overtaken by a later slot while nobody worked."""
+    """Each slot has one run that ends, or was overtaken by a later slot while nobody worked.
+
+    All the while, promises are said to be broken when they are, and at no other time.
+    """
     chance = random.Random(f"{workers} {change}")  # noqa: S311 - not for security
     groups = {"flow": GROUP, "nightly": NIGHTLY}
     start = datetime.fromisoformat(change).replace(tzinfo=UTC) - timedelta(days=3)
     end = start + timedelta(days=7)
-    begin(groups, start).close()
+    watch = begin(groups, start)
+    runs.plan(watch, groups, start)
+    reflects = dict.fromkeys(groups, start)
+    for name in groups:
+        watch.execute(
+            "insert into ops.model_states (model, group_name, schema_name, is_stored,"
+            " reflects_until) values (%s, %s, 'kpis', true, %s)",
+            [name, name, start],
+        )
+    broken = 0
     sessions: list[Session | None] = [jobs() for _ in range(workers)]
     busy_until: dict[int, tuple[datetime, list[Run]]] = {}
+    began: dict[int, datetime] = {}
     done: Counter[tuple[str, datetime]] = Counter()
     now = start
     while now < end:
@@ -248,6 +278,11 @@ def test_a_week_of_slots_with_workers_that_are_killed(workers: int, change: str)
                     for run in mine:
                         assert run.slot is not None
                         runs.succeed(session, run, None, None, now)
+                        reflects[run.group_name] = began[at]
+                        watch.execute(
+                            "update ops.model_states set reflects_until = %s where model = %s",
+                            [began[at], run.group_name],
+                        )
                         done[run.group_name, run.slot] += 1
                     runs.leave_lock(session)
                     del busy_until[at]
@@ -256,9 +291,25 @@ def test_a_week_of_slots_with_workers_that_are_killed(workers: int, change: str)
             if runs.take_lock(session):
                 if mine := runs.claim(session, groups, now):
                     lasts = timedelta(seconds=chance.choice([30, 200, 1000]))
-                    busy_until[at] = (now + lasts, mine)
+                    busy_until[at], began[at] = (now + lasts, mine), now
                 else:
                     runs.leave_lock(session)
+        found_broken = {
+            model
+            for model, breaches_at in watch.execute(
+                "select model, breaches_at from ops.model_freshness"
+            )
+            if breaches_at <= now
+        }
+        first_open = next(slots(NIGHTLY.schedule, NIGHTLY.zone, reflects["nightly"]))
+        is_broken = {
+            "flow": reflects["flow"] + GROUP.promised <= now,
+            "nightly": first_open + NIGHTLY.promised <= now,
+        }
+        assert found_broken == {name for name, broke in is_broken.items() if broke}, now
+        broken += len(found_broken)
+    assert broken or workers > 1
+    watch.close()
     for session in sessions:
         if session is not None:
             session.close()

@@ -249,22 +249,7 @@ target_parts as (
 ),
 
 numbered_target_parts as (
-    select
-        target_parts.*,
-        last_days.working_days_before
-        + last_days.is_working_day
-        - first_days.working_days_before as days
-    from target_parts
-    inner join days as first_days
-        on
-            target_parts.source_system = first_days.source_system
-            and target_parts.project_id = first_days.project_id
-            and target_parts.first_day = first_days.date_day
-    inner join days as last_days
-        on
-            target_parts.source_system = last_days.source_system
-            and target_parts.project_id = last_days.project_id
-            and target_parts.last_day = last_days.date_day
+    {{ numbered_parts('target_parts', 'days') | indent(4) }}
 ),
 
 targets_of_weeks as (
@@ -273,11 +258,11 @@ targets_of_weeks as (
         project_id,
         subject_type,
         subject_id,
-        {{ target_of_days('target', 'working_days', 'days') }} as target,
-        sum(days) as target_working_days,
+        {{ target_of_days('target', 'working_days', '(days_until - days_before)') }} as target,
+        sum(days_until - days_before) as target_working_days,
         week_start
     from numbered_target_parts
-    where days > 0
+    where days_until > days_before
     group by
         week_start,
         subject_id,
