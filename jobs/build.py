@@ -22,8 +22,9 @@ from typing import Any
 
 import psycopg
 
-from jobs import freshness
+from jobs import freshness, unchanged
 from jobs.dbt_process import DbtProcess
+from jobs.project import Project, is_read, note_state, read_project, state_of
 from stageline.config import PROJECT_ROOT
 from stageline.database import connect, connection
 from stageline.dbt_environment import variables
@@ -32,6 +33,9 @@ from stageline.progress import is_live, log, step
 
 #: Statuses of a node that did what it should.
 GOOD = frozenset({"success", "pass", "warn", "no-op"})
+
+#: Those of a node that need not be looked at again: a warning is told each time.
+_SPOTLESS = frozenset({"success", "pass"})
 
 _RESULTS = "run_results.json"
 
@@ -69,7 +73,7 @@ class Node:
         seconds: How long it ran.
         rows: Rows that a test found wrong.
         message: Why it failed, one line.
-        compiled: The SQL that ran.
+        compiled: The SQL that ran, of one that there is something to say of.
     """
 
     unique_id: str
@@ -216,6 +220,9 @@ def build(
         StagelineError: the database is out of reach.
     """
     target_path = target_path or target_folder(project)
+    target_name = target or _usual_target()
+    state = state_of(project, target_name, dbt_vars or {})
+    is_known = is_read(target_path, state)
     log_path = _folder("DBT_LOG_PATH", project / "logs")
     arguments = [
         *("--log-format", "json", "--log-level", "info", "--log-format-file", "text", command),
@@ -225,6 +232,8 @@ def build(
         *(("--exclude", *exclude.split()) if exclude else ()),
         # A test that compares a table of the selection with one that stays as it is proves nothing.
         *(("--indirect-selection", "buildable") if select and command == "build" else ()),
+        # What dbt read of the project is large, and written twice.
+        *(("--no-write-json",) if is_known else ()),
         *(("--full-refresh",) if full_refresh else ()),
         *(("--vars", json.dumps(dict(dbt_vars))) if dbt_vars else ()),
         *(("--target", target) if target else ()),
@@ -233,7 +242,6 @@ def build(
         part for part in (select or "", f"--exclude {exclude}" if exclude else "") if part
     )
     report = BuildReport(uuid.uuid4(), datetime.now(UTC))
-    target_name = target or os.environ.get("STAGELINE_DBT_TARGET", _PROMISED)
     with _only_build(target_name) as ops:
         # Who still says so held the lock that we hold now, and was killed.
         ops.execute(
@@ -244,6 +252,7 @@ def build(
             " values (%s, %s, 'running', %s)",
             (report.build_id, report.started_at, selector or None),
         )
+        relations = unchanged.look(ops)
         started = time.monotonic()
         failure: BuildError | None = None
         try:
@@ -252,11 +261,31 @@ def build(
             failure = error
         report.seconds = round(time.monotonic() - started, 3)
         _close(ops, report, failed=failure is not None)
-        if command in _WITH_MODELS and target_name == _PROMISED:
-            freshness.note(ops, report.build_id, report.started_at, report.nodes, target_path)
+        found = read_project(target_path) if report.nodes else None
+        if found is not None:
+            if not is_known:
+                note_state(target_path, state)
+            if command in _WITH_MODELS and target_name == _PROMISED:
+                freshness.note(ops, report.build_id, report.started_at, report.nodes, found)
+                unchanged.note(
+                    *(ops, found, unchanged.marks(found, state, relations)),
+                    {node.unique_id: node.status in _SPOTLESS for node in report.nodes},
+                )
     if failure is not None:
         raise failure
     return report
+
+
+def known_project(project: Path = PROJECT_ROOT) -> tuple[Project, str] | None:
+    """The project and its state, if dbt has read it as it is now, for the profile's target."""
+    target_path, state = target_folder(project), state_of(project, _usual_target(), {})
+    found = read_project(target_path) if is_read(target_path, state) else None
+    return None if found is None else (found, state)
+
+
+def _usual_target() -> str:
+    """The profile's target."""
+    return os.environ.get("STAGELINE_DBT_TARGET", _PROMISED)
 
 
 def target_folder(project: Path = PROJECT_ROOT) -> Path:
@@ -382,6 +411,7 @@ def _run(
             arguments,
             project,
             {**os.environ, **dbt_environment()},
+            target_path / _RESULTS,
             # dbt inherits the connection that holds the lock (and never uses it). So if we are
             # killed and dbt lives on, the server sees an open connection, and no second build
             # can begin.
@@ -469,7 +499,7 @@ def read_results(target_path: Path, invocation_id: str, started: datetime) -> li
         return []
     if metadata["invocation_id"] != invocation_id or generated < started:
         return []
-    paths = _compiled_paths(target_path)
+    project = read_project(target_path)
     return [
         Node(
             unique_id=result["unique_id"],
@@ -479,7 +509,7 @@ def read_results(target_path: Path, invocation_id: str, started: datetime) -> li
             seconds=result["execution_time"],
             rows=result["failures"],
             message=_first_line([result["message"] or ""]) or result["status"],
-            compiled=paths.get(result["unique_id"]),
+            compiled=_compiled(project, target_path, result),
         )
         for result in content["results"]
         # Hooks have results too, but are not among the nodes selected; if one fails, so does dbt.
@@ -493,19 +523,14 @@ def _name(unique_id: str) -> str:
     return ".".join(parts[2:]) if parts[0] == "unit_test" else parts[2]
 
 
-def _compiled_paths(target_path: Path) -> dict[str, Path]:
-    try:
-        manifest = json.loads((target_path / "manifest.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    found = {}
-    for unique_id, node in manifest["nodes"].items():
-        path = target_path / "compiled" / node["package_name"] / node["original_file_path"]
-        if node["resource_type"] == "test" and path.suffix in (".yml", ".yaml"):
-            path = path / node["path"]
-        if path.exists():
-            found[unique_id] = path
-    return found
+def _compiled(project: Project | None, target_path: Path, result: Mapping[str, Any]) -> Path | None:
+    node = project.manifest["nodes"].get(result["unique_id"]) if project else None
+    if node is None or result["status"] in _SPOTLESS:
+        return None
+    path = target_path / "compiled" / node["package_name"] / node["original_file_path"]
+    if node["resource_type"] == "test" and path.suffix in (".yml", ".yaml"):
+        path = path / node["path"]
+    return path if path.exists() else None
 
 
 #: Lines that announce the line which tells something.

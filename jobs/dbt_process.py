@@ -25,6 +25,7 @@ class DbtProcess:
         arguments: Of dbt.
         folder: Where it runs.
         environment: Its variables.
+        results: Where it writes what became of each node, even where it writes no other JSON.
         kept_open: File descriptors that stay open for as long as it lives.
     """
 
@@ -33,6 +34,7 @@ class DbtProcess:
         arguments: Sequence[str],
         folder: Path,
         environment: Mapping[str, str],
+        results: Path | None = None,
         kept_open: Sequence[int] = (),
     ) -> None:
         _CONTEXT.set_forkserver_preload(["jobs.imported_dbt"])
@@ -40,7 +42,7 @@ class DbtProcess:
         self._process = _CONTEXT.Process(
             target=_run,
             args=(
-                *(list(arguments), str(folder), dict(environment)),
+                *(list(arguments), str(folder), dict(environment), results),
                 *(_Inherited(writing), [_Inherited(descriptor) for descriptor in kept_open]),
             ),
             daemon=True,
@@ -105,6 +107,7 @@ def _run(
     arguments: list[str],
     folder: str,
     environment: dict[str, str],
+    results: Path | None,
     output: _Inherited,
     kept_open: list[_Inherited],  # noqa: ARG001 - open as long as this process lives
 ) -> None:
@@ -123,9 +126,15 @@ def _run(
         os.fdopen(descriptor, "w", buffering=1, encoding="utf-8", closefd=False)
         for descriptor in (1, 2)
     )
-    sys.argv = ["dbt", *arguments]
     # It makes many objects that live to its end: Python need not look through them so often.
     gc.set_threshold(50_000, 20)
-    from dbt.cli.main import cli
+    from dbt.artifacts.schemas.run import RunExecutionResult
+    from dbt.cli.exceptions import DbtUsageException
+    from dbt.cli.main import dbtRunner
 
-    cli()
+    done = dbtRunner().invoke(arguments)
+    if isinstance(done.exception, DbtUsageException):
+        sys.stderr.write(f"{done.exception}\n")
+    if results and isinstance(done.result, RunExecutionResult):
+        done.result.write(str(results))
+    sys.exit(2 if done.exception else int(not done.success))

@@ -5,22 +5,17 @@ built earlier than that, or a CRM that it is made of was loaded earlier. A view 
 it reads.
 """
 
-import json
 import uuid
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cached_property
 from graphlib import TopologicalSorter
-from pathlib import Path
 from typing import Any, Protocol
 
 import psycopg
 
-Session = psycopg.Connection[Any]
+from jobs.project import Project
 
-#: Prefix of the tags that say which group refreshes a model.
-TAG = "refresh_"
+Session = psycopg.Connection[Any]
 
 #: Of what is read as it stands at the moment.
 _LIVE = datetime.max.replace(tzinfo=UTC)
@@ -28,8 +23,6 @@ _LIVE = datetime.max.replace(tzinfo=UTC)
 _STORED = frozenset({"table", "incremental", "snapshot", "seed"})
 
 _WITH_STATE = ("model", "snapshot")
-
-_TESTS = ("test", "unit_test")
 
 
 class BuiltNode(Protocol):
@@ -49,68 +42,12 @@ class BuiltNode(Protocol):
     def is_good(self) -> bool: ...
 
 
-@dataclass(frozen=True)
-class Project:
-    """The models of the project, as dbt read them last.
-
-    Attributes:
-        manifest: dbt's ``manifest.json``.
-    """
-
-    manifest: Mapping[str, Any]
-
-    @cached_property
-    def parents(self) -> Mapping[str, list[str]]:
-        """What each node reads: nodes and sources."""
-        found: Mapping[str, list[str]] = self.manifest["parent_map"]
-        return found
-
-    def nodes(self) -> Mapping[str, Mapping[str, Any]]:
-        """Models, seeds, snapshots and tests, unit tests too, by dbt's own name of them."""
-        return {**self.manifest["nodes"], **self.manifest["unit_tests"]}
-
-    def group(self, unique_id: str) -> str | None:
-        """The group that a model is refreshed with."""
-        tags = self.manifest["nodes"][unique_id]["tags"]
-        return next((tag.removeprefix(TAG) for tag in tags if tag.startswith(TAG)), None)
-
-    def made_of(self, tag: str) -> set[str]:
-        """All that a refresh of the models with a tag is about: they, what they are made of, their
-        snapshots, and the tests that read nothing else."""
-        waiting = [name for name, node in self.manifest["nodes"].items() if tag in node["tags"]]
-        waiting += [
-            name
-            for name, node in self.manifest["nodes"].items()
-            if node["resource_type"] == "snapshot" and set(self.parents[name]) & set(waiting)
-        ]
-        found: set[str] = set()
-        while waiting:
-            name = waiting.pop()
-            if name not in found:
-                found.add(name)
-                waiting += self.parents.get(name, [])
-        tests = {
-            name
-            for name, node in self.nodes().items()
-            if node["resource_type"] in _TESTS and found.issuperset(self.parents[name])
-        }
-        return found | tests
-
-
-def read_project(target_path: Path) -> Project | None:
-    """What dbt wrote into its folder; None where that is missing or cannot be read."""
-    try:
-        return Project(json.loads((target_path / "manifest.json").read_text(encoding="utf-8")))
-    except (OSError, ValueError):
-        return None
-
-
 def note(
     session: Session,
     build_id: uuid.UUID,
     started_at: datetime,
     nodes: Iterable[BuiltNode],
-    target_path: Path,
+    project: Project,
 ) -> None:
     """Writes what a build did: its nodes, and how fresh the models are now.
 
@@ -119,12 +56,9 @@ def note(
         build_id: Its row in ``ops.builds``.
         started_at: When it began.
         nodes: What became of each node.
-        target_path: Where dbt wrote what it read of the project.
+        project: What dbt read of it.
     """
-    project = read_project(target_path)
     nodes = list(nodes)
-    if project is None or not nodes:
-        return
     good = {node.unique_id for node in nodes if node.is_good}
     with session.transaction(), session.cursor() as cursor:
         cursor.executemany(

@@ -14,8 +14,17 @@ from pathlib import Path
 import psycopg
 
 from jobs import refresh_runs as runs
-from jobs.build import BuildError, BuildReport, BusyError, Limit, build, target_folder
-from jobs.freshness import read_project
+from jobs import unchanged
+from jobs.build import (
+    BuildError,
+    BuildReport,
+    BusyError,
+    Limit,
+    build,
+    known_project,
+    target_folder,
+)
+from jobs.project import read_project
 from jobs.refresh_config import Group, read
 from jobs.refresh_runs import Run, Session
 from stageline.config import PROJECT_ROOT
@@ -153,7 +162,7 @@ def _refresh(session: Session, work: _Work) -> list[Outcome]:
     try:
         _check(session, work)
         work.report = build(
-            _selection(work),
+            _selection(session, work),
             _LEFT_OUT,
             title=f"Refresh {names[0]}" if len(names) == 1 else f"Refresh {len(names)} groups",
             project=work.project,
@@ -258,12 +267,18 @@ def _pass_on(child: subprocess.Popen[str], said: list[str]) -> None:
         sys.stderr.write(line)
 
 
-def _selection(work: _Work) -> str:
-    """What the runs build: all of their groups, or what is left of those that are tried again."""
-    return " ".join(
-        " ".join(run.nodes_to_retry) if run.nodes_to_retry else work.of(run).selection
-        for run in work.runs
-    )
+def _selection(session: Session, work: _Work) -> str:
+    """What the runs build: what of their groups may have changed, or what is to be tried again."""
+    known = known_project(work.project)
+    terms: list[str] = []
+    for run in work.runs:
+        if run.nodes_to_retry:
+            terms += run.nodes_to_retry
+        elif known is None:  # dbt has to read the project first
+            terms.append(work.of(run).selection)
+        else:
+            terms += unchanged.selection(session, *known, work.of(run))
+    return " ".join(dict.fromkeys(terms))
 
 
 def _judged(session: Session, work: _Work, run: Run, error: str) -> Outcome:

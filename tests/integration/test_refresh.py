@@ -17,13 +17,15 @@ import pytest
 from click.testing import CliRunner, Result
 
 from jobs import refresh_runs as runs
+from jobs import unchanged
 from jobs.alert_sources import refresh_conditions
-from jobs.build import build
+from jobs.build import build, known_project
 from jobs.refresh import Outcome, refresh_due
 from jobs.refresh_config import Group
 from stageline.cli import main
-from stageline.config import PROJECT_ROOT
+from stageline.config import PROJECT_ROOT, settings
 from stageline.database import connect
+from stageline.server import superuser
 from tests import refresh_groups
 from tests.refresh_groups import MINUTE
 
@@ -411,6 +413,109 @@ class TestFreshness:
             "select model, round(extract(epoch from now() - reflects_until) / 60, 0)::int"
             " from ops.model_states order by 1"
         ) == [("base", 0), ("deals", 30), ("orders", 0)]
+
+
+@pytest.fixture
+def layers(project: Callable[..., Path]) -> Path:
+    """Sources, views of them, a seed, and a table of all that; each has a test but the table."""
+    view = "{{ config(materialized='view') }} select 1 as id from {{ source('files', '%s') }}"
+    folder = project(
+        leads=view % "leads",
+        tickets=view % "tickets",
+        dated="{{ config(materialized='view') }} select '{{ run_started_at }}' as id",
+        base="select id from {{ ref('leads') }} union all select id from {{ ref('tickets') }}"
+        " union all select id from {{ ref('codes') }}",
+    )
+    (folder / "seeds").mkdir()
+    (folder / "seeds" / "codes.csv").write_text("id\n7\n")
+    (folder / "tests").mkdir()
+    for name in ("leads", "tickets", "codes"):
+        test = "select * from {{ ref('%s') }} where id is null"
+        (folder / "tests" / f"{name}_have_ids.sql").write_text(test % name)
+    (folder / "models" / "sources.yml").write_text(
+        "sources:\n- name: files\n  schema: raw_files\n  tables: [name: leads, name: tickets]\n"
+    )
+    return folder
+
+
+class TestWhatIsLeftAlone:
+    def todo(self, folder: Path) -> set[str]:
+        """What a refresh would call by its name, without path."""
+        known = known_project(folder)
+        if known is None:
+            return {"everything"}
+        with connect("jobs", autocommit=True) as session:
+            terms = unchanged.selection(session, *known, replace(FLOW, tag="refresh_flow"))
+        return {term.split(".")[-1] for term in terms if term.startswith("fqn:")}
+
+    def changed(self, statement: str) -> None:
+        with connect("owner", autocommit=True) as session:
+            session.execute(statement)
+            session.execute("select pg_stat_force_next_flush()")
+
+    def test_what_is_made_of_what_did_not_change(self, layers: Path) -> None:
+        request("flow")
+        assert self.todo(layers) == {"everything"}
+        assert refresh(layers)["flow"].error == ""
+        assert built() == ["base", "codes", "leads", "orders", "tickets"]
+        assert rows("select nodes_ok from ops.builds") == [(8,)]
+
+        assert self.todo(layers) == set()
+        request("flow")
+        assert refresh(layers)["flow"].error == ""
+        assert built() == ["base", "orders"]
+
+        # Of rows that come in, what reads them.
+        self.changed(
+            "insert into raw_files.tickets"
+            " (source_system, project_id, ticket_id, priority, status, created_at)"
+            " values ('file', 'default', 'a', 'high', 'open', now())"
+        )
+        assert self.todo(layers) == {"tickets"}
+        request("flow")
+        assert refresh(layers)["flow"].error == ""
+        assert built() == ["base", "orders", "tickets"]
+        assert rows("select nodes_ok from ops.builds order by started_at desc limit 1") == [(4,)]
+
+        # What somebody else removed, or made otherwise.
+        assert self.todo(layers) == set()
+        self.changed("create or replace view kpis.leads as select 2 as id")
+        assert self.todo(layers) == {"leads"}
+        self.changed("drop view kpis.tickets")
+        self.changed("update kpis.codes set id = 8")
+        assert self.todo(layers) == {"leads", "tickets", "codes"}
+        # What did not pass, or was never tested.
+        self.changed("delete from ops.unchanged_nodes where node like 'test%leads%'")
+        assert self.todo(layers) == {"leads", "tickets", "codes"}
+        request("flow")
+        assert refresh(layers)["flow"].error == ""
+        assert self.todo(layers) == set()
+        self.changed("delete from ops.unchanged_nodes where node like 'test%leads%'")
+        assert self.todo(layers) == {"leads_have_ids"}
+
+        # Of a changed project, everything.
+        (layers / "seeds" / "codes.csv").write_text("id\n9\n")
+        assert self.todo(layers) == {"everything"}
+        request("flow")
+        assert refresh(layers)["flow"].error == ""
+        assert rows("select nodes_ok from ops.builds order by started_at desc limit 1") == [(8,)]
+
+    def test_what_is_another_one_each_time(self, layers: Path) -> None:
+        orders = "{{ config(tags=['refresh_flow']) }} select id from {{ ref('dated') }}"
+        (layers / "models" / "orders.sql").write_text(orders)
+        build(project=layers)
+        assert self.todo(layers) == {"dated"}
+
+    def test_what_the_server_forgot_counts_as_changed(self, layers: Path) -> None:
+        build(project=layers)
+        assert self.todo(layers) == set()
+        with superuser(settings().home, "stageline") as session:
+            session.execute("select pg_stat_reset()")
+            assert self.todo(layers) == {"leads", "tickets", "codes"}
+            build(project=layers)
+            assert self.todo(layers) == set()
+            session.execute("alter database stageline set track_counts = off")
+            assert self.todo(layers) >= {"leads", "tickets"}
 
 
 class TestCommand:

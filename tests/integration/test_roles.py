@@ -139,6 +139,7 @@ MATRIX: dict[str, dict[Role, set[str]]] = {
     "ops.runs": {"jobs": {"select", "insert", "update", "delete"}},
     "ops.refresh_groups": {"jobs": {"select", "insert", "update", "delete"}},
     "ops.model_states": {"jobs": {"select", "insert", "update", "delete"}},
+    "ops.unchanged_nodes": {"jobs": {"select", "insert", "update", "delete"}},
     "ops.alerts": {"jobs": {"select", "insert", "update", "delete"}},
     "ops.notifications": {"jobs": {"select", "insert", "update", "delete"}},
     "ops.pgqueuer_schedules": {"jobs": {"select", "insert", "update", "delete"}},

@@ -1,0 +1,218 @@
+"""What a refresh need not do again (``ops.unchanged_nodes``).
+
+Tables are built each time, as time goes on in them: a deal is a day older tomorrow. But most of
+what a refresh is about are views, seeds and tests of raw data, which change only if something that
+they are made of does: the project, or the rows of a source. Each has a mark, a hash over all of
+that. What was good when it had the mark that it has now, and is still there, is left alone.
+
+Whether rows of a source changed is told by the counters of the server. They are lost when it stops:
+then everything counts as changed once. A change may be counted a moment late, and is then seen by
+the next refresh. What tables hold does not depend on it, only when a test of raw data finds fault.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from graphlib import TopologicalSorter
+from typing import Any
+
+import psycopg
+
+from jobs.project import Project
+from jobs.refresh_config import Group
+
+Session = psycopg.Connection[Any]
+
+#: Kinds of nodes that may be left alone, where they read no table that is built each time.
+_KINDS = ("view", "seed", "test")
+
+#: What makes SQL another one at each run, or its answer.
+_OF_THE_MOMENT = re.compile(
+    r"run_started_at|invocation_id|env_var|\bnow\s*\(|current_(date|time)|localtime|random\s*\("
+    r"|(clock|statement|transaction)_timestamp",
+    re.IGNORECASE,
+)
+
+#: Of a node's definition: what says nothing about what it makes.
+_TELLS_NOTHING = ("created_at", "compiled", "compiled_code", "compiled_path", "build_path")
+
+
+@dataclass(frozen=True)
+class Relations:
+    """What the server says of tables and views.
+
+    Attributes:
+        contents: Schema and table -> a word that changes with its rows; of tables alone.
+        definitions: Schema and relation -> a word that changes when it is made again otherwise.
+    """
+
+    contents: Mapping[tuple[str, str], str]
+    definitions: Mapping[tuple[str, str], str]
+
+
+def look(session: Session) -> Relations:
+    """What the server says now."""
+    rows = session.execute(
+        """
+        select
+            pg_namespace.nspname,
+            pg_class.relname,
+            case
+                when pg_class.relkind = 'r' and current_setting('track_counts')::boolean
+                    then concat_ws(
+                        ' ', pg_class.oid, counted.n_tup_ins, counted.n_tup_upd, counted.n_tup_del,
+                        pg_postmaster_start_time(), of_database.stats_reset
+                    )
+            end,
+            case pg_class.relkind
+                when 'v' then md5(pg_get_viewdef(pg_class.oid))
+                else concat_ws(' ', pg_class.oid, pg_class.relfilenode)
+            end
+        from pg_class
+        inner join pg_namespace on pg_class.relnamespace = pg_namespace.oid
+        left join pg_stat_user_tables as counted on pg_class.oid = counted.relid
+        left join pg_stat_database as of_database on of_database.datname = current_database()
+        where
+            pg_class.relkind in ('r', 'v')
+            and pg_namespace.nspname not in ('information_schema', 'pg_catalog', 'pg_toast')
+        """
+    ).fetchall()
+    return Relations(
+        {(schema, name): contents for schema, name, contents, _ in rows if contents},
+        {(schema, name): definition for schema, name, _, definition in rows},
+    )
+
+
+def marks(project: Project, state: str, relations: Relations) -> dict[str, str]:
+    """The marks of all nodes that may be left alone, by dbt's own name of them.
+
+    Args:
+        project: What dbt read of it.
+        state: Its state, see `jobs.project.state_of`.
+        relations: What the server said before it was built.
+    """
+    sources = project.manifest["sources"]
+    found: dict[str, str] = {}
+    for name in TopologicalSorter(project.parents).static_order():
+        if name in sources:
+            source = sources[name]
+            contents = relations.contents.get((source["schema"], source["identifier"]))
+            if contents is not None:
+                found[name] = contents
+            continue
+        node = project.nodes.get(name)
+        of_parents = [found.get(parent) for parent in project.parents[name]]
+        if node and None not in of_parents and _is_lasting(project, node):
+            said = {key: value for key, value in node.items() if key not in _TELLS_NOTHING}
+            text = json.dumps([state, of_parents, said], sort_keys=True, default=str)
+            found[name] = hashlib.sha256(text.encode()).hexdigest()
+    return {name: mark for name, mark in found.items() if name not in sources}
+
+
+def _is_lasting(project: Project, node: Mapping[str, Any]) -> bool:
+    """Whether a node is of a kind that only changes with what it is made of."""
+    if node["resource_type"] == "unit_test" or node["config"]["materialized"] not in _KINDS:
+        return False
+    macros = project.manifest["macros"]
+    waiting, seen = list(node["depends_on"].get("macros", [])), set()
+    texts = [node["raw_code"]]
+    while waiting:
+        macro = waiting.pop()
+        if macro not in seen and macro in macros:
+            seen.add(macro)
+            texts.append(macros[macro]["macro_sql"])
+            waiting += macros[macro]["depends_on"]["macros"]
+    return not any(_OF_THE_MOMENT.search(text) for text in texts)
+
+
+def selection(session: Session, project: Project, state: str, group: Group) -> list[str]:
+    """dbt selection of what a refresh of the group has to do, tests left to dbt to find.
+
+    Args:
+        session: Of the jobs role.
+        project: What dbt read of it.
+        state: Its state.
+        group: What is refreshed.
+    """
+    todo = _to_do(session, project, state, project.made_of(group.tag))
+    kinds = {name: project.nodes[name]["config"]["materialized"] for name in todo}
+    # Each name costs dbt a look at all nodes, so that all of one kind are not called by theirs.
+    return [
+        *(
+            f"{term},config.materialized:{kind}"
+            for term in group.selection.split()
+            for kind in sorted({*kinds.values()} - {*_KINDS})
+        ),
+        *(
+            f"fqn:{'.'.join(project.nodes[name]['fqn'])}"
+            for name in sorted(todo)
+            if kinds[name] in _KINDS
+            and not (kinds[name] == "test" and todo.intersection(project.parents[name]))
+        ),
+    ]
+
+
+def _to_do(session: Session, project: Project, state: str, nodes: Collection[str]) -> set[str]:
+    """What of ``nodes``, which hold all that they read, has to be built or tested."""
+    relations = look(session)
+    now = marks(project, state, relations)
+    noted = {
+        name: (mark, relation)
+        for name, mark, relation in session.execute(
+            "select node, mark, relation from ops.unchanged_nodes"
+        ).fetchall()
+    }
+    of_a_build = {
+        name: project.parents[name]
+        for name in nodes
+        if name in project.nodes and project.nodes[name]["resource_type"] != "unit_test"
+    }
+    found: set[str] = set()
+    for name in TopologicalSorter(of_a_build).static_order():
+        if name in of_a_build and (
+            name not in now
+            or noted.get(name) != (now[name], _relation(project, relations, name))
+            or not found.isdisjoint(project.parents[name])
+        ):
+            found.add(name)
+    return found
+
+
+def note(
+    session: Session,
+    project: Project,
+    now: Mapping[str, str],
+    built: Mapping[str, bool],
+) -> None:
+    """Notes what was good, with its mark.
+
+    Args:
+        session: Of the jobs role.
+        project: What dbt read of it.
+        now: The marks, by what the server said before the build.
+        built: What was built or tested -> whether it is good.
+    """
+    relations = look(session)
+    good = [name for name, is_good in built.items() if is_good and name in now]
+    with session.transaction(), session.cursor() as cursor:
+        cursor.execute(
+            "delete from ops.unchanged_nodes where node = any(%s) or node != all(%s)",
+            [list(built), list(project.nodes)],
+        )
+        cursor.executemany(
+            "insert into ops.unchanged_nodes (node, mark, relation) values (%s, %s, %s)",
+            [(name, now[name], _relation(project, relations, name)) for name in good],
+        )
+
+
+def _relation(project: Project, relations: Relations, name: str) -> str | None:
+    """What stands in the database for a node; None for a test, and for what is not there."""
+    node = project.nodes[name]
+    key = node["schema"], node.get("alias") or node["name"]
+    if node["resource_type"] == "test":
+        return "test"
+    of_seed = relations.contents.get(key, "") if node["resource_type"] == "seed" else ""
+    definition = relations.definitions.get(key)
+    return None if definition is None else definition + of_seed
