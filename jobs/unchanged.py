@@ -128,7 +128,7 @@ def _is_lasting(project: Project, node: Mapping[str, Any]) -> bool:
 
 
 def selection(session: Session, project: Project, state: str, group: Group) -> list[str]:
-    """dbt selection of what a refresh of the group has to do, tests left to dbt to find.
+    """dbt selection of what a refresh of the group has to do, by names; dbt finds their tests.
 
     Args:
         session: Of the jobs role.
@@ -137,21 +137,13 @@ def selection(session: Session, project: Project, state: str, group: Group) -> l
         group: What is refreshed.
     """
     todo = _to_do(session, project, state, project.made_of(group.tag))
-    kinds = {name: project.nodes[name]["config"]["materialized"] for name in todo}
-    # Each name costs dbt a look at all nodes, so that all of one kind are not called by theirs.
-    return [
-        *(
-            f"{term},config.materialized:{kind}"
-            for term in group.selection.split()
-            for kind in sorted({*kinds.values()} - {*_KINDS})
-        ),
-        *(
-            f"fqn:{'.'.join(project.nodes[name]['fqn'])}"
-            for name in sorted(todo)
-            if kinds[name] in _KINDS
-            and not (kinds[name] == "test" and todo.intersection(project.parents[name]))
-        ),
-    ]
+    by_name = {
+        name
+        for name in todo
+        if project.nodes[name]["resource_type"] != "test" or todo.isdisjoint(project.parents[name])
+    }
+    # For a bare name dbt would look for folders and files, too.
+    return [f"fqn:{'.'.join(project.nodes[name]['fqn'])}" for name in sorted(by_name)]
 
 
 def _to_do(session: Session, project: Project, state: str, nodes: Collection[str]) -> set[str]:
