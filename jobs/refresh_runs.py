@@ -7,7 +7,7 @@ lock was left by a worker that died, and is run again.
 
 import random
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -358,11 +358,22 @@ def _lately(session: Session, share: float) -> dict[str, float]:
             from (
                 select
                     group_name, started_at, finished_at,
-                    row_number() over (partition by group_name order by finished_at desc) as nth
-                from ops.runs
-                where status = 'success'
+                    -- A build that groups shared took as long as the longest of them; so it tells
+                    -- how long one takes only where it was never alone.
+                    dense_rank() over (partition by group_name order by is_shared) as kind,
+                    row_number() over (
+                        partition by group_name, is_shared order by finished_at desc
+                    ) as nth
+                from (
+                    select
+                        group_name, started_at, finished_at,
+                        count(*) over (partition by build_id) > 1 and build_id is not null
+                            as is_shared
+                    from ops.runs
+                    where status = 'success'
+                ) as runs
             ) as ended
-            where nth <= %s
+            where kind = 1 and nth <= %s
             group by group_name
             """,
             [share, _LATELY],
@@ -371,40 +382,54 @@ def _lately(session: Session, share: float) -> dict[str, float]:
 
 
 def expect(session: Session, now: datetime) -> None:
-    """Writes when the next run of each group should be done (``expected_at``)."""
+    """Writes when the next run of each group should be done (``expected_at``).
+
+    What runs ends after it has taken as long as usual; then begins all that is due by then, which
+    takes as long as the longest of it, and so on.
+    """
     typical = typical_seconds(session)
-    open_since = dict(
-        session.execute(
-            "select group_name, min(case when status = 'running' then started_at"
-            " else greatest(due_at, %s) end) from ops.runs"
-            " where status in ('waiting', 'running') group by group_name",
-            [now],
-        ).fetchall()
-    )
     rows = session.execute(
-        "select group_name, next_slot, paused_at is not null from ops.refresh_groups"
+        """
+        select
+            groups.group_name,
+            case when groups.paused_at is null then groups.next_slot end,
+            min(runs.due_at) filter (where runs.status = 'waiting'),
+            min(runs.started_at) filter (where runs.status = 'running')
+        from ops.refresh_groups as groups
+        left join ops.runs using (group_name)
+        group by groups.group_name
+        """
     ).fetchall()
+    started = {name: at for name, _, _, at in rows if at}
+    due = {
+        name: min(at for at in (next_slot, due_at) if at)
+        for name, next_slot, due_at, started_at in rows
+        if not started_at and (next_slot or due_at)
+    }
+
+    def end(begins: datetime, names: Iterable[str]) -> datetime:
+        seconds = max(typical.get(name, 0.0) for name in names)
+        return max(begins + timedelta(seconds=seconds), now)
+
+    free = now
+    expected: dict[str, datetime | None] = dict.fromkeys(name for name, *_ in rows)
+    for begins in sorted(set(started.values())):
+        together = [name for name, at in started.items() if at == begins]
+        free = max(free, end(begins, together))
+        expected.update(dict.fromkeys(together, end(begins, together)))
+    while due:
+        begins = max(free, min(due.values()))
+        together = [name for name, at in due.items() if at <= begins]
+        free = end(begins, together)
+        for name in together:
+            del due[name]
+            expected[name] = free
     with session.cursor() as cursor:
         cursor.executemany(
             "update ops.refresh_groups set expected_at = %s"
             " where group_name = %s and expected_at is distinct from %s",
-            [
-                (expected, name, expected)
-                for name, next_slot, is_paused in rows
-                for expected in [
-                    _expected(open_since.get(name), next_slot, typical.get(name, 0.0), now)
-                    if not is_paused or name in open_since
-                    else None
-                ]
-            ],
+            [(at, name, at) for name, at in expected.items()],
         )
-
-
-def _expected(
-    begins: datetime | None, next_slot: datetime | None, seconds: float, now: datetime
-) -> datetime | None:
-    start = begins or next_slot
-    return None if start is None else max(start + timedelta(seconds=seconds), now)
 
 
 def _seconds(duration: timedelta | None) -> int | None:
