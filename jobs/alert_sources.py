@@ -157,14 +157,15 @@ def _quality_condition(
 
 
 def refresh_conditions(session: Connection) -> list[Condition]:
-    """Groups whose promise is broken or at risk, or whose last run failed or lacks a part.
+    """Groups whose promise is broken or at risk, or whose last run failed or lacks a part, and
+    models that got slower.
 
     Groups that are paused are left out.
 
     Args:
         session: Of the jobs.
     """
-    found = [
+    late = [
         Condition(
             key=f"refresh|{group}|{state}",
             criticality=criticality if state == "breached" else "medium",
@@ -175,7 +176,7 @@ def refresh_conditions(session: Connection) -> list[Condition]:
         )
         for group, owner, criticality, state, models, age in session.execute(_LATE_MODELS)
     ]
-    return found + [
+    bad = [
         Condition(
             key=f"refresh|{group}|{status}",
             criticality=criticality if status == "failed" else "medium",
@@ -186,6 +187,18 @@ def refresh_conditions(session: Connection) -> list[Condition]:
         )
         for group, owner, criticality, status, error, attempts in session.execute(_BAD_RUNS)
     ]
+    slower = [
+        Condition(
+            key=f"refresh|{kind} {name}|slower",
+            criticality="low",
+            subject=f"{kind} {name}",
+            title=f"{kind} {name} takes {lately / usual:.1f} times as long as it did",
+            text=f"{lately:,.1f} s, {usual:,.1f} s before. `stageline jobs cost` says more.",
+            numbers={"seconds": round(lately, 1), "usual_seconds": round(usual, 1)},
+        )
+        for kind, name, lately, usual in session.execute(_SLOWER_NODES)
+    ]
+    return late + bad + slower
 
 
 SOURCES: tuple[Source, ...] = (
@@ -261,6 +274,13 @@ inner join lateral (
 ) as last on true
 where groups.paused_at is null and last.error is not null
 order by groups.group_name
+"""
+
+_SLOWER_NODES = """
+select node_kind, node_name, lately_seconds, usual_seconds
+from ops.node_costs
+where is_slower
+order by node_name
 """
 
 _EPISODES = """

@@ -61,11 +61,12 @@ def note(
     nodes = list(nodes)
     good = {node.unique_id for node in nodes if node.is_good}
     with session.transaction(), session.cursor() as cursor:
+        rows = _rows(session, project)
         cursor.executemany(
-            "insert into ops.node_runs (build_id, node_kind, node_name, status, seconds)"
-            " values (%s, %s, %s, %s, %s) on conflict do nothing",
+            "insert into ops.node_runs (build_id, node_kind, node_name, status, seconds, rows)"
+            " values (%s, %s, %s, %s, %s, %s) on conflict do nothing",
             [
-                (build_id, node.kind, node.name, node.status, node.seconds)
+                (*(build_id, node.kind, node.name, node.status, node.seconds), rows(node.unique_id))
                 for node in nodes
                 if node.kind in ("model", "seed", "snapshot") or node.status != "pass"
             ],
@@ -94,6 +95,28 @@ def note(
             """,
             [{**state, "build": build_id if state["is_built"] else None} for state in states],
         )
+
+
+def _rows(session: Session, project: Project) -> Callable[[str], int | None]:
+    """How many rows the table of a node has; None where it has none.
+
+    By the server's own counters: to count the rows of all tables would take as long as to read
+    them.
+    """
+    counted = {
+        (schema, table): rows
+        for schema, table, rows in session.execute(
+            "select schemaname, relname, n_live_tup from pg_stat_user_tables"
+        ).fetchall()
+    }
+
+    def rows(unique_id: str) -> int | None:
+        node = project.nodes.get(unique_id)
+        if node is None or node["config"]["materialized"] not in _STORED:
+            return None
+        return counted.get((node["schema"], node["alias"]))
+
+    return rows
 
 
 def _states(

@@ -261,6 +261,48 @@ def history(group: str | None, limit: int) -> None:
     )
 
 
+@jobs.command(short_help="Show what models cost, and which got slower.")
+@click.option("--limit", type=click.IntRange(1), default=20, show_default=True, help="Most rows.")
+def cost(limit: int) -> None:
+    """Show what takes longest, by the last 24 hours, and what got slower.
+
+    What got slower took twice as long in its last five runs as before, or longer, within 14 days.
+
+    \b
+    Example:
+        stageline jobs cost
+        stageline jobs cost --limit 100
+    """
+    require_migrations()
+    with connect("jobs") as session, session.cursor(row_factory=dict_row) as cursor:
+        rows = cursor.execute(
+            "select * from ops.node_costs order by is_slower desc, day_seconds desc, node_name"
+            " limit %s",
+            [limit],
+        ).fetchall()
+    if not rows:
+        click.echo("Nothing was built within 14 days. `stageline build` or a refresh builds.")
+        return
+    numbers = ("rows", "runs", "seconds a day", "usual", "lately")
+    show(
+        [Column("what"), *(Column(name, is_number=True) for name in numbers), Column("note")],
+        [
+            (
+                row["node_name"],
+                "" if row["rows"] is None else f"{row['rows']:,}",
+                *(f"{row['runs']:,}", f"{row['day_seconds']:,.1f}"),
+                *(_tenths(row["usual_seconds"]), _tenths(row["lately_seconds"])),
+                "slower" if row["is_slower"] else "",
+            )
+            for row in rows
+        ],
+    )
+
+
+def _tenths(seconds: float | None) -> str:
+    return "" if seconds is None else f"{seconds:.1f} s"
+
+
 @jobs.command(short_help="Try the last run again, if it failed.")
 @click.argument("group")
 def retry(group: str) -> None:

@@ -367,6 +367,38 @@ class TestFreshness:
             session.execute("update ops.refresh_groups set paused_at = now()")
             assert refresh_conditions(session) == []
 
+    def test_what_got_slower_is_told(self, project: Callable[..., Path]) -> None:
+        request("flow")
+        refresh(project(base="select 1 as id union all select 2"))
+        assert rows("select node_name, rows from ops.node_runs order by 1") == [
+            ("base", 2),
+            ("orders", 2),
+        ]
+        with connect("jobs", autocommit=True) as session:
+
+            def add(name: str, seconds: list[int]) -> None:
+                for ago, each in enumerate(reversed(seconds), 1):
+                    session.execute(
+                        "with build as ("
+                        " insert into ops.builds (build_id, started_at, status)"
+                        " values (gen_random_uuid(), now() + make_interval(mins => %s), 'success')"
+                        " returning build_id)"
+                        " insert into ops.node_runs"
+                        " select build_id, 'model', %s, 'success', %s, 5 from build",
+                        [100 - ago, name, each],
+                    )
+
+            add("slower", [10] * 10 + [12, 40, 25, 9, 40])
+            add("as_slow_as_ever", [10, 12, 30, 12] * 5)
+            add("too_quick_to_matter", [1] * 10 + [5] * 5)
+            add("too_new_to_judge", [10] * 9 + [40] * 5)
+            (alert,) = refresh_conditions(session)
+        assert (alert.key, alert.criticality) == ("refresh|model slower|slower", "low")
+        assert alert.title == "model slower takes 2.5 times as long as it did"
+        told = jobs("cost", "--limit", "2").stdout.splitlines()
+        assert told[1].split() == ["slower", "5", "15", "226.0", "10.0", "s", "25.0", "s", "slower"]
+        assert told[2].split()[0] == "as_slow_as_ever"
+
     def test_a_promise_after_a_slot(self, project: Callable[..., Path]) -> None:
         nightly = replace(FLOW, never_older_than=None, done_within=120 * MINUTE)
         request("flow")

@@ -182,6 +182,7 @@ MAKERS: dict[str, set[Role]] = {
 #: View -> roles that may read it; nobody may write through one.
 VIEWS: dict[str, set[Role]] = {
     "ops.model_freshness": {"jobs"},
+    "ops.node_costs": {"jobs"},
     "raw.unparsed_deliveries": {"transformer", "jobs"},
     "raw.conflicting_deliveries": {"transformer", "jobs"},
 }
