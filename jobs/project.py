@@ -110,7 +110,10 @@ def state_of(project: Path, target: str, dbt_vars: Mapping[str, Any]) -> str:
 
 
 def _files(project: Path) -> Iterator[tuple[str, int, int]]:
-    settings = yaml.safe_load((project / "dbt_project.yml").read_text(encoding="utf-8")) or {}
+    try:
+        settings = dict(yaml.safe_load((project / "dbt_project.yml").read_bytes()))
+    except (OSError, ValueError, TypeError, yaml.YAMLError):
+        settings = {}  # dbt says what is wrong with it
     folders = {
         folder for name, default in _FOLDERS.items() for folder in settings.get(name, default)
     }

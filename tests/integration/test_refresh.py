@@ -191,11 +191,15 @@ class TestRuns:
         assert outcome.again is not None
         assert rows("select count(*) from ops.builds") == [(0,)]
 
-    def test_a_project_that_cannot_be_read(self, project: Callable[..., Path]) -> None:
+    def test_a_project_that_cannot_be_read(
+        self, project: Callable[..., Path], tmp_path: Path
+    ) -> None:
         request("sales")
         outcome = refresh(project(deals="select {{"))["sales"]
         assert "dbt could not start" in outcome.error
         assert rows("select nodes_to_retry from ops.runs") == [(None,)]
+        (tmp_path / "tiny" / "dbt_project.yml").write_text("name: [")
+        assert known_project(tmp_path / "tiny") is None
 
     def test_somebody_elses_build_is_waited_for(self, project: Callable[..., Path]) -> None:
         request("flow")
