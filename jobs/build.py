@@ -242,7 +242,7 @@ def build(
         part for part in (select or "", f"--exclude {exclude}" if exclude else "") if part
     )
     report = BuildReport(uuid.uuid4(), datetime.now(UTC))
-    with _only_build(target_name) as ops:
+    with only_build(target_name) as ops:
         # Who still says so held the lock that we hold now, and was killed.
         ops.execute(
             "update ops.builds set status = 'failed', finished_at = now() where status = 'running'"
@@ -299,7 +299,7 @@ def _folder(variable: str, default: Path) -> Path:
 
 
 @contextmanager
-def _only_build(target: str) -> Iterator[psycopg.Connection[Any]]:
+def only_build(target: str = _PROMISED) -> Iterator[psycopg.Connection[Any]]:
     """Holds the lock of the target, on a connection of its own, while the block runs."""
     with connect("jobs", autocommit=True) as ops:
         key = f"stageline build {target}"
@@ -311,11 +311,13 @@ def _only_build(target: str) -> Iterator[psycopg.Connection[Any]]:
                 "select started_at from ops.builds where status = 'running'"
                 " order by started_at desc limit 1"
             ).fetchone()
-            since = f" since {running[0].astimezone(UTC):%H:%M:%S} UTC" if running else ""
-            raise BusyError(
-                f"Another build of target {target} is running{since}."
-                " Wait until it has ended, then build again."
+            what = (
+                f"Another build of target {target} is running since"
+                f" {running[0].astimezone(UTC):%H:%M:%S} UTC"
+                if running
+                else "A backup is being made, or another build is beginning"
             )
+            raise BusyError(f"{what}. Wait until it has ended, then try again.")
         try:
             yield ops
         finally:

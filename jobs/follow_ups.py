@@ -163,13 +163,17 @@ def plan(connection: Connection, rules: Rules = USUAL) -> int:
         rules: Only ``quiet`` is used.
     """
     with connection.transaction():
-        row = connection.execute(
-            "select planned::text from ops.follow_up_position for update skip locked"
-        ).fetchone()
-        if row is None:
+        position = connection.execute(_POSITION).fetchone()
+        if position is None:
             return 0
-        planned = connection.execute(_PLAN, {"planned": row[0], "quiet": rules.quiet}).fetchone()
-    return int(planned[0]) if planned else 0
+        row = connection.execute(
+            _PLAN,
+            {
+                **dict(zip(("planned", "server", "is_here"), position, strict=True)),
+                "quiet": rules.quiet,
+            },
+        ).fetchone()
+    return int(row[0]) if row else 0
 
 
 def claim(connection: Connection, worker: str, rules: Rules = USUAL) -> FollowUp | None:
@@ -419,13 +423,32 @@ def _tell(follow_up: FollowUp, outcome: Outcome, **more: Any) -> None:
     )
 
 
+_POSITION = """
+select planned::text, system_identifier::text, server = system_identifier::text
+from ops.follow_up_position
+cross join pg_control_system()
+for update of follow_up_position skip locked
+"""
+
+# What comes with the dump of another server has transactions that are still to come on this one,
+# and its snapshot says nothing here: the first plan goes by the time. Whatever was long in
+# committing did so within the hour.
 _PLAN = """
-with seen as (
+with elsewhere as (
+    select planned_at - interval '1 hour' as since from ops.follow_up_position
+),
+
+seen as (
     select delivery_id, sender, source_system, project_id, entity_type, entity_ids, landed_at
     from raw.deliveries
     where
-        landed_xid >= pg_snapshot_xmin(%(planned)s::pg_snapshot)
-        and not pg_visible_in_snapshot(landed_xid, %(planned)s::pg_snapshot)
+        (
+            %(is_here)s
+            and landed_xid >= pg_snapshot_xmin(%(planned)s::pg_snapshot)
+            and landed_xid < pg_snapshot_xmax(pg_current_snapshot())
+            and not pg_visible_in_snapshot(landed_xid, %(planned)s::pg_snapshot)
+        )
+        or (not %(is_here)s and landed_at >= (select since from elsewhere))
     union all
     select
         deliveries.delivery_id,
@@ -438,8 +461,13 @@ with seen as (
     from raw.replays
     inner join raw.deliveries using (delivery_id)
     where
-        replays.landed_xid >= pg_snapshot_xmin(%(planned)s::pg_snapshot)
-        and not pg_visible_in_snapshot(replays.landed_xid, %(planned)s::pg_snapshot)
+        (
+            %(is_here)s
+            and replays.landed_xid >= pg_snapshot_xmin(%(planned)s::pg_snapshot)
+            and replays.landed_xid < pg_snapshot_xmax(pg_current_snapshot())
+            and not pg_visible_in_snapshot(replays.landed_xid, %(planned)s::pg_snapshot)
+        )
+        or (not %(is_here)s and replays.replayed_at >= (select since from elsewhere))
 ),
 
 kinds (kind, source_system, entity_type) as (
@@ -479,8 +507,9 @@ due as (
 
 -- The snapshot of this very statement: what it did not see, the next one will.
 moved as (
-    update ops.follow_up_position set planned = pg_current_snapshot()
-    where exists (select from seen)
+    update ops.follow_up_position
+    set planned = pg_current_snapshot(), planned_at = now(), server = %(server)s
+    where exists (select from seen) or not %(is_here)s
 ),
 
 planned as (

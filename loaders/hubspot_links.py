@@ -44,6 +44,7 @@ left join raw_hubspot.associations as known
 where
     mine.project_id = %(project)s
     and mine.loaded_xid >= %(since)s::xid8
+    and mine.loaded_xid < %(before)s::xid8
     and not mine.is_gone
     and (
         %(is_full)s
@@ -61,6 +62,7 @@ left join raw_hubspot.companies as known
 where
     linked.project_id = %(project)s
     and linked.loaded_xid >= %(since)s::xid8
+    and linked.loaded_xid < %(before)s::xid8
     and linked.to_type = 'companies'
     and linked.to_id is not null
     and (%(asks_all)s or known.company_id is null)
@@ -96,6 +98,7 @@ def _due(
         {
             "project": pull.project_id,
             "since": since.xid,
+            "before": since.before,
             "from_type": of.name,
             "to_type": to_type,
             "is_full": pull.is_full,
@@ -150,7 +153,13 @@ def _companies(pull: Pull, position: Position | None) -> Iterator[Page]:
     with connect("loader", autocommit=True) as session:
         since = last_look(session, position, anew=asks_all)
         named = session.execute(
-            _NAMED, {"project": pull.project_id, "since": since.xid, "asks_all": asks_all}
+            _NAMED,
+            {
+                "project": pull.project_id,
+                "since": since.xid,
+                "before": since.before,
+                "asks_all": asks_all,
+            },
         ).fetchall()
     ids = [each for each, _ in named]
     known = {each for each, is_known in named if is_known}

@@ -268,7 +268,12 @@ def _histories(pull: Pull, position: Position | None) -> Iterator[Page]:
         since = last_look(session, position)
         due = session.execute(
             _DUE,
-            {"project": pull.project_id, "since": since.xid, "asked_since": asked_since},
+            {
+                "project": pull.project_id,
+                "since": since.xid,
+                "before": since.before,
+                "asked_since": asked_since,
+            },
         ).fetchall()
     refused, is_left = 0, False
     for deal_id, mark, is_deleted in due:
@@ -307,10 +312,16 @@ def _changes(deal_id: str, entries: Sequence[Any]) -> list[Record]:
 _DUE = """
 with touched as (
     select deal_id from raw_pipedrive.listed_deals
-    where project_id = %(project)s and loaded_xid >= %(since)s::xid8
+    where
+        project_id = %(project)s
+        and loaded_xid >= %(since)s::xid8
+        and loaded_xid < %(before)s::xid8
     union
     select deal_id from raw_pipedrive.deal_histories
-    where project_id = %(project)s and loaded_xid >= %(since)s::xid8
+    where
+        project_id = %(project)s
+        and loaded_xid >= %(since)s::xid8
+        and loaded_xid < %(before)s::xid8
 )
 
 select

@@ -32,6 +32,7 @@ left join raw_pipedrive.organizations as known
 where
     listed.project_id = %s
     and listed.loaded_xid >= %s::xid8
+    and listed.loaded_xid < %s::xid8
     and listed.org_id is not null
 order by 1
 """
@@ -43,7 +44,8 @@ def organizations(pull: Pull, position: Position | None) -> Iterator[Page]:
     is_due = last is None or last <= pull.until - _CHANGES_EVERY
     with connect("loader", autocommit=True) as session:
         since = last_look(session, position, anew=pull.is_full or is_due)
-        of_deals = session.execute(_OF_DEALS, [pull.project_id, since.xid]).fetchall()
+        places = [pull.project_id, since.xid, since.before]
+        of_deals = session.execute(_OF_DEALS, places).fetchall()
     known = {each for each, is_known in of_deals if is_known}
     new = [each for each, is_known in of_deals if pull.is_full or not is_known]
     for start in range(0, len(new), IDS_AT_ONCE):

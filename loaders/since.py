@@ -15,17 +15,23 @@ from loaders.sources import Position
 #: Before any transaction: all rows are looked at.
 _EVER = "0"
 
+#: After any transaction.
+_NEVER = str(2**64 - 1)
+
 
 class Since(NamedTuple):
     """Where to look.
 
     Attributes:
         xid: All rows of earlier transactions have been looked at.
+        before: Rows of this transaction and later ones came with the dump of another server: they
+            were looked at when that was restored.
         position: To be kept, as part of the resource's, once nothing is left to do of what is there
             now.
     """
 
     xid: str
+    before: str
     position: Position
 
 
@@ -40,10 +46,11 @@ def last_look(
         anew: All rows are to be looked at.
     """
     row = session.execute(
-        "select pg_snapshot_xmin(pg_current_snapshot())::text, system_identifier::text"
-        " from pg_control_system()"
+        "select pg_snapshot_xmin(now)::text, pg_snapshot_xmax(now)::text, system_identifier::text"
+        " from pg_control_system(), pg_current_snapshot() as now"
     ).fetchone()
-    now, server = row or (_EVER, "")
+    now, following, server = row or (_EVER, _NEVER, "")
     is_known = not anew and position is not None and position.get("server") == server
     seen = position["seen"] if is_known and position is not None else _EVER
-    return Since(seen, {"seen": now, "server": server})
+    before = _NEVER if seen == _EVER else following
+    return Since(seen, before, {"seen": now, "server": server})

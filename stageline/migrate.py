@@ -53,13 +53,22 @@ def upgrade(revision: str = "head") -> str | None:
             f"The database is at migration {before}, this Stageline knows only {head()}:"
             " it was upgraded by a newer version. Update this checkout."
         )
-    with _locked() as connection:
-        roles.ensure(connection)
+    make_roles()
     if before != (head() if revision == "head" else revision):
         _alembic("upgrade", revision)
     with _locked() as connection:
         roles.set_rights(connection)
     return before
+
+
+def make_roles() -> None:
+    """Makes the roles that are missing on the server.
+
+    Raises:
+        StagelineError: as `stageline.roles.ensure`, or the database cannot be reached.
+    """
+    with _locked() as connection:
+        roles.ensure(connection)
 
 
 @contextmanager

@@ -60,7 +60,7 @@ __all__ = [
     "home",
     "is_free",
     "log_file",
-    "psql",
+    "program",
     "remembered_port",
     "start",
     "stop",
@@ -162,9 +162,9 @@ def superuser(folder: Path, dbname: str = "postgres") -> Iterator[psycopg.Connec
         yield connection
 
 
-def psql() -> Path:
-    """The ``psql`` of the wheel."""
-    return install.packaged() / "psql"
+def program(name: str) -> Path:
+    """A client of the wheel: ``psql``, ``pg_dump``, ``pg_restore``."""
+    return install.packaged() / name
 
 
 def _start(site: Site) -> int:

@@ -55,6 +55,7 @@ OF_DBT = (
     "test_plots",
     "test_readme",
     "test_real_log",
+    "test_restore",
     "test_sales_activity",
     "test_sales_forecast",
     "test_semantic_layer",

@@ -13,6 +13,10 @@
     {{ return(beside.incorporate(path={'identifier': 'flow_positions'})) }}
 {%- endmacro %}
 
+{%- macro flow_basis_kept(beside) -%}
+    {{ return(beside.incorporate(path={'identifier': 'flow_basis'})) }}
+{%- endmacro %}
+
 {#- What flow models that are built by what changed were built on, beside what was written: the seeds
     that they read, whether the run was given an instant (only then deletions count by when they
     happened), and the server that counts transactions. A dump that is restored to another server
@@ -48,7 +52,7 @@
 {%- endmacro %}
 
 {% macro default__begin_flow_changes() -%}
-    {%- set basis = this.incorporate(path={'identifier': 'flow_basis'}) -%}
+    {%- set basis = flow_basis_kept(this) -%}
     create table if not exists {{ flow_positions(this) }} (
         model text primary key,
         position xid8 not null,
@@ -116,6 +120,20 @@
 {#- The position of a model, as a scalar subquery; null before it is built. -#}
 {% macro flow_position_of(relation) -%}
     (select position from {{ flow_positions(ref('int_flow_changes')) }} where model = '{{ relation.identifier }}')
+{%- endmacro %}
+
+{#- The same for what is read between builds: the beginning, until there is a build on this server. -#}
+{% macro flow_position_here(relation) -%}
+    (
+        select
+            case
+                when split_part(kept.basis, ' ', 1) = control.system_identifier::text
+                    then {{ flow_position_of(relation) }}
+                else '0'
+            end
+        from {{ flow_basis_kept(ref('int_flow_changes')) }} as kept
+        cross join pg_control_system() as control
+    )
 {%- endmacro %}
 
 {#- An aggregate over the positions of the flow models, the same way. -#}

@@ -153,7 +153,7 @@
     as $function$
     #variable_conflict use_column
     declare
-        since constant xid8 := {{ flow_position_of(this) }};
+        since constant xid8 := {{ flow_position_here(this) }};
     begin
         return query
         select distinct source_system, project_id, entity_id

@@ -33,6 +33,8 @@ _COMMANDS: dict[str, tuple[str, str]] = {
     "plot": ("stageline.cli.plot", "plot"),
     "explain": ("stageline.cli.explain", "explain"),
     "psql": ("stageline.cli.database", "psql"),
+    "backup": ("stageline.cli.backup", "backup"),
+    "restore": ("stageline.cli.backup", "restore"),
     "doctor": ("stageline.cli.doctor", "doctor"),
 }
 
@@ -60,6 +62,8 @@ _ABOUT = {
     "plot": "Draw numbers.",
     "explain": "Show what a number is made of.",
     "psql": "Open psql, connected.",
+    "backup": "Write everything in the database into one file.",
+    "restore": "Make an empty database what it was when a backup was made.",
     "doctor": "Say what is wrong with this machine or configuration.",
 }
 

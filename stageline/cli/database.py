@@ -119,7 +119,7 @@ def psql(role: Role, arguments: tuple[str, ...]) -> None:
     """
     from stageline import server
 
-    program = server.psql()
+    program = server.program("psql")
     if settings().database_url is None and server.find(server.home()) is None:
         raise StagelineError("The embedded PostgreSQL does not run. Run `stageline up`.")
     variables = {k: v for k, v in os.environ.items() if not k.startswith("PG")}

@@ -39,16 +39,16 @@ replays as (
 changed as (
     select received_at as instant
     from deliveries
-    where written_xid >= {{ position }}
+    where {{ is_written_since('written_xid', position) }}
     union all
     select deliveries.received_at as instant
     from replays
     inner join deliveries on replays.delivery_id = deliveries.delivery_id
-    where replays.written_xid >= {{ position }}
+    where {{ is_written_since('replays.written_xid', position) }}
     union all
     select refused_at as instant
     from refusals
-    where written_xid >= {{ position }}
+    where {{ is_written_since('written_xid', position) }}
 ),
 
 -- All hours from the first one that changed: what comes late is rare, and then this is still exact.
@@ -77,11 +77,22 @@ recent_refusals as (
     {%- endif %}
 ),
 
--- An event was written together with its delivery or by a later replay, so no recent one is older.
+{%- if position %}
+
+-- An event was written together with its delivery or with a replay of it, also on another server.
+writers as (
+    select written_xid from recent_deliveries
+    union all
+    select replays.written_xid
+    from replays
+    inner join recent_deliveries on replays.delivery_id = recent_deliveries.delivery_id
+),
+{%- endif %}
+
 recent_events as (
     select * from stage_events
     {%- if position %}
-    where written_xid >= (select min(written_xid) from recent_deliveries)
+    where written_xid >= (select min(written_xid) from writers)
     {%- endif %}
 ),
 

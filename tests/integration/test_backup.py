@@ -1,0 +1,200 @@
+"""Backups and restores of a small database: what is kept, refused and left untouched."""
+
+import json
+import stat
+import zipfile
+from datetime import UTC, datetime
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import psycopg
+import pytest
+from cryptography.fernet import Fernet
+
+from jobs import backups
+from jobs.build import BusyError, only_build
+from stageline import backup, config, migrate
+from stageline.database import Connection, connect
+from stageline.errors import StagelineError
+from stageline.settings.encryption import encrypt
+
+SEEN: list[int] = []
+
+
+def watch(count: int) -> None:
+    SEEN.append(count)
+
+
+def deliver(session: psycopg.Connection[object]) -> UUID:
+    key = uuid4()
+    session.execute(
+        "insert into raw.deliveries (delivery_id, sender, source_system, project_id, received_at,"
+        " check_ids, headers, body, body_sha256, entity_ids)"
+        " values (%s, 'zapier', 'pipedrive', 'main', now(), '{}', '{}', %s, sha256(''), '{}')",
+        (key, bytes(range(256))),
+    )
+    return key
+
+
+def delivered() -> list[UUID]:
+    with connect("owner") as session:
+        return [key for (key,) in session.execute("select delivery_id from raw.deliveries")]
+
+
+@pytest.fixture
+def made(database: Connection, tmp_path: Path) -> Path:  # noqa: ARG001 - what is backed up
+    """A backup of a database with one delivery, into which a second one came afterwards."""
+    with connect("owner") as session:
+        deliver(session)
+    path = tmp_path / "kept" / "one.zip"
+    backups.make(path, watch)
+    with connect("owner") as session:
+        deliver(session)
+    return path
+
+
+def test_what_is_restored_is_what_was_there_and_only_its_owner_reads_the_file(made: Path) -> None:
+    assert [stat.S_IMODE(made.stat().st_mode)] == [0o600]
+    assert [path.name for path in made.parent.iterdir()] == ["one.zip"]
+    first, second = delivered()
+
+    with pytest.raises(StagelineError, match=r"^Database stageline holds data.*--replace st"):
+        backup.restore(made, watch)
+    with pytest.raises(StagelineError, match="holds data"):
+        backup.restore(made, watch, replace="stagelin")
+    assert delivered() == [first, second]
+
+    SEEN.clear()
+    manifest = backup.restore(made, watch, replace="stageline")
+    assert delivered() == [first]
+    assert sum(SEEN) == 2 * manifest.dump_bytes, "progress is shown against that"
+    assert migrate.is_current()
+    with connect("owner") as session:
+        ((body,),) = session.execute("select body from raw.deliveries")
+        assert body == bytes(range(256))
+    with connect("receiver", autocommit=True) as session:  # grants are there, too
+        deliver(session)
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            session.execute("select body from raw.deliveries")
+
+
+def test_a_file_that_is_there_stays(made: Path) -> None:
+    before = made.read_bytes()
+    with pytest.raises(StagelineError, match="is there already"):
+        backups.make(made, watch)
+    assert made.read_bytes() == before
+
+
+def rewritten(path: Path, **changes: object) -> None:
+    """The same dump with another manifest."""
+    with zipfile.ZipFile(path) as archive:
+        dump, about = archive.read("database.dump"), json.loads(archive.read("manifest.json"))
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("database.dump", dump)
+        archive.writestr("manifest.json", json.dumps({**about, **changes}))
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda path: path.write_bytes(path.read_bytes()[:-1000]), "was cut short or changed"),
+        (lambda path: path.write_bytes(b"some text"), "is no backup"),
+        (lambda path: path.write_bytes(b""), "is no backup"),
+        (lambda path: path.unlink(), "cannot be read: No such file"),
+        (lambda path: zipfile.ZipFile(path, "w").close(), "is no backup"),
+        (lambda path: rewritten(path, migration="9999"), "a newer Stageline .migration 9999"),
+        (lambda path: rewritten(path, format=2), "has the layout 2"),
+        (lambda path: rewritten(path, dump_sha256="0" * 64), "its checksum differs"),
+        (
+            lambda path: path.write_bytes(
+                path.read_bytes()[:5000] + b"\0\1\2" + path.read_bytes()[5003:]
+            ),
+            "was cut short or changed|is not as it was written",
+        ),
+    ],
+    ids=("cut", "text", "empty", "missing", "zip", "newer", "layout", "checksum", "byte"),
+)
+def test_a_file_that_is_not_whole_changes_nothing(made: Path, damage, said: str) -> None:  # type: ignore[no-untyped-def]  # a lambda
+    before = delivered()
+    damage(made)
+    with pytest.raises(StagelineError, match=said) as told:
+        backup.restore(made, watch, replace="stageline")
+    assert "\n" not in str(told.value)
+    assert delivered() == before
+
+
+def test_a_dump_that_ends_early_is_found_though_its_checksum_fits(made: Path) -> None:
+    with zipfile.ZipFile(made) as archive:
+        dump, about = archive.read("database.dump"), json.loads(archive.read("manifest.json"))
+    with zipfile.ZipFile(made, "w") as archive:
+        archive.writestr("database.dump", dump[:-500])
+        about |= {
+            "dump_bytes": len(dump) - 500,
+            "dump_sha256": backup.hashlib.sha256(dump[:-500]).hexdigest(),
+        }
+        archive.writestr("manifest.json", json.dumps(about))
+    with pytest.raises(StagelineError, match="is not as it was written"):
+        backup.require_whole(made, watch)
+
+
+def test_tables_in_use_are_neither_dumped_nor_replaced(
+    made: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backup, "_LOCK_SECONDS", 1)
+    with connect("owner") as busy:
+        busy.execute("lock table raw.deliveries in access exclusive mode")
+        with pytest.raises(StagelineError, match=r"^pg_dump failed: .*Nothing was written"):
+            backups.make(made.parent / "two.zip", watch)
+        busy.rollback()
+        busy.execute("select from raw.deliveries")
+        with pytest.raises(StagelineError, match=r"Nothing was restored: .* in use; stop"):
+            backup.restore(made, watch, replace="stageline")
+    assert [path.name for path in made.parent.iterdir()] == ["one.zip"]
+    assert len(delivered()) == 2
+
+
+def test_what_the_server_refuses_leaves_everything_as_it_was(
+    made: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backup, "_AFTER", b"select 1 / 0;\n")
+    with pytest.raises(StagelineError, match="Nothing was restored: division by zero"):
+        backup.restore(made, watch, replace="stageline")
+    assert len(delivered()) == 2
+
+
+def test_a_backup_waits_for_a_build(database: Connection, tmp_path: Path, monkeypatch) -> None:  # type: ignore[no-untyped-def]  # noqa: ARG001
+    monkeypatch.setattr(backups, "_PATIENCE", 0.0)
+    with only_build(), pytest.raises(BusyError, match="is being made, or another build"):
+        backups.make(tmp_path / "one.zip", watch)
+    backups.make(tmp_path / "one.zip", watch)
+
+
+def test_secrets_that_the_key_does_not_open_are_counted(
+    database: Connection,  # noqa: ARG001 - what the secrets are in
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def use(key: bytes) -> None:
+        monkeypatch.setenv("STAGELINE_SECRET_KEY", key.decode())
+        config.settings.cache_clear()
+
+    use(Fernet.generate_key())
+    with connect("owner") as session:
+        session.execute(
+            "insert into settings.projects (source_system, project_id, timezone, currency)"
+            " values ('pipedrive', 'main', 'UTC', 'EUR')"
+        )
+        session.execute(
+            "insert into settings.api_accounts"
+            " (source_system, project_id, base_url, token_encrypted)"
+            " values ('pipedrive', 'main', 'https://example.com', %s)",
+            [encrypt("a token")],
+        )
+    assert backup.unreadable_secrets() == 0
+    use(Fernet.generate_key())
+    assert backup.unreadable_secrets() == 1
+
+
+def test_names_sort_by_time() -> None:
+    name = backup.file_name(datetime(2026, 11, 22, 1, 40, 5, tzinfo=UTC))
+    assert name == "stageline-2026-11-22T014005Z.zip"
+    assert Path(name).match(backup.NAMES)
