@@ -37,6 +37,7 @@ def _timeout(duration: timedelta) -> timedelta:
 T = TypeVar("T")
 
 Text = Annotated[str, Field(min_length=1)]
+Schedule = Annotated[str, AfterValidator(_schedule)]
 Load = Literal["hubspot", "pipedrive", "salesforce", "keycrm", "sheet"]
 Export = Literal["pipeline"]
 
@@ -52,7 +53,7 @@ class _Shared(Checked):
 
 class _Group(_Shared):
     tag: Text
-    schedule: Annotated[str, AfterValidator(_schedule)]
+    schedule: Schedule
     never_older_than: Duration | None = None
     done_within: Duration | None = None
     criticality: Criticality

@@ -259,6 +259,8 @@ def _opened(path: Path, called: Path) -> Iterator[zipfile.ZipFile]:
     try:
         with zipfile.ZipFile(path) as archive:
             yield archive
+    except BrokenPipeError:
+        raise  # of a process that takes what is read
     except OSError as error:
         raise StagelineError(f"{called} cannot be read: {error.strerror or error}.") from None
     except (zipfile.BadZipFile, EOFError) as error:

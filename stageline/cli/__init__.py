@@ -35,6 +35,7 @@ _COMMANDS: dict[str, tuple[str, str]] = {
     "psql": ("stageline.cli.database", "psql"),
     "backup": ("stageline.cli.backup", "backup"),
     "restore": ("stageline.cli.backup", "restore"),
+    "prune": ("stageline.cli.prune", "prune"),
     "doctor": ("stageline.cli.doctor", "doctor"),
 }
 
@@ -64,6 +65,7 @@ _ABOUT = {
     "psql": "Open psql, connected.",
     "backup": "Write everything in the database into one file.",
     "restore": "Make an empty database what it was when a backup was made.",
+    "prune": "Remove what is older than it is kept.",
     "doctor": "Say what is wrong with this machine or configuration.",
 }
 

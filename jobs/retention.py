@@ -1,0 +1,97 @@
+"""What is kept for how long, and when backups are made, as ``jobs/retention.yml`` says it."""
+
+import re
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any
+from zoneinfo import ZoneInfo
+
+from pydantic import BeforeValidator, Field
+
+from jobs.refresh_config import Schedule
+from stageline.config import PROJECT_ROOT
+from stageline.yaml_files import Checked, YamlFile, Zone
+
+#: Where it stands.
+PATH = PROJECT_ROOT / "jobs" / "retention.yml"
+
+_DAYS = re.compile(r"([1-9][0-9]{0,4})(d|y)")
+
+
+def _kept_for(text: Any) -> timedelta | None:
+    if text == "forever":
+        return None
+    parts = _DAYS.fullmatch(str(text))
+    if parts is None:
+        raise ValueError("write days as 90d, years as 1y, or forever")
+    return timedelta(days=int(parts[1]) * (365 if parts[2] == "y" else 1))
+
+
+def _folder(text: Any) -> Path | None:
+    return PROJECT_ROOT / Path(str(text)).expanduser() if text else None
+
+
+Lasting = Annotated[timedelta | None, BeforeValidator(_kept_for)]
+
+
+class _Keep(Checked):
+    job_history: Lasting
+    snapshots: Lasting
+
+
+class _Backups(Checked):
+    folder: Annotated[Path | None, BeforeValidator(_folder)]
+    schedule: Schedule
+    zone: Zone
+    keep: Annotated[int, Field(ge=1, le=10_000)]
+
+
+class _File(Checked):
+    keep: _Keep
+    backups: _Backups
+
+
+@dataclass(frozen=True)
+class Backups:
+    """Backups by the clock.
+
+    Attributes:
+        folder: Where they go.
+        schedule, zone: Cron line, and in which zone it is meant.
+        keep: How many stay.
+    """
+
+    folder: Path
+    schedule: str
+    zone: ZoneInfo
+    keep: int
+
+
+@dataclass(frozen=True)
+class Retention:
+    """What the file says.
+
+    Attributes:
+        job_history, snapshots: How long they are kept; None: forever.
+        backups: None: none are made.
+    """
+
+    job_history: timedelta | None
+    snapshots: timedelta | None
+    backups: Backups | None
+
+
+def read(path: Path = PATH) -> Retention:
+    """What the file says.
+
+    Raises:
+        StagelineError: it has a mistake, which is told by line and column.
+    """
+    found = YamlFile(path).checked(_File)
+    said = found.backups
+    return Retention(
+        found.keep.job_history,
+        found.keep.snapshots,
+        Backups(said.folder, said.schedule, said.zone, said.keep) if said.folder else None,
+    )
