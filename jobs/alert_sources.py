@@ -1,4 +1,4 @@
-"""Where alerts come from: what holds now, by KPI tables, quality checks and refreshes.
+"""Where alerts come from: what holds now, by KPI tables, checks, refreshes and backups.
 
 A further source is a function that reads what holds, an entry in `SOURCES`, and its kind in
 `jobs.channels.Kind`.
@@ -11,8 +11,11 @@ from typing import Any, LiteralString
 
 import psycopg
 
+from jobs import retention
 from jobs.alerts import Condition, lock, take
+from jobs.backups import LONGEST
 from jobs.channels import Criticality, Kind, channels
+from jobs.slots import latest
 from stageline.database import Role, connect
 from stageline.progress import log
 
@@ -201,8 +204,43 @@ def refresh_conditions(session: Connection) -> list[Condition]:
     return late + bad + slower
 
 
+def backup_conditions(session: Connection) -> list[Condition]:
+    """Where backups are made by the clock: the last one failed, or the last slot brought none.
+
+    Args:
+        session: Of the jobs.
+
+    Raises:
+        NothingKnownError: there was none yet.
+        StagelineError: the file that configures them has a mistake.
+    """
+    configured = retention.read().backups
+    if configured is None:
+        return []
+    row = session.execute(_BACKUPS).fetchone()
+    if row is None:
+        raise NothingKnownError
+    started_at, error, last_good = row
+    due = latest(configured.schedule, configured.zone, datetime.now(UTC) - LONGEST)
+    if error is None and last_good >= due:
+        return []
+    since = f"since {last_good.astimezone(UTC):%Y-%m-%d %H:%M} UTC" if last_good else "yet"
+    return [
+        Condition(
+            key="backup|database",
+            criticality="high",
+            subject="Backups of the database",
+            title=f"No backup {since}" + (f": {error}" if error else ""),
+            text="`stageline backup` makes one at once.",
+            numbers={},
+            since=started_at if error else due,
+        )
+    ]
+
+
 SOURCES: tuple[Source, ...] = (
     Source("refresh", "jobs", refresh_conditions),
+    Source("backup", "jobs", backup_conditions),
     Source("kpi", "reader", kpi_conditions),
     Source("quality", "jobs", quality_conditions),
 )
@@ -281,6 +319,16 @@ select node_kind, node_name, lately_seconds, usual_seconds
 from ops.node_costs
 where is_slower
 order by node_name
+"""
+
+_BACKUPS = """
+select
+    started_at,
+    error,
+    (select max(started_at) from ops.backups where error is null) as last_good
+from ops.backups
+order by started_at desc
+limit 1
 """
 
 _EPISODES = """

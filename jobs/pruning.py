@@ -2,8 +2,8 @@
 
 What something still stands on is kept though it is old: the last runs of each group and kind of
 end, by which durations are told; the last loads of each account and the builds that the tables are
-of, by which freshness is; open alerts, and what is to be sent. Little is removed at once, so that
-nobody waits for it.
+of, by which freshness is; the last backups; open alerts, and what is to be sent. Little is removed
+at once, so that nobody waits for it.
 """
 
 from collections.abc import Iterator, Mapping
@@ -142,6 +142,25 @@ _HISTORIES = (
                         order by started_at desc
                     ) as nth
                 from ops.loads
+            ) as ranked
+            where nth <= %(last)s
+        )
+        """,
+    ),
+    _History(
+        "backups",
+        "backup_id",
+        """
+        finished_at < %(before)s
+        and backup_id not in (
+            select backup_id
+            from (
+                select
+                    backup_id,
+                    row_number() over (
+                        partition by error is null order by started_at desc
+                    ) as nth
+                from ops.backups
             ) as ranked
             where nth <= %(last)s
         )

@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 
 import psycopg
 
-from jobs import notifications, refresh_config
+from jobs import backups, notifications, refresh_config, retention
 from jobs.alert_sources import raise_alerts
 from jobs.channels import channels
 from jobs.follow_ups import (
@@ -28,6 +28,7 @@ from jobs.follow_ups import (
     states,
     this_process,
 )
+from jobs.pruning import prune_by_the_clock
 from jobs.refresh import keep_fresh
 from jobs.schedule import HANGS, PeriodicTask, run_periodic
 from stageline.database import connect
@@ -41,6 +42,9 @@ GRACE = 3.0
 
 #: Seconds that a refresh has: dbt cancels its queries.
 REFRESH_GRACE = 20.0
+
+#: Seconds that the removal of what is old may take.
+_PRUNING = 3600.0
 
 #: Seconds from one look at the threads to the next.
 TICK = 0.2
@@ -61,8 +65,8 @@ def run(follow_up_threads: int = 4, rules: Rules = USUAL, *, with_refreshes: boo
 
     Raises:
         StagelineError: the database cannot be reached, the key of stored secrets is missing, or a
-            file of channels or refreshes has a mistake, at the start; or a thread has died or
-            hangs, so that this process has to be started anew.
+            file of channels, refreshes or retention has a mistake, at the start; or a thread has
+            died or hangs, so that this process has to be started anew.
     """
     _require_what_is_needed()
     channels()  # says what is wrong with their file, as the next one does
@@ -70,7 +74,7 @@ def run(follow_up_threads: int = 4, rules: Rules = USUAL, *, with_refreshes: boo
     signals: list[int] = []
     _note_signals(signals)
     stop = threading.Event()
-    tasks = periodic_tasks(rules)
+    tasks = periodic_tasks(rules, stop)
     threads = [
         WatchedThread("periodic tasks", lambda order: run_periodic(tasks, order), stop),
         WatchedThread("notifications", notifications.run, stop),
@@ -208,10 +212,17 @@ def _note_signals(signals: list[int]) -> None:
         signal.signal(number, note)
 
 
-def periodic_tasks(rules: Rules = USUAL) -> list[PeriodicTask]:
-    """What a worker does by the clock: plan follow-up work, count it for the log, raise alerts.
+def periodic_tasks(rules: Rules = USUAL, stop: threading.Event | None = None) -> list[PeriodicTask]:
+    """What a worker does by the clock.
 
-    The threads plan, too, but not while all of them wait for a CRM.
+    Planning is done by the threads, too, but not while all of them wait for a CRM.
+
+    Args:
+        rules: How follow-ups are done.
+        stop: Ends a backup once it is set.
+
+    Raises:
+        StagelineError: the file that says when backups are made has a mistake.
     """
 
     def plan_now() -> Mapping[str, object] | None:
@@ -219,12 +230,26 @@ def periodic_tasks(rules: Rules = USUAL) -> list[PeriodicTask]:
             planned = plan(jobs, rules)
         return {"planned": planned} if planned else None
 
-    utc = ZoneInfo("UTC")
+    utc, order = ZoneInfo("UTC"), stop or threading.Event()
+    configured = retention.read().backups
+    backing_up = [] if configured is None else [_backing_up(configured, order)]
     return [
         PeriodicTask("plan follow-ups", "* * * * * */2", utc, rules.lease, plan_now),
         PeriodicTask("count follow-ups", "* * * * *", utc, rules.lease, _count),
         PeriodicTask("raise alerts", "* * * * *", utc, rules.lease, raise_alerts),
+        PeriodicTask("prune", "17 3 * * *", utc, _PRUNING, prune_by_the_clock),
+        *backing_up,
     ]
+
+
+def _backing_up(configured: retention.Backups, stop: threading.Event) -> PeriodicTask:
+    return PeriodicTask(
+        "back up",
+        configured.schedule,
+        configured.zone,
+        backups.LONGEST.total_seconds(),
+        lambda: backups.make_by_the_clock(configured, stop),
+    )
 
 
 def _count() -> Mapping[str, Any] | None:

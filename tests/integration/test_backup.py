@@ -1,18 +1,25 @@
 """Backups and restores of a small database: what is kept, refused and left untouched."""
 
 import json
+import os
 import stat
+import threading
 import zipfile
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from uuid import UUID, uuid4
+from zoneinfo import ZoneInfo
 
 import psycopg
 import pytest
 from cryptography.fernet import Fernet
 
-from jobs import backups
+from jobs import backups, retention
+from jobs.alert_sources import NothingKnownError, backup_conditions
 from jobs.build import BusyError, only_build
+from jobs.retention import Backups
+from jobs.worker import periodic_tasks
 from stageline import backup, config, migrate
 from stageline.database import Connection, connect
 from stageline.errors import StagelineError
@@ -192,6 +199,71 @@ def test_secrets_that_the_key_does_not_open_are_counted(
     assert backup.unreadable_secrets() == 0
     use(Fernet.generate_key())
     assert backup.unreadable_secrets() == 1
+
+
+def test_by_the_clock_the_newest_stay_and_what_was_never_whole_goes(
+    database: Connection,  # noqa: ARG001 - what is backed up
+    tmp_path: Path,
+) -> None:
+    names = [f"stageline-2020-01-0{day}T000000Z.zip" for day in (1, 2, 3)]
+    parts = [f".{names[0]}.abc", f".{names[1]}.def"]
+    folder = tmp_path / "kept"
+    folder.mkdir()
+    for name in (*names, *parts, "mine.zip"):
+        (folder / name).touch()
+    os.utime(folder / parts[0], (0, 0))
+    configured = Backups(folder, "30 2 * * *", ZoneInfo("UTC"), 2)
+
+    told = backups.make_by_the_clock(configured, threading.Event())
+    left = {path.name for path in folder.iterdir()}
+    assert left == {str(told["file"]), names[2], "mine.zip", parts[1]}
+    assert told["removed"] == 3
+
+    stop = threading.Event()
+    stop.set()
+    with pytest.raises(backups.StoppedError):
+        backups.make_by_the_clock(replace(configured, keep=1), stop)
+    assert {path.name for path in folder.iterdir()} == left
+
+
+def test_a_backup_that_fails_or_does_not_come_is_told_until_there_is_a_good_one(
+    database: Connection,  # noqa: ARG001 - what is backed up
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def titles() -> list[str]:
+        with connect("jobs") as session:
+            return [each.title for each in backup_conditions(session)]
+
+    assert titles() == []
+    by_the_clock = Backups(tmp_path, "30 2 * * *", ZoneInfo("UTC"), 2)
+    configured = replace(retention.read(), backups=by_the_clock)
+    monkeypatch.setattr(retention, "read", lambda: configured)
+    with pytest.raises(NothingKnownError):
+        titles()
+    (tmp_path / "file").touch()
+    in_the_way = replace(by_the_clock, folder=tmp_path / "file")
+    with pytest.raises(StagelineError, match="cannot be written"):
+        backups.make_by_the_clock(in_the_way, threading.Event())
+    (title,) = titles()
+    assert title.startswith(f"No backup yet: {tmp_path}/file/stageline-")
+    backups.make_by_the_clock(by_the_clock, threading.Event())
+    assert titles() == []
+    with connect("owner") as session:
+        session.execute("update ops.backups set started_at = started_at - interval '2 days'")
+    (title,) = titles()
+    assert title.startswith("No backup since ")
+
+
+def test_the_worker_backs_up_where_a_folder_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert {task.name for task in periodic_tasks()} >= {"prune"}
+    assert "back up" not in {task.name for task in periodic_tasks()}
+    configured = Backups(tmp_path, "0 4 * * 0", ZoneInfo("Europe/Kyiv"), 2)
+    monkeypatch.setattr(retention, "read", lambda: retention.Retention(None, None, configured))
+    [task] = [task for task in periodic_tasks() if task.name == "back up"]
+    assert (task.cron, task.zone.key) == ("0 4 * * 0", "Europe/Kyiv")
 
 
 def test_names_sort_by_time() -> None:
