@@ -97,7 +97,8 @@ def _make(path: Path, watch: backup.Watch) -> backup.Manifest:
 
 
 def _note(path: Path, started: datetime, size: int | None, error: str | None) -> None:
-    with connect("jobs") as session:
+    with connect("jobs") as session, suppress(psycopg.errors.UndefinedTable):
+        # Before an upgrade there may be no such table: then is the time for a backup.
         session.execute(
             "insert into ops.backups (file, started_at, dump_bytes, error) values (%s, %s, %s, %s)",
             [str(path), started, size, error],

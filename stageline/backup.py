@@ -174,12 +174,32 @@ def restore(path: Path, watch: Watch, *, replace: str | None = None) -> Manifest
             with _script(path, section, watch if section == "data" else _unwatched) as script:
                 for part in _fitting(script, manifest.owner, login, major):
                     run(part)
-        run(_AFTER)
     migrate.upgrade()
+    with connect("owner") as session:
+        _count_anew(session)
     with connect("owner", autocommit=True) as session:
         session.execute("set client_min_messages = error")  # those of the server are not ours
         session.execute("analyze")
     return manifest
+
+
+def _count_anew(session: psycopg.Connection[Any]) -> None:
+    """Lets all rows be looked at once more by what goes by transactions.
+
+    It sees itself that a server is another one, but not that the dump was on this one before.
+    """
+    session.execute("update ops.follow_up_position set server = ''")
+    session.execute("update ops.load_positions set position = position - 'server'")
+    for table in ("flow_positions", "call_hours_positions"):
+        row = session.execute(
+            "select to_regclass(%s) is not null", [f"intermediate.{table}"]
+        ).fetchone()
+        if row and row[0]:  # there since the first build
+            session.execute(
+                sql.SQL("update {} set position = '0'").format(
+                    sql.Identifier("intermediate", table)
+                )
+            )
 
 
 def unreadable_secrets() -> int:
@@ -426,29 +446,6 @@ def _before(schemas: list[str]) -> bytes:
         names = sql.SQL(", ").join(map(sql.Identifier, schemas)).as_string(None)
         script += f"drop schema {names} cascade;\n"
     return script.encode()
-
-
-#: What counts transactions of the server that the dump is of: all rows are looked at once more.
-#: Deliveries for which no follow-up work was planned are found by `jobs.follow_ups`.
-_AFTER = b"""
-set search_path = '';
-do $$
-begin
-    if to_regclass('ops.follow_up_position') is not null then
-        update ops.follow_up_position set server = '';
-    end if;
-    if to_regclass('ops.load_positions') is not null then
-        update ops.load_positions set position = position - 'server';
-    end if;
-    if to_regclass('intermediate.flow_positions') is not null then
-        update intermediate.flow_positions set position = '0';
-    end if;
-    if to_regclass('intermediate.call_hours_positions') is not null then
-        update intermediate.call_hours_positions set position = '0';
-    end if;
-end
-$$;
-"""
 
 
 @contextmanager

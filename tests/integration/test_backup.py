@@ -5,9 +5,11 @@ import os
 import stat
 import threading
 import zipfile
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 from uuid import UUID, uuid4
 from zoneinfo import ZoneInfo
 
@@ -83,6 +85,21 @@ def test_what_is_restored_is_what_was_there_and_only_its_owner_reads_the_file(ma
         deliver(session)
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             session.execute("select body from raw.deliveries")
+
+
+def test_a_backup_of_older_tables_is_made_and_brought_up_to_date(
+    database: Connection,  # noqa: ARG001 - what is backed up
+    tmp_path: Path,
+) -> None:
+    migrate.downgrade("0021")
+    with connect("owner") as session:
+        session.execute("update ops.follow_up_position set planned = '7:7:'")
+    backups.make(tmp_path / "old.zip", watch)
+    manifest = backup.restore(tmp_path / "old.zip", watch)
+    assert manifest.migration == "0021"
+    assert migrate.is_current()
+    with connect("owner") as session:
+        assert session.execute("select server from ops.follow_up_position").fetchall() == [("",)]
 
 
 def test_a_file_that_is_there_stays(made: Path) -> None:
@@ -163,7 +180,13 @@ def test_tables_in_use_are_neither_dumped_nor_replaced(
 def test_what_the_server_refuses_leaves_everything_as_it_was(
     made: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(backup, "_AFTER", b"select 1 / 0;\n")
+    fitting = backup._fitting
+
+    def failing(*given: Any) -> Iterator[bytes]:
+        yield from fitting(*given)
+        yield b"select 1 / 0;\n"
+
+    monkeypatch.setattr(backup, "_fitting", failing)
     with pytest.raises(StagelineError, match="Nothing was restored: division by zero"):
         backup.restore(made, watch, replace="stageline")
     assert len(delivered()) == 2
@@ -214,16 +237,16 @@ def test_by_the_clock_the_newest_stay_and_what_was_never_whole_goes(
     os.utime(folder / parts[0], (0, 0))
     configured = Backups(folder, "30 2 * * *", ZoneInfo("UTC"), 2)
 
+    stop = threading.Event()
+    stop.set()
+    with pytest.raises(backups.StoppedError):
+        backups.make_by_the_clock(configured, stop)
+    assert {path.name for path in folder.iterdir()} == {*names, *parts, "mine.zip"}
+
     told = backups.make_by_the_clock(configured, threading.Event())
     left = {path.name for path in folder.iterdir()}
     assert left == {str(told["file"]), names[2], "mine.zip", parts[1]}
     assert told["removed"] == 3
-
-    stop = threading.Event()
-    stop.set()
-    with pytest.raises(backups.StoppedError):
-        backups.make_by_the_clock(replace(configured, keep=1), stop)
-    assert {path.name for path in folder.iterdir()} == left
 
 
 def test_a_backup_that_fails_or_does_not_come_is_told_until_there_is_a_good_one(
