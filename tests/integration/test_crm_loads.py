@@ -13,7 +13,7 @@ from loaders.hubspot_tables import ASSOCIATIONS, COMPANIES
 from loaders.pipedrive_tables import DEAL_HISTORIES, ORGANIZATIONS
 from loaders.registry import source
 from loaders.sheet import OPPORTUNITIES
-from loaders.since import last_look
+from loaders.since import Since, last_look
 from stageline.cli import main
 from stageline.database import connect
 from stageline.errors import StagelineError
@@ -221,11 +221,12 @@ def test_what_ends_a_load_stands_in_the_book_of_loads(sheet: FakeSheet) -> None:
 
 
 def test_what_was_written_since_a_look_is_found_though_it_commits_late() -> None:
-    def ids(xid: str) -> set[str]:
+    def ids(since: Since) -> set[str]:
         with connect("loader") as session:
             found = session.execute(
-                "select deal_id from raw_pipedrive.deal_histories where loaded_xid >= %s::xid8",
-                [xid],
+                "select deal_id from raw_pipedrive.deal_histories"
+                " where loaded_xid >= %s::xid8 and loaded_xid < %s::xid8",
+                [since.xid, since.before],
             )
             return {row[0] for row in found}
 
@@ -240,21 +241,27 @@ def test_what_was_written_since_a_look_is_found_though_it_commits_late() -> None
         write(session, "1")
         write(late, "2")
         first = last_look(session, None)
-        assert ids(first.xid) == {"1"}
+        assert ids(first) == {"1"}
         late.commit()
         second = last_look(session, {"at": "now", **first.position})
-        assert ids(second.xid) == {"2"}
+        assert ids(second) == {"2"}
         third = last_look(session, second.position)
-        assert ids(third.xid) == set()
+        assert ids(third) == set()
         session.execute("update raw_pipedrive.deal_histories set asked_at = now()")
-        assert ids(last_look(session, third.position).xid) == {"1", "2"}
+        assert ids(last_look(session, third.position)) == {"1", "2"}
+        session.execute(
+            "insert into raw_pipedrive.deal_histories"
+            " (project_id, deal_id, asked_at, fetched_at, loaded_xid)"
+            " values ('p', 'of a dump', now(), now(), '9999999999')"
+        )
+        assert ids(last_look(session, third.position)) == {"1", "2"}
         of_elsewhere = {**third.position, "server": "another"}
         for anew in (
             last_look(session, of_elsewhere),
             last_look(session, {"at": "now"}),
             last_look(session, third.position, anew=True),
         ):
-            assert ids(anew.xid) == {"1", "2"}
+            assert ids(anew) == {"1", "2", "of a dump"}
 
 
 @pytest.mark.parametrize(

@@ -449,6 +449,33 @@ def test_a_delivery_that_commits_late_is_planned_all_the_same(here: Setting) -> 
     ]
 
 
+def test_in_a_dump_restored_elsewhere_what_lands_is_planned_and_what_was_planned_is_not(
+    here: Setting,
+) -> None:
+    here.order_arrives(4001, 4002)
+    assert plan(here.jobs) == 2
+    # As of a server that counted further: its transactions are still to come here.
+    here.owner.execute("update raw.deliveries set landed_xid = '9999999999'")
+    here.owner.execute(
+        "update raw.deliveries set landed_at = now() - interval '2 hours'"
+        " where entity_ids = '{4001}'"
+    )
+    here.owner.execute(
+        "update ops.follow_up_position set planned = '9999999000:9999999000:', server = 'another'"
+    )
+    here.order_arrives(4003)
+    assert plan(here.jobs) == 2, "the new one, and once more that of the last hour"
+    assert plan(here.jobs) == 0
+    here.order_arrives(4004)
+    assert plan(here.jobs) == 1
+    assert here.rows("select entity_id, requested from ops.follow_ups order by 1") == [
+        ("4001", 1),
+        ("4002", 2),
+        ("4003", 1),
+        ("4004", 1),
+    ]
+
+
 def test_two_planners_at_once_plan_each_delivery_once(here: Setting) -> None:
     stop = threading.Event()
 
