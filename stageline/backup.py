@@ -13,8 +13,8 @@ import subprocess
 import tempfile
 import threading
 import zipfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -35,6 +35,9 @@ _DUMP, _MANIFEST = "database.dump", "manifest.json"
 
 #: The layout of the zip.
 _FORMAT = 1
+
+#: Schemas of the migrations that belong to the owner; all others belong to roles of Stageline.
+_OF_OWNER = ("ops", "raw", "settings")
 
 #: Bytes that are read at once.
 _CHUNK = 1024 * 1024
@@ -104,8 +107,11 @@ def write(path: Path, watch: Watch) -> Manifest:
     with whole_file(path, "Free some space, or name another folder.", 0o600) as file:
         with zipfile.ZipFile(file, "w") as archive:
             entry = zipfile.ZipInfo(_DUMP, made_at.timetuple()[:6])
-            with archive.open(entry, "w", force_zip64=True) as dump:
-                size, digest = _copy(_dumped(schemas), dump.write, watch)
+            with (
+                archive.open(entry, "w", force_zip64=True) as dump,
+                closing(_dumped(schemas)) as chunks,
+            ):
+                size, digest = _copy(chunks, dump.write, watch)
             manifest = Manifest(
                 made_at.isoformat(timespec="seconds"),
                 *(version("stageline"), migration, major, owner, size, digest),
@@ -152,13 +158,12 @@ def restore(path: Path, watch: Watch, *, replace: str | None = None) -> Manifest
         StagelineError: the file is not whole or of a newer Stageline; the database holds data, is
             in use, or says no.
     """
-    manifest = require_whole(path, watch)
+    manifest = read_manifest(path)
     if manifest.migration > migrate.head():
         raise StagelineError(
             f"{path} was made by a newer Stageline (migration {manifest.migration}; this one knows"
             f" {migrate.head()}). Update this checkout, then restore."
         )
-    migrate.make_roles()
     with connect("owner") as session:
         dbname, login = session.info.dbname, session.info.user
         if replace != dbname and _holds_data(session):
@@ -168,6 +173,8 @@ def restore(path: Path, watch: Watch, *, replace: str | None = None) -> Manifest
             )
         schemas = _schemas(session)
         major = session.info.server_version // 10000
+    require_whole(path, watch)
+    migrate.make_roles()
     with _transaction() as run:
         run(_before(schemas))
         for section in ("pre-data", "data", "post-data"):
@@ -226,17 +233,11 @@ def _unwatched(_: int) -> None:
 
 
 def _schemas(session: psycopg.Connection[Any]) -> list[str]:
-    """Those that the login or one of Stageline's roles made."""
+    """Those of Stageline that are there; schemas of the user's are left alone."""
     rows = session.execute(
-        """
-        select nspname
-        from pg_namespace
-        where
-            pg_get_userbyid(nspowner) = any(%s::text[] || current_user::text)
-            and nspname !~ '^pg_' and nspname not in ('public', 'information_schema')
-        order by nspname
-        """,
-        [list(WORKERS)],
+        "select nspname from pg_namespace"
+        " where pg_get_userbyid(nspowner) = any(%s) or nspname = any(%s) order by nspname",
+        [list(WORKERS), list(_OF_OWNER)],
     )
     return [name for (name,) in rows]
 
@@ -315,6 +316,7 @@ def _require_restorable(path: Path, called: Path, watch: Watch) -> Manifest:
             [server.program("pg_restore"), f"--file={os.devnull}"],
             stdin=subprocess.PIPE,
             stderr=said,
+            env=_environment(),
         )
         assert reader.stdin is not None  # noqa: S101 - asked for above
         with reader, archive.open(_DUMP) as dump:
@@ -351,15 +353,21 @@ def _complaint(said: IO[bytes]) -> str:
     return re.sub(r"^.*?\b(error|ERROR): +", "", found).strip().rstrip(".")
 
 
+def _environment() -> dict[str, str]:
+    """That of PostgreSQL's programs: without a login, and English, as their words are read here."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
+    return {**kept, "LC_ALL": "C"}
+
+
+def _login() -> dict[str, str]:
+    """The same, logged in as the owner."""
+    return {**_environment(), **connection("owner").environment()}
+
+
 # -- pg_dump -------------------------------------------------------------------------------------
 
 
-def _environment() -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
-    return {**kept, **connection("owner").environment(), "LC_ALL": "C"}
-
-
-def _dumped(schemas: list[str]) -> Iterator[bytes]:
+def _dumped(schemas: list[str]) -> Generator[bytes]:
     """The dump as it comes.
 
     Raises:
@@ -375,7 +383,7 @@ def _dumped(schemas: list[str]) -> Iterator[bytes]:
             ],
             stdout=subprocess.PIPE,
             stderr=said,
-            env=_environment(),
+            env=_login(),
         )
         assert process.stdout is not None  # noqa: S101 - asked for above
         with process:
@@ -414,7 +422,7 @@ def _transaction() -> Iterator[Callable[[bytes], object]]:
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=said,
-            env=_environment(),
+            env=_login(),
         )
         assert process.stdin is not None  # noqa: S101 - asked for above
         try:
@@ -464,8 +472,10 @@ def _script(path: Path, section: str, watch: Watch) -> Iterator[IO[bytes]]:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=said,
+            env=_environment(),
         )
-        assert process.stdin is not None and process.stdout is not None  # noqa: S101 - asked for above
+        assert process.stdin is not None  # noqa: S101 - asked for above
+        assert process.stdout is not None  # noqa: S101 - asked for above
         feeding = threading.Thread(target=_feed, args=(archive, process.stdin, watch), daemon=True)
         with process:
             feeding.start()

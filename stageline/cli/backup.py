@@ -49,7 +49,7 @@ def backup(target: Path | None) -> None:
 @click.option(
     "--replace",
     metavar="DATABASE",
-    help="The name of the database, to lose all that is in it.",
+    help="The name of the database, to lose all that Stageline has in it.",
 )
 def restore(file: Path, check: bool, replace: str | None) -> None:
     """Make an empty database what it was when a backup was made.

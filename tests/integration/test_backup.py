@@ -73,6 +73,8 @@ def test_what_is_restored_is_what_was_there_and_only_its_owner_reads_the_file(ma
         backup.restore(made, watch, replace="stagelin")
     assert delivered() == [first, second]
 
+    with connect("owner") as session:
+        session.execute("create schema mine create table notes (note text)")
     SEEN.clear()
     manifest = backup.restore(made, watch, replace="stageline")
     assert delivered() == [first]
@@ -81,6 +83,7 @@ def test_what_is_restored_is_what_was_there_and_only_its_owner_reads_the_file(ma
     with connect("owner") as session:
         ((body,),) = session.execute("select body from raw.deliveries")
         assert body == bytes(range(256))
+        session.execute("select from mine.notes")  # a schema of the user's own is left alone
     with connect("receiver", autocommit=True) as session:  # grants are there, too
         deliver(session)
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
