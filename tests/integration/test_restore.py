@@ -201,7 +201,8 @@ def test_a_restored_database_has_the_same_numbers_and_misses_nothing_that_comes(
     # As if all models had been built in that run, and not only the few that this is about.
     with connect("owner") as session:
         session.execute(
-            "update intermediate.flow_positions as others set position = changes.position"
+            "update intermediate.flow_positions as others"
+            " set position = changes.position, as_of = changes.as_of"
             " from intermediate.flow_positions as changes where changes.model = 'int_flow_changes'"
         )
     deliver("newest")
