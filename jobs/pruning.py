@@ -17,11 +17,11 @@ from psycopg import sql
 from jobs.retention import Retention, read
 from stageline.database import connect
 
-#: Runs, loads, builds and checks of a kind that stay, however old.
+#: Rows that stay of each kind, however old.
 LAST = 20
 
-#: Quality checks of single entities that there may be since the last one of everything, which
-#: `jobs.alert_sources` looks for.
+#: Of quality checks more: so many there may be of single entities since the last one of everything,
+#: which `jobs.alert_sources` looks for.
 LAST_CHECKS = 100
 
 #: Rows of a snapshot that are removed at once.
@@ -35,36 +35,61 @@ class _History:
     Attributes:
         table: In schema ops.
         key: Its key.
-        is_old: Condition on a row that it may go; ``%(before)s`` is the end of what is old.
+        ended_at: Instant by which its rows get old; one without it stays.
+        each: What kinds of rows are, of each of which the last ones stay.
+        may_go: Further condition on a row that may be removed.
+        last: How many stay of a kind.
         at_once: Rows that are removed at once.
     """
 
     table: LiteralString
     key: LiteralString
-    is_old: LiteralString
+    ended_at: LiteralString
+    each: LiteralString
+    may_go: LiteralString = "true"
+    last: int = LAST
     at_once: int = 1000
+
+    def old(self) -> sql.Composed:
+        """``from`` and ``where`` of the rows that may go; ``%(before)s`` ends what is old."""
+        table, key, ended_at = map(sql.SQL, (f"ops.{self.table}", self.key, self.ended_at))
+        return sql.SQL(
+            """
+            from {table}
+            where
+                {ended_at} < %(before)s
+                and {may_go}
+                and {key} not in (
+                    select {key}
+                    from (
+                        select
+                            {key},
+                            row_number() over (partition by {each} order by {ended_at} desc) as nth
+                        from {table}
+                        where {ended_at} is not null
+                    ) as ranked
+                    where nth <= {last}
+                )
+            """
+        ).format(
+            table=table,
+            key=key,
+            ended_at=ended_at,
+            may_go=sql.SQL(self.may_go),
+            each=sql.SQL(self.each),
+            last=self.last,
+        )
 
 
 _HISTORIES = (
     _History(
         "runs",
         "run_id",
+        "finished_at",
+        "group_name, status",
         # Of a table that is late, the first slot that it misses says since when (model_freshness).
         """
-        finished_at < %(before)s
-        and status not in ('waiting', 'running')
-        and run_id not in (
-            select run_id
-            from (
-                select
-                    run_id,
-                    row_number() over (
-                        partition by group_name, status order by finished_at desc
-                    ) as nth
-                from ops.runs
-            ) as ranked
-            where nth <= %(last)s
-        )
+        status not in ('waiting', 'running')
         and run_id not in (
             select missed.run_id
             from ops.model_states
@@ -83,95 +108,37 @@ _HISTORIES = (
     _History(
         "builds",
         "build_id",
+        "finished_at",
+        "status",
         """
-        finished_at < %(before)s
-        and not exists (
-            select from ops.model_states where model_states.build_id = builds.build_id
-        )
+        not exists (select from ops.model_states where model_states.build_id = builds.build_id)
         and not exists (select from ops.runs where runs.build_id = builds.build_id)
-        and build_id not in (
-            select build_id
-            from (
-                select
-                    build_id,
-                    row_number() over (partition by status order by started_at desc) as nth
-                from ops.builds
-            ) as ranked
-            where nth <= %(last)s
-        )
         """,
-        # Each has a row for all of its models.
-        at_once=20,
+        at_once=20,  # each has a row for all of its models
     ),
     _History(
         "quality_runs",
         "run_id",
-        """
-        started_at < %(before)s
-        and run_id not in (
-            select run_id
-            from (
-                select
-                    run_id,
-                    success,
-                    row_number() over (partition by success order by started_at desc) as nth,
-                    row_number() over (order by started_at desc) as nth_of_all
-                from ops.quality_runs
-                where finished_at is not null
-            ) as ranked
-            where nth_of_all <= %(last_checks)s or nth = 1
-        )
-        """,
-        # Each has a row for all of its rules.
-        at_once=20,
+        "started_at",
+        "success",
+        last=LAST_CHECKS,
+        at_once=20,  # each has a row for all of its rules
     ),
     _History(
         "loads",
         "load_id",
-        # A load of a file says where its rows came from.
-        """
-        finished_at < %(before)s
-        and file_name is null
-        and load_id not in (
-            select load_id
-            from (
-                select
-                    load_id,
-                    row_number() over (
-                        partition by source, entity, project_id, status, error is null
-                        order by started_at desc
-                    ) as nth
-                from ops.loads
-            ) as ranked
-            where nth <= %(last)s
-        )
-        """,
+        "finished_at",
+        "source, entity, project_id, status, error is null",
+        "file_name is null",  # a load of a file says where its rows came from
     ),
-    _History(
-        "backups",
-        "backup_id",
-        """
-        finished_at < %(before)s
-        and backup_id not in (
-            select backup_id
-            from (
-                select
-                    backup_id,
-                    row_number() over (
-                        partition by error is null order by started_at desc
-                    ) as nth
-                from ops.backups
-            ) as ranked
-            where nth <= %(last)s
-        )
-        """,
-    ),
+    _History("backups", "backup_id", "finished_at", "error is null"),
     _History(
         "alerts",
         "alert_id",
+        "resolved_at",
+        "kind",
         """
-        resolved_at < %(before)s
-        and not exists (
+        not exists (
             select from ops.notifications
             where notifications.alert_id = alerts.alert_id and notifications.next_at is not null
         )
@@ -215,23 +182,15 @@ def prune_by_the_clock() -> Mapping[str, object] | None:
 def _history(kept: timedelta | None, now: datetime, *, is_dry: bool) -> Iterator[tuple[str, int]]:
     if kept is None:
         return
-    values = {"before": now - kept, "last": LAST, "last_checks": LAST_CHECKS}
+    values = {"before": now - kept}
     with connect("jobs", autocommit=True) as session:
         for each in _HISTORIES:
-            table, key = sql.Identifier("ops", each.table), sql.Identifier(each.key)
-            old = sql.SQL("from {} where {}").format(table, sql.SQL(each.is_old))
-            yield (
-                f"ops.{each.table}",
-                _count(session, old, values)
-                if is_dry
-                else _remove(
-                    session,
-                    sql.SQL("delete from {} where {} in (select {} {} limit {})").format(
-                        table, key, key, old, each.at_once
-                    ),
-                    values,
-                ),
+            old = each.old()
+            statement = sql.SQL("delete from ops.{} where {} in (select {} {} limit {})").format(
+                *map(sql.Identifier, (each.table, each.key, each.key)), old, each.at_once
             )
+            rows = _count(session, old, values) if is_dry else _remove(session, statement, values)
+            yield f"ops.{each.table}", rows
 
 
 def _snapshots(kept: timedelta | None, now: datetime, *, is_dry: bool) -> Iterator[tuple[str, int]]:
@@ -242,18 +201,11 @@ def _snapshots(kept: timedelta | None, now: datetime, *, is_dry: bool) -> Iterat
         for (name,) in session.execute(_SNAPSHOTS).fetchall():
             table = sql.Identifier("snapshots", name)
             old = sql.SQL("from {} where dbt_valid_to < %(before)s").format(table)
-            yield (
-                f"snapshots.{name}",
-                _count(session, old, values)
-                if is_dry
-                else _remove(
-                    session,
-                    sql.SQL(
-                        "delete from {} where ctid = any(array(select ctid {} limit {}))"
-                    ).format(table, old, _SNAPSHOT_ROWS),
-                    values,
-                ),
-            )
+            statement = sql.SQL(
+                "delete from {} where ctid = any(array(select ctid {} limit {}))"
+            ).format(table, old, _SNAPSHOT_ROWS)
+            rows = _count(session, old, values) if is_dry else _remove(session, statement, values)
+            yield f"snapshots.{name}", rows
 
 
 def _count(

@@ -16,16 +16,17 @@ from stageline.yaml_files import Checked, YamlFile, Zone
 #: Where it stands.
 PATH = PROJECT_ROOT / "jobs" / "retention.yml"
 
-_DAYS = re.compile(r"([1-9][0-9]{0,4})(d|y)")
+_LASTING = re.compile(r"([1-9][0-9]{0,4})d|([1-9][0-9]?)y")
 
 
 def _kept_for(text: Any) -> timedelta | None:
     if text == "forever":
         return None
-    parts = _DAYS.fullmatch(str(text))
+    parts = _LASTING.fullmatch(str(text))
     if parts is None:
         raise ValueError("write days as 90d, years as 1y, or forever")
-    return timedelta(days=int(parts[1]) * (365 if parts[2] == "y" else 1))
+    days, years = (int(part or 0) for part in parts.groups())
+    return timedelta(days=days + 365 * years)
 
 
 def _folder(text: Any) -> Path | None:
