@@ -1,4 +1,7 @@
-"""The book of backups."""
+"""The book of backups; and of which server the transactions are that follow-up work is planned by.
+
+A dump that is restored elsewhere brings them along; what lands there has earlier ones.
+"""
 
 from alembic import op
 
@@ -22,9 +25,22 @@ comment on column ops.backups.file is 'Where it was written; it may have been re
 comment on column ops.backups.dump_bytes is 'Size of what it holds; null if it failed.';
 comment on column ops.backups.error is 'Why it failed; null if it is good. One line.';
 create index backups_started on ops.backups (started_at desc);
+
+alter table ops.follow_up_position
+    add column planned_at timestamptz not null default now(),
+    add column server text not null default '';
+update ops.follow_up_position
+set
+    server = system_identifier::text,
+    planned_at = case when planned::text = '1:1:' then '-infinity' else planned_at end
+from pg_control_system();
+comment on column ops.follow_up_position.planned_at is 'When that was.';
+comment on column ops.follow_up_position.server is
+    'System identifier of the server that the snapshot is of; on another one planned_at counts.';
 """
 
 DOWN = """
+alter table ops.follow_up_position drop column server, drop column planned_at;
 drop table ops.backups;
 """
 
