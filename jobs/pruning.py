@@ -37,6 +37,7 @@ class _History:
         key: Its key.
         ended_at: Instant by which its rows get old; one without it stays.
         each: What kinds of rows are, of each of which the last ones stay.
+        together: Rows that have this in common stay together; default: the key.
         may_go: Further condition on a row that may be removed.
         last: How many stay of a kind.
         at_once: Rows that are removed at once.
@@ -47,33 +48,35 @@ class _History:
     ended_at: LiteralString
     each: LiteralString
     may_go: LiteralString = "true"
+    together: LiteralString | None = None
     last: int = LAST
     at_once: int = 1000
 
     def old(self) -> sql.Composed:
         """``from`` and ``where`` of the rows that may go; ``%(before)s`` ends what is old."""
-        table, key, ended_at = map(sql.SQL, (f"ops.{self.table}", self.key, self.ended_at))
+        table, ended_at = sql.SQL(f"ops.{self.table}"), sql.SQL(self.ended_at)
         return sql.SQL(
             """
             from {table}
             where
                 {ended_at} < %(before)s
                 and {may_go}
-                and {key} not in (
-                    select {key}
+                and {together} not in (
+                    select kept
                     from (
                         select
-                            {key},
+                            {together} as kept,
+                            {ended_at},
                             row_number() over (partition by {each} order by {ended_at} desc) as nth
                         from {table}
                         where {ended_at} is not null
                     ) as ranked
-                    where nth <= {last}
+                    where nth <= {last} or {ended_at} >= %(before)s
                 )
             """
         ).format(
             table=table,
-            key=key,
+            together=sql.SQL(self.together or self.key),
             ended_at=ended_at,
             may_go=sql.SQL(self.may_go),
             each=sql.SQL(self.each),
@@ -86,7 +89,9 @@ _HISTORIES = (
         "runs",
         "run_id",
         "finished_at",
-        "group_name, status",
+        # How long a group takes is told by runs that shared their build with no other group.
+        "group_name, status, build_id in"
+        " (select build_id from ops.runs group by build_id having count(*) > 1)",
         # Of a table that is late, the first slot that it misses says since when (model_freshness).
         """
         status not in ('waiting', 'running')
@@ -104,6 +109,7 @@ _HISTORIES = (
             ) as missed
         )
         """,
+        "coalesce(build_id, run_id)",
     ),
     _History(
         "builds",

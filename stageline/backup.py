@@ -193,10 +193,11 @@ def restore(path: Path, watch: Watch, *, replace: str | None = None) -> Manifest
 def _count_anew(session: psycopg.Connection[Any]) -> None:
     """Lets all rows be looked at once more by what goes by transactions.
 
-    It sees itself that a server is another one, but not that the dump was on this one before.
+    That sees itself that a server is another one, but not that the dump was on this one before.
     """
     session.execute("update ops.follow_up_position set server = ''")
     session.execute("update ops.load_positions set position = position - 'server'")
+    session.execute("delete from ops.unchanged_nodes")
     for table in ("flow_positions", "call_hours_positions"):
         row = session.execute(
             "select to_regclass(%s) is not null", [f"intermediate.{table}"]

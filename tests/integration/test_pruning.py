@@ -75,6 +75,26 @@ def test_old_runs_go_but_for_the_last_of_each_group_and_those_that_are_open(
     assert typical_seconds(session) == typical
 
 
+def test_runs_of_a_build_that_groups_shared_stay_together(
+    session: psycopg.Connection[Any],
+) -> None:
+    """Else one of them would look as if it had been alone, and tell how long its group takes."""
+    for group, days, number in (
+        ("third", 9, LAST),
+        ("busy", 9, LAST),
+        ("other", 30, LAST),
+        ("busy", 30, LAST + 1),  # its last one alone
+    ):
+        add_runs(session, group, "success", OLD - timedelta(days=days), number)
+    session.execute("update ops.runs set build_id = md5(slot::text)::uuid")
+    add_runs(session, "busy", "success", YOUNG, LAST)
+    typical = typical_seconds(session)
+    assert prune(KEPT, NOW) == {"ops.runs": 1}
+    assert typical_seconds(session) == typical
+    builds = left(session, "select count(*) from ops.runs where slot < now() group by build_id")
+    assert sorted(builds) == [*[2] * 2 * LAST, LAST], "those without a build are alone"
+
+
 def test_builds_go_with_their_nodes_unless_tables_are_of_them(
     session: psycopg.Connection[Any],
 ) -> None:
