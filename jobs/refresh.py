@@ -13,6 +13,7 @@ from pathlib import Path
 
 import psycopg
 
+from jobs import metrics
 from jobs import refresh_runs as runs
 from jobs import unchanged
 from jobs.build import (
@@ -64,6 +65,13 @@ class Outcome:
     error: str = ""
     again: datetime | None = None
     is_busy: bool = False
+
+    @property
+    def word(self) -> str:
+        """One of `metrics.RUN_OUTCOMES`."""
+        if self.error:
+            return "retried" if self.again else "failed"
+        return "put off" if self.again else "success"
 
 
 @dataclass
@@ -172,12 +180,15 @@ def _refresh(session: Session, work: _Work) -> list[Outcome]:
         outcomes = [_put_back(session, run, runs.BUSY_WAIT, is_busy=True) for run in work.runs]
     except BuildError as error:
         work.report = error.report
+        metrics.count_build(error.report, is_good=False)
         outcomes = [_judged(session, work, run, str(error)) for run in work.runs]
     except StagelineError as error:
         outcomes = [_failed(session, work, run, str(error)) for run in work.runs]
     else:
+        metrics.count_build(work.report, is_good=True)
         outcomes = [_judged(session, work, run, "") for run in work.runs]
     for outcome in outcomes:
+        _count(outcome, time.monotonic() - started)
         log().log(
             logging.ERROR if outcome.error else logging.INFO,
             "refresh",
@@ -191,16 +202,34 @@ def _refresh(session: Session, work: _Work) -> list[Outcome]:
     return outcomes
 
 
+def _count(outcome: Outcome, seconds: float) -> None:
+    group = outcome.run.group_name
+    metrics.RUNS.add(group, outcome.word)
+    if outcome.word != "put off":
+        metrics.RUN_SECONDS.add(group, seconds=seconds)
+        metrics.WAIT_SECONDS.add(group, seconds=outcome.run.waited_seconds)
+
+
 def _load(session: Session, work: _Work, source: str) -> None:
     """Loads the accounts of a CRM; a failure is told by their freshness, and stops nothing."""
-    has_account = session.execute(
-        "select exists (select from settings.api_accounts where source_system = %s)", [source]
+    found = session.execute(
+        "select exists (select from settings.api_accounts where source_system = %s), now()",
+        [source],
     ).fetchone()
-    if not (has_account and has_account[0]):
+    has_account, started_at = found or (False, None)
+    if not has_account:
         return
+    started = time.monotonic()
     code, error = _child(work, ["load", source])
     if code not in (0, TRY_LATER):
         work.problems[source] = f"{source} was not loaded: {error}"
+    metrics.LOADS.add(source, {0: "success", TRY_LATER: "put off"}.get(code, "failed"))
+    metrics.LOAD_SECONDS.add(source, seconds=time.monotonic() - started)
+    for (count,) in session.execute(
+        "select sum(rows_loaded)::float from ops.loads where source = %s and started_at >= %s",
+        [source, started_at],
+    ):
+        metrics.LOADED_ROWS.add(source, amount=count or 0.0)
 
 
 def _check(session: Session, work: _Work) -> None:

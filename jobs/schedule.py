@@ -40,7 +40,7 @@ SETTINGS = DBSettings(
 )
 
 #: A connection whose other end is gone without a word is given up after half a minute.
-_KEEPALIVE = {
+KEEPALIVE = {
     "keepalives_idle": 10,
     "keepalives_interval": 5,
     "keepalives_count": 4,
@@ -115,7 +115,7 @@ async def _run_until(stop: threading.Event, tasks: Sequence[PeriodicTask]) -> No
 
 @asynccontextmanager
 async def _manager(tasks: Sequence[PeriodicTask]) -> AsyncIterator[SchedulerManager]:
-    parameters = {**connection("jobs").libpq(), **_KEEPALIVE}
+    parameters = {**connection("jobs").libpq(), **KEEPALIVE}
     async with await psycopg.AsyncConnection.connect(**parameters, autocommit=True) as session:
         manager = SchedulerManager(
             Queries(

@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 
 import psycopg
 
-from jobs import notifications, refresh_config
+from jobs import dogstatsd, metrics, metrics_server, notifications, refresh_config
 from jobs.alert_sources import raise_alerts
 from jobs.channels import channels
 from jobs.follow_ups import (
@@ -30,6 +30,7 @@ from jobs.follow_ups import (
 )
 from jobs.refresh import keep_fresh
 from jobs.schedule import HANGS, PeriodicTask, run_periodic
+from stageline.config import settings
 from stageline.database import connect
 from stageline.errors import StagelineError
 from stageline.progress import log
@@ -48,6 +49,9 @@ TICK = 0.2
 #: Seconds from one sign of life in the log to the next.
 _SIGN_OF_LIFE = 60.0
 
+#: Seconds without progress after which a supervisor that asks is told so; longer than a stop takes.
+_ALIVE = REFRESH_GRACE + 10.0
+
 
 def run(follow_up_threads: int = 4, rules: Rules = USUAL, *, with_refreshes: bool = True) -> None:
     """Works until SIGTERM or SIGINT; a second one ends the process at once.
@@ -60,16 +64,18 @@ def run(follow_up_threads: int = 4, rules: Rules = USUAL, *, with_refreshes: boo
         with_refreshes: Whether groups of models are refreshed, too.
 
     Raises:
-        StagelineError: the database cannot be reached, the key of stored secrets is missing, or a
-            file of channels or refreshes has a mistake, at the start; or a thread has died or
-            hangs, so that this process has to be started anew.
+        StagelineError: the database cannot be reached, the key of stored secrets is missing, a
+            file of channels or refreshes has a mistake, or metrics cannot be served, at the start;
+            or a thread has died or hangs, so that this process has to be started anew.
     """
     _require_what_is_needed()
     channels()  # says what is wrong with their file, as the next one does
-    refresh_config.read()
+    groups = refresh_config.read()
     signals: list[int] = []
     _note_signals(signals)
     stop = threading.Event()
+    progress = _Progress()
+    _tell_metrics(groups, stop, progress)
     tasks = periodic_tasks(rules)
     threads = [
         WatchedThread("periodic tasks", lambda order: run_periodic(tasks, order), stop),
@@ -90,6 +96,7 @@ def run(follow_up_threads: int = 4, rules: Rules = USUAL, *, with_refreshes: boo
             time.sleep(TICK)
             for thread in threads:
                 thread.require_progress(rules.lease)
+            progress.note()
             if time.monotonic() >= told + _SIGN_OF_LIFE:
                 told = time.monotonic()
                 log().info("worker runs", process=os.getpid(), threads=len(threads))
@@ -123,6 +130,33 @@ def run_once(rules: Rules = USUAL) -> Iterator[tuple[FollowUp, Outcome]]:
                 _hand_back()
                 raise
             yield follow_up, outcome
+
+
+class _Progress:
+    """When all threads of the worker were last seen to make progress."""
+
+    def __init__(self) -> None:
+        self.note()
+
+    def note(self) -> None:
+        self._at = time.monotonic()
+
+    def is_recent(self) -> bool:
+        return time.monotonic() < self._at + _ALIVE
+
+
+def _tell_metrics(
+    groups: Mapping[str, refresh_config.Group], stop: threading.Event, progress: _Progress
+) -> None:
+    """Serves and sends metrics, as far as that is asked for, in threads that nothing waits for."""
+    metrics.begin(groups)
+    host, port = settings().worker_metrics_host, settings().worker_metrics_port
+    if port is not None:
+        metrics_server.start(host, port, progress.is_recent)
+        log().info("metrics are served", host=host, port=port)
+    if dogstatsd.is_configured():
+        threading.Thread(target=metrics.send_states, args=[stop], daemon=True).start()
+        log().info("metrics are sent", to=settings().dogstatsd)
 
 
 class _Order(threading.Event):

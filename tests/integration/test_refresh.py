@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -20,6 +21,7 @@ from jobs import refresh_runs as runs
 from jobs import unchanged
 from jobs.alert_sources import refresh_conditions
 from jobs.build import build, known_project
+from jobs.metrics import REGISTRY
 from jobs.refresh import Outcome, refresh_due
 from jobs.refresh_config import Group
 from stageline.cli import main
@@ -112,6 +114,27 @@ def built() -> list[str]:
     ]
 
 
+def counted() -> "Counter[str]":
+    """What monitoring is told that refreshes did, by a few words."""
+    words = {
+        "stageline_refresh_loads_total": "loads {source} {outcome}",
+        "stageline_refresh_load_seconds_count": "took {source}",
+        "stageline_refresh_runs_total": "runs {group} {outcome}",
+        "stageline_refresh_run_seconds_count": "took {group}",
+        "stageline_refresh_wait_seconds_count": "waited {group}",
+        "stageline_refresh_builds_total": "builds {outcome}",
+        "stageline_refresh_nodes_total": "nodes {kind} {status}",
+    }
+    return Counter(
+        {
+            words[sample.name].format(**sample.labels): int(sample.value)
+            for family in REGISTRY.collect()
+            for sample in family.samples
+            if sample.name in words
+        }
+    )
+
+
 class TestRuns:
     def test_groups_that_are_due_together_share_a_build(self, project: Callable[..., Path]) -> None:
         request("flow", "sales")
@@ -131,7 +154,19 @@ class TestRuns:
         self, project: Callable[..., Path]
     ) -> None:
         request("flow", "sales")
+        before = counted()
         outcomes = refresh(project())
+        assert counted() - before == {
+            "runs flow success": 1,
+            "runs sales retried": 1,
+            "took flow": 1,
+            "took sales": 1,
+            "waited flow": 1,
+            "waited sales": 1,
+            "builds failed": 1,
+            "nodes model success": 2,
+            "nodes model error": 1,
+        }
         assert outcomes["flow"].error == ""
         assert outcomes["sales"].error.startswith("model deals: ")
         assert "division by zero" in outcomes["sales"].error
@@ -216,8 +251,10 @@ class TestRuns:
             store_account(session)
         request("flow")
         needs = replace(FLOW, loads=("hubspot", "keycrm"), exports=("pipeline",))
+        before = counted()
         outcome = refresh(project(), groups={"flow": needs})["flow"]
         assert outcome.error == ""
+        assert counted() - before >= Counter({"loads hubspot failed": 1, "took hubspot": 1})
         ((status, told),) = rows("select status, error from ops.runs")
         assert status == "success"
         assert told.startswith("hubspot was not loaded: ")
