@@ -204,7 +204,7 @@ READINGS = (
 REGISTRY = CollectorRegistry()
 
 
-class _Event:
+class Event:
     """Something that happens, under one name in both systems."""
 
     def __init__(self, name: str, *labels: str) -> None:
@@ -214,7 +214,7 @@ class _Event:
         return dict(zip(self._labels, map(_label, values), strict=True))
 
 
-class Count(_Event):
+class Count(Event):
     """How often something happened, or how much of it."""
 
     def __init__(self, name: str, about: str, *labels: str) -> None:
@@ -232,7 +232,7 @@ class Count(_Event):
         dogstatsd.count(self.name, amount, tags)
 
 
-class Duration(_Event):
+class Duration(Event):
     """How long something took, in seconds."""
 
     def __init__(self, name: str, about: str, *labels: str) -> None:
