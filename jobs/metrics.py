@@ -40,7 +40,7 @@ _SECONDS = (1, 5, 15, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200)
 #: another build was in the way.
 RUN_OUTCOMES = ("success", "retried", "failed", "put off")
 
-#: How a load ends: ``put off`` = the CRM allows no more for now.
+#: How a load ends: ``put off`` = the CRM allows no more for now, or the worker was stopped.
 LOAD_OUTCOMES = ("success", "put off", "failed")
 
 
@@ -354,10 +354,6 @@ class _StatesCollector(Collector):
                 )
             families[name].add_metric([*sample.labels.values()], sample.value)
         yield from families.values()
-
-    def describe(self) -> Iterator[Metric]:
-        """Nothing: it would ask the database when it is registered."""
-        yield from ()
 
 
 REGISTRY.register(_StatesCollector())

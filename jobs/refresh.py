@@ -223,13 +223,15 @@ def _load(session: Session, work: _Work, source: str) -> None:
     code, error = _child(work, ["load", source])
     if code not in (0, TRY_LATER):
         work.problems[source] = f"{source} was not loaded: {error}"
-    metrics.LOADS.add(source, {0: "success", TRY_LATER: "put off"}.get(code, "failed"))
+    is_put_off = code == TRY_LATER or work.stop.is_set()
+    metrics.LOADS.add(source, "success" if code == 0 else "put off" if is_put_off else "failed")
     metrics.LOAD_SECONDS.add(source, seconds=time.monotonic() - started)
-    for (count,) in session.execute(
-        "select sum(rows_loaded)::float from ops.loads where source = %s and started_at >= %s",
+    brought = session.execute(
+        "select coalesce(sum(rows_loaded), 0)::float from ops.loads"
+        " where source = %s and started_at >= %s",
         [source, started_at],
-    ):
-        metrics.LOADED_ROWS.add(source, amount=count or 0.0)
+    ).fetchone()
+    metrics.LOADED_ROWS.add(source, amount=brought[0] if brought else 0.0)
 
 
 def _check(session: Session, work: _Work) -> None:

@@ -13,6 +13,7 @@ import pytest
 from psycopg import sql
 
 from stageline import config, dbt_environment, migrate, roles
+from stageline.config import PROJECT_ROOT
 from stageline.database import connect, connection
 from stageline.errors import StagelineError
 from tests.plain_postgres import PlainServer
@@ -155,6 +156,27 @@ def test_a_login_that_may_create_roles_and_owns_its_database(place: Place) -> No
     )
     assert stop.returncode == 1
     assert "does not stop a server of yours" in stop.stderr
+
+
+def test_the_receiver_may_have_a_login_of_its_own(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = (PROJECT_ROOT / "deploy" / "postgres" / "receiver_login.sql").read_text()
+    with place.as_superuser() as session:
+        session.execute('alter role "crm team" superuser')
+        for line in script.splitlines():
+            if line.startswith("create "):
+                session.execute(line.replace(":'password'", "'hook'").encode())
+    assert up().returncode == 0
+    own = f"postgresql://receiver:hook@127.0.0.1:{place.server.port}/crm%20numbers"
+    monkeypatch.setenv("STAGELINE_DATABASE_URL", own)
+    config.settings.cache_clear()
+    with connect("receiver") as session:
+        session.execute("select source_system from settings.webhook_checks")
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            session.execute("select body from raw.deliveries")
+    with pytest.raises(StagelineError, match="permission denied to set role"):
+        connect("jobs")
 
 
 def test_a_login_that_may_not_says_what_an_administrator_has_to_run(place: Place) -> None:

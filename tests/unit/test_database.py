@@ -102,7 +102,8 @@ def test_damaged_files_of_the_embedded_server(tmp_path: Path, content: str) -> N
 
 def test_a_secret_may_be_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "secrets"
-    folder.mkdir()
+    (folder / "..data").mkdir(parents=True)  # as Kubernetes lays them out
+    (folder / "stageline_database_url").symlink_to("..data/stageline_database_url")
     (folder / "stageline_database_url").write_text(f"postgresql://me:{SECRET}@db.example/crm\n")
     (folder / "MY_HOOK").write_text("https://hooks.example/of-mine\n")
     monkeypatch.setenv("STAGELINE_SECRETS_DIR", str(folder))
