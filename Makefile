@@ -101,7 +101,7 @@ clean: down ## stop PostgreSQL and remove .venv, its data, reports and build res
 	@find . -type d -name __pycache__ -prune -exec rm -rf {} +
 
 PIN = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-    --no-emit-index-url --no-emit-find-links --no-annotate --no-header pyproject.toml
+    --no-emit-index-url --no-emit-find-links --no-annotate --no-header --extra traces pyproject.toml
 
 # The second lock is what the image has: the same packages without those for development.
 lock: $(READY) ## pin the packages of pyproject.toml again; newer ones: ARGS=--upgrade

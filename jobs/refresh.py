@@ -13,9 +13,8 @@ from pathlib import Path
 
 import psycopg
 
-from jobs import metrics
+from jobs import metrics, traces, unchanged
 from jobs import refresh_runs as runs
-from jobs import unchanged
 from jobs.build import (
     BuildError,
     BuildReport,
@@ -155,7 +154,11 @@ def refresh_due(
             *(claimed, groups, stop, project),
             ends=time.monotonic() + timeout.total_seconds(),
         )
-        return _refresh(session, work)
+        with traces.span("refresh", runs=len(claimed)) as span:
+            outcomes = _refresh(session, work)
+            if any(outcome.error for outcome in outcomes):
+                traces.fail(span)
+            return outcomes
     finally:
         if not session.closed:
             runs.leave_lock(session)
@@ -169,13 +172,7 @@ def _refresh(session: Session, work: _Work) -> list[Outcome]:
         _load(session, work, source)
     try:
         _check(session, work)
-        work.report = build(
-            _selection(session, work),
-            _LEFT_OUT,
-            title=f"Refresh {names[0]}" if len(names) == 1 else f"Refresh {len(names)} groups",
-            project=work.project,
-            limit=Limit(work.stop, work.seconds_left()),
-        )
+        work.report = _built(session, work, names)
     except BusyError:
         outcomes = [_put_back(session, run, runs.BUSY_WAIT, is_busy=True) for run in work.runs]
     except BuildError as error:
@@ -200,6 +197,23 @@ def _refresh(session: Session, work: _Work) -> list[Outcome]:
             again=outcome.again.isoformat() if outcome.again else None,
         )
     return outcomes
+
+
+def _built(session: Session, work: _Work, names: Sequence[str]) -> BuildReport:
+    with traces.span("build", groups=",".join(names)):
+        try:
+            report = build(
+                _selection(session, work),
+                _LEFT_OUT,
+                title=f"Refresh {names[0]}" if len(names) == 1 else f"Refresh {len(names)} groups",
+                project=work.project,
+                limit=Limit(work.stop, work.seconds_left()),
+            )
+        except BuildError as error:
+            traces.add_nodes(error.report)
+            raise
+        traces.add_nodes(report)
+        return report
 
 
 def _count(outcome: Outcome, seconds: float) -> None:
@@ -273,7 +287,7 @@ def _child(work: _Work, arguments: Sequence[str]) -> tuple[int, str]:
         start_new_session=True,
     )
     said = [f"`stageline {' '.join(arguments)}` ended without a word."]
-    with child:
+    with traces.span(" ".join(arguments)) as span, child:
         reader = threading.Thread(target=_pass_on, args=(child, said), daemon=True)
         reader.start()
         ends = time.monotonic() + work.seconds_left()
@@ -288,6 +302,8 @@ def _child(work: _Work, arguments: Sequence[str]) -> tuple[int, str]:
                 break
         code = child.wait()
         reader.join(1.0)
+        if code not in (0, TRY_LATER):
+            traces.fail(span)
     return code, said[-1]
 
 

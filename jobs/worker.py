@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 
 import psycopg
 
-from jobs import dogstatsd, metrics, metrics_server, notifications, refresh_config
+from jobs import dogstatsd, metrics, metrics_server, notifications, refresh_config, traces
 from jobs.alert_sources import raise_alerts
 from jobs.channels import channels
 from jobs.follow_ups import (
@@ -76,6 +76,7 @@ def run(follow_up_threads: int = 4, rules: Rules = USUAL, *, with_refreshes: boo
     stop = threading.Event()
     progress = _Progress()
     _tell_metrics(groups, stop, progress)
+    traces.begin()
     tasks = periodic_tasks(rules)
     threads = [
         WatchedThread("periodic tasks", lambda order: run_periodic(tasks, order), stop),

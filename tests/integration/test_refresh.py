@@ -16,9 +16,10 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from jobs import refresh_runs as runs
-from jobs import unchanged
+from jobs import traces, unchanged
 from jobs.alert_sources import refresh_conditions
 from jobs.build import build, known_project
 from jobs.metrics import REGISTRY
@@ -30,6 +31,7 @@ from stageline.database import connect
 from stageline.server import superuser
 from tests import refresh_groups
 from tests.refresh_groups import MINUTE
+from tests.sinks import Sink
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -135,6 +137,30 @@ def counted() -> "Counter[str]":
     )
 
 
+def spans_of(collector: Sink) -> dict[str, tuple[str | None, bool, int]]:
+    """What a collector of OpenTelemetry was sent: name -> name above it, failed, nanoseconds."""
+    found = []
+    for request in collector.requests:
+        assert request.path == "/v1/traces"
+        sent = ExportTraceServiceRequest.FromString(request.body)
+        found += [
+            span
+            for resource in sent.resource_spans
+            for scope in resource.scope_spans
+            for span in scope.spans
+        ]
+    names = {span.span_id: span.name for span in found}
+    assert len({span.trace_id for span in found}) == 1
+    return {
+        span.name: (
+            names.get(span.parent_span_id),
+            span.status.code == span.status.STATUS_CODE_ERROR,
+            span.end_time_unix_nano - span.start_time_unix_nano,
+        )
+        for span in found
+    }
+
+
 class TestRuns:
     def test_groups_that_are_due_together_share_a_build(self, project: Callable[..., Path]) -> None:
         request("flow", "sales")
@@ -151,11 +177,25 @@ class TestRuns:
         )
 
     def test_a_group_is_judged_by_its_own_models_and_tried_again_from_those(
-        self, project: Callable[..., Path]
+        self, project: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         request("flow", "sales")
         before = counted()
-        outcomes = refresh(project())
+        with Sink() as collector:
+            monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{collector.port}")
+            sending = traces.provider()
+            monkeypatch.setattr(traces.trace, "get_tracer", sending.get_tracer)
+            outcomes = refresh(project())
+            sending.shutdown()
+            spans = spans_of(collector)
+        assert {name: (parent, is_bad) for name, (parent, is_bad, _) in spans.items()} == {
+            "refresh": (None, True),
+            "build": ("refresh", True),
+            "model base": ("build", False),
+            "model orders": ("build", False),
+            "model deals": ("build", True),
+        }
+        assert 0 < spans["model base"][2] < spans["build"][2] < spans["refresh"][2]
         assert counted() - before == {
             "runs flow success": 1,
             "runs sales retried": 1,
