@@ -1,8 +1,8 @@
 """The one place where configuration is read.
 
-Environment variables come first, then the project's ``.env``, then the files of a folder of
-secrets, each named as a variable: what Docker, Kubernetes and systemd hand over so that no
-environment shows it.
+Environment variables come first, then the project's ``.env``, then the files of the folder that
+``STAGELINE_SECRETS_DIR`` names, each called as a variable: so Docker, Kubernetes and systemd hand
+secrets over, and no environment shows them.
 """
 
 import os

@@ -20,7 +20,7 @@ from stageline import postgres_install, roles
 from stageline.cli import main
 from stageline.config import PROJECT_ROOT, Settings
 from tests.checkout import PARTS
-from tests.unit.test_lint_rules import check
+from tests.unit.test_lint_rules import systemd_units
 
 DOCKERFILE = (PROJECT_ROOT / "deploy" / "Dockerfile").read_text()
 COMPOSE: dict[str, Any] = yaml.safe_load((PROJECT_ROOT / "docker-compose.yml").read_text())
@@ -35,7 +35,7 @@ PODS = {
     if "template" in each.get("spec", {})
 }
 UNITS = {
-    path.stem: [setting[2:] for setting in check("systemd_units").settings(path.read_text())]
+    path.stem: [setting[2:] for setting in systemd_units.settings(path.read_text())]
     for path in sorted((PROJECT_ROOT / "deploy" / "systemd").glob("*.service"))
 }
 RULES = yaml.safe_load((PROJECT_ROOT / "deploy" / "prometheus-rules.yml").read_text())
