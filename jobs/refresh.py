@@ -177,12 +177,10 @@ def _refresh(session: Session, work: _Work) -> list[Outcome]:
         outcomes = [_put_back(session, run, runs.BUSY_WAIT, is_busy=True) for run in work.runs]
     except BuildError as error:
         work.report = error.report
-        metrics.count_build(error.report, is_good=False)
         outcomes = [_judged(session, work, run, str(error)) for run in work.runs]
     except StagelineError as error:
         outcomes = [_failed(session, work, run, str(error)) for run in work.runs]
     else:
-        metrics.count_build(work.report, is_good=True)
         outcomes = [_judged(session, work, run, "") for run in work.runs]
     for outcome in outcomes:
         _count(outcome, time.monotonic() - started)
@@ -210,10 +208,15 @@ def _built(session: Session, work: _Work, names: Sequence[str]) -> BuildReport:
                 limit=Limit(work.stop, work.seconds_left()),
             )
         except BuildError as error:
-            traces.add_nodes(error.report)
+            _tell(error.report, is_good=False)
             raise
-        traces.add_nodes(report)
+        _tell(report, is_good=True)
         return report
+
+
+def _tell(report: BuildReport, *, is_good: bool) -> None:
+    metrics.count_build(report, is_good=is_good)
+    traces.add_nodes(report)
 
 
 def _count(outcome: Outcome, seconds: float) -> None:

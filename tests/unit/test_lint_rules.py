@@ -600,7 +600,8 @@ LOCK = (ROOT / "requirements.lock").read_text()
 def dependencies() -> set[str]:
     """Names of the packages that ``pyproject.toml`` asks for."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    asked = [*project["dependencies"], *project["optional-dependencies"]["dev"]]
+    extras = project["optional-dependencies"].values()
+    asked = [*project["dependencies"], *(each for extra in extras for each in extra)]
     return {re.split(r"[^\w-]", each)[0] for each in asked}
 
 
@@ -634,7 +635,8 @@ LAYERS = ("stageline", "loaders", "jobs", "webhook_receiver")
 def test_a_setting_that_systemd_would_ignore_is_found(tmp_path: Path) -> None:
     unit = tmp_path / "one.service"
     unit.write_text(
-        "# Nothing.\n[Unit]\nDescription=One\nUser=me\n\n[Service]\nNoNewPrivilegez=yes\nExecStart\n"
+        "# Nothing.\n[Unit]\nDescription=One\nUser=me\n\n"
+        "[Service]\nNoNewPrivilegez=yes\nExecStart\n"
     )
     assert systemd_units.lint(unit) == [
         "one.service:4: User is not known in section [Unit]",
