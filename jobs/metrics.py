@@ -315,14 +315,14 @@ class States:
 
 STATES = States()
 
-_PARAMETERS = {**KEEPALIVE, "connect_timeout": round(_PATIENCE)}
-
 
 def _read() -> Iterator[Sample]:
-    with psycopg.connect(**connection("jobs").libpq() | _PARAMETERS) as session:
+    limits = {**KEEPALIVE, "connect_timeout": 3}
+    with psycopg.connect(**connection("jobs").libpq() | limits) as session:
         session.read_only = True
         session.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
-        session.execute("select set_config('statement_timeout', %s, true)", [f"{_PATIENCE:.0f}s"])
+        limit = f"{_PATIENCE * 1000:.0f}ms"
+        session.execute("select set_config('statement_timeout', %s, true)", [limit])
         for reading in READINGS:
             for row in session.execute(reading.query, reading.parameters).fetchall():
                 yield from _samples(reading, row)

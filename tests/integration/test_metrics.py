@@ -5,6 +5,7 @@ import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
@@ -237,6 +238,18 @@ class TestServer:
         assert of(samples, "postgres_up") == 0
         assert not any(name.startswith("stageline_table") for name, _ in samples)
         assert any(name == "process_cpu_seconds_total" for name, _ in samples)
+
+    @pytest.mark.usefixtures("database")
+    def test_a_database_that_does_not_answer_is_not_waited_for(
+        self, port: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(metrics, "_PATIENCE", 0.2)
+        with connect("owner") as other:
+            other.execute("lock table ops.alerts in access exclusive mode")
+            with ThreadPoolExecutor() as scrapes:
+                found = list(scrapes.map(scrape, [port] * 5))
+        assert [of(samples, "postgres_up") for samples in found] == [0] * 5
+        assert of(scrape(port), "postgres_up") == 1
 
     def test_a_worker_that_hangs_is_not_healthy(self) -> None:
         port = metrics_server.start("127.0.0.1", 0, lambda: False)
