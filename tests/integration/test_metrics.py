@@ -243,8 +243,8 @@ class TestServer:
     def test_a_database_that_does_not_answer_is_not_waited_for(
         self, port: int, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(metrics, "_PATIENCE", 0.2)
-        with connect("owner") as other:
+        with monkeypatch.context() as patch, connect("owner") as other:
+            patch.setattr(metrics, "_PATIENCE", 0.2)
             other.execute("lock table ops.alerts in access exclusive mode")
             with ThreadPoolExecutor() as scrapes:
                 found = list(scrapes.map(scrape, [port] * 5))
