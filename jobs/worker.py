@@ -12,8 +12,9 @@ from zoneinfo import ZoneInfo
 
 import psycopg
 
-from jobs import notifications, refresh_config
+from jobs import archive_config, notifications, refresh_config
 from jobs.alert_sources import raise_alerts
+from jobs.archive import LONGEST, archive_nightly
 from jobs.channels import channels
 from jobs.follow_ups import (
     USUAL,
@@ -67,6 +68,7 @@ def run(follow_up_threads: int = 4, rules: Rules = USUAL, *, with_refreshes: boo
     _require_what_is_needed()
     channels()  # says what is wrong with their file, as the next one does
     refresh_config.read()
+    archive_config.read()
     signals: list[int] = []
     _note_signals(signals)
     stop = threading.Event()
@@ -209,7 +211,8 @@ def _note_signals(signals: list[int]) -> None:
 
 
 def periodic_tasks(rules: Rules = USUAL) -> list[PeriodicTask]:
-    """What a worker does by the clock: plan follow-up work, count it for the log, raise alerts.
+    """What a worker does by the clock: plan follow-up work, count it for the log, raise alerts,
+    archive.
 
     The threads plan, too, but not while all of them wait for a CRM.
     """
@@ -224,6 +227,7 @@ def periodic_tasks(rules: Rules = USUAL) -> list[PeriodicTask]:
         PeriodicTask("plan follow-ups", "* * * * * */2", utc, rules.lease, plan_now),
         PeriodicTask("count follow-ups", "* * * * *", utc, rules.lease, _count),
         PeriodicTask("raise alerts", "* * * * *", utc, rules.lease, raise_alerts),
+        PeriodicTask("archive", "17 3 * * *", utc, LONGEST, archive_nightly),
     ]
 
 

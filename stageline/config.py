@@ -49,6 +49,7 @@ class Settings(BaseSettings):
             ``home`` by default.
         spool_limit: Largest size of that file, in bytes.
         notifications: The file of the channels that alerts are sent to.
+        archive: The file that says when deliveries are archived, and where.
     """
 
     model_config = SettingsConfigDict(
@@ -82,6 +83,7 @@ class Settings(BaseSettings):
     spool: Path | None = None
     spool_limit: int = Field(default=1024 * 1024 * 1024, ge=1024 * 1024)
     notifications: Path = PROJECT_ROOT / "jobs" / "notifications.yml"
+    archive: Path = PROJECT_ROOT / "jobs" / "archive.yml"
 
 
 @cache

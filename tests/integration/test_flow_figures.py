@@ -49,9 +49,14 @@ def _land(session: psycopg.Connection[Any]) -> None:
         delivery, stage = UUID(int=number + 1), dice.choice(STAGES)
         session.execute(
             "insert into raw.deliveries (delivery_id, sender, source_system, project_id,"
-            " received_at, check_ids, headers, body, body_sha256, entity_ids)"
-            " values (%s, %s, %s, %s, %s, '{}', '{}', '', sha256(''), '{}')",
+            " received_at, check_ids, body_bytes, body_sha256, entity_ids)"
+            " values (%s, %s, %s, %s, %s, '{}', 0, sha256(''), '{}')",
             (delivery, source, source, project, at),
+        )
+        session.execute(
+            "insert into raw.delivery_bodies (delivery_id, received_at, headers, body)"
+            " values (%s, %s, '{}', '')",
+            (delivery, at),
         )
         session.execute(
             "insert into raw.stage_events (source_system, project_id, entity_type, entity_id,"
