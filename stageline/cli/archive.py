@@ -191,6 +191,7 @@ def _config() -> "ArchiveConfig":
             f"No folder is named in {settings().archive}, so nothing is archived or restored."
             " Set folder and after_months there."
         )
+    config.require_folder()
     return config
 
 
