@@ -11,7 +11,7 @@ table, or in a file that is known to be whole, and no body is in two files.
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, date, datetime, timedelta
 from itertools import chain, islice
 from time import monotonic
@@ -38,7 +38,7 @@ LATELY = timedelta(days=30)
 _ROWS, _BYTES = 50_000, 256 * 1024 * 1024
 
 #: Rows that are fetched, or put back, at a time.
-_BATCH = 64
+_BATCH = 16
 
 #: Seconds that the worker archives a night; the rest waits for the next one. With the last file,
 #: it is done in `LONGEST`.
@@ -192,7 +192,7 @@ def archive(config: ArchiveConfig, now: datetime, until: float = float("inf")) -
                 yield written
         for restored in archives():
             if restored.restored_at is not None and restored.restored_at < now - LATELY:
-                _take_out_again(jobs, config, restored)
+                yield _take_out_again(jobs, config, restored)
         _partitions(jobs, "select raw.drop_empty_body_partitions(%s)", _before(config, now))
 
 
@@ -240,7 +240,9 @@ def restore(config: ArchiveConfig, chosen: Sequence[Archive]) -> Iterator[tuple[
                 "update ops.archives set restored_at = now() where file_name = %s",
                 [each.file_name],
             )
-            yield each, _put_back(reading, writing, config, each)
+            with writing.transaction():
+                count = _put_back(reading, writing, config, each)
+            yield each, count
 
 
 def require_unchanged(config: ArchiveConfig, archive: Archive) -> None:
@@ -351,7 +353,7 @@ def _bodies(
 ) -> Generator[Body]:
     """The bodies of a file; notes in ``digests`` what the file has to hold."""
     size = 0
-    with reading.cursor(name="bodies") as cursor:
+    with reading.cursor(name="bodies", binary=True) as cursor:
         cursor.execute(
             _BODIES,
             {
@@ -400,7 +402,7 @@ def _require_body(body: Body, expected: bytes, where: str) -> None:
 
 def _take_out_again(
     jobs: psycopg.Connection[Any], config: ArchiveConfig, restored: Archive
-) -> None:
+) -> Archive:
     """Removes bodies that were put back, as their file still has them."""
     require_unchanged(config, restored)
     ids = [body.delivery_id for body in archive_files.read(config.folder / restored.file_name)]
@@ -410,6 +412,7 @@ def _take_out_again(
             "update ops.archives set restored_at = null where file_name = %s",
             [restored.file_name],
         )
+    return replace(restored, restored_at=None)
 
 
 def _remove(
@@ -448,7 +451,7 @@ def _put_back(
         with writing.cursor() as cursor:
             cursor.executemany(
                 "insert into raw.delivery_bodies (delivery_id, received_at, headers, body)"
-                " values (%s, %s, %s::jsonb, %s) on conflict do nothing",
+                " values (%s, %s, %s::jsonb, %b) on conflict do nothing",
                 [(body.delivery_id, body.received_at, body.headers, body.body) for body in batch],
             )
             count += cursor.rowcount
