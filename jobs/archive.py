@@ -161,7 +161,7 @@ def due(config: ArchiveConfig, now: datetime) -> list[Due]:
     ):
         found = cursor.execute(_DUE, given).fetchall()
     # Of a month that was restored, a second file would hold what the first one does.
-    restored = {_whose(archive) for archive in archives() if archive.restored_at is not None}
+    restored = {_whose(file) for file in archives() if file.restored_at is not None}
     return [each for each in found if _whose(each) not in restored]
 
 
@@ -245,14 +245,14 @@ def restore(config: ArchiveConfig, chosen: Sequence[Archive]) -> Iterator[tuple[
             yield each, count
 
 
-def require_unchanged(config: ArchiveConfig, archive: Archive) -> None:
+def require_unchanged(config: ArchiveConfig, file: Archive) -> None:
     """Makes sure that a file is what was written.
 
     Raises:
         StagelineError: it is missing, cannot be read, or was changed.
     """
-    path = config.folder / archive.file_name
-    if archive_files.sha256(path) != archive.file_sha256:
+    path = config.folder / file.file_name
+    if archive_files.sha256(path) != file.file_sha256:
         raise StagelineError(
             f"The archive {path} is not what was written: its SHA-256 differs from that in"
             " ops.archives. Put it back from a copy."
@@ -304,21 +304,21 @@ def _clear_unfinished(jobs: psycopg.Connection[Any], config: ArchiveConfig) -> N
 
 
 def _archive_one(
-    jobs: psycopg.Connection[Any], config: ArchiveConfig, due: Due, now: datetime
+    jobs: psycopg.Connection[Any], config: ArchiveConfig, wanted: Due, now: datetime
 ) -> Archive | None:
     """Writes a file, as large as one may be; None where there is nothing to write any more."""
     digests: dict[UUID, bytes] = {}
-    with connect("transformer") as reading, closing(_bodies(reading, due, now, digests)) as bodies:
+    with connect("transformer") as reading, closing(_bodies(reading, wanted, now, digests)) as bodies:
         first = next(bodies, None)
         if first is None:
             return None
-        name = _claim(jobs, config, due)
+        name = _claim(jobs, config, wanted)
         archive_files.write(config.folder, name, chain([first], bodies))
     path = config.folder / name
     _require_same(config, name, digests)
     checksum, size = archive_files.sha256(path), path.stat().st_size
     with jobs.transaction(), jobs.cursor(row_factory=class_row(Archive)) as cursor:
-        _remove(jobs, due.month, list(digests), expected=len(digests))
+        _remove(jobs, wanted.month, list(digests), expected=len(digests))
         return cursor.execute(
             f"""
             update ops.archives
@@ -330,26 +330,27 @@ def _archive_one(
         ).fetchone()
 
 
-def _claim(jobs: psycopg.Connection[Any], config: ArchiveConfig, due: Due) -> str:
+def _claim(jobs: psycopg.Connection[Any], config: ArchiveConfig, wanted: Due) -> str:
     """Notes a name that no other file has, whether we know of that or not."""
-    number = 1
+    number = 0
     while True:
-        name = archive_files.file_name(due.source_system, due.project_id, due.month, number)
-        is_free = not (config.folder / name).exists()
-        if (
-            is_free
-            and jobs.execute(
-                "insert into ops.archives (file_name, source_system, project_id, month)"
-                " values (%s, %s, %s, %s) on conflict do nothing",
-                [name, due.source_system, due.project_id, due.month],
-            ).rowcount
-        ):
-            return name
         number += 1
+        name = archive_files.file_name(
+            wanted.source_system, wanted.project_id, wanted.month, number
+        )
+        if (config.folder / name).exists():
+            continue
+        noted = jobs.execute(
+            "insert into ops.archives (file_name, source_system, project_id, month)"
+            " values (%s, %s, %s, %s) on conflict do nothing",
+            [name, wanted.source_system, wanted.project_id, wanted.month],
+        )
+        if noted.rowcount:
+            return name
 
 
 def _bodies(
-    reading: psycopg.Connection[Any], due: Due, now: datetime, digests: dict[UUID, bytes]
+    reading: psycopg.Connection[Any], wanted: Due, now: datetime, digests: dict[UUID, bytes]
 ) -> Generator[Body]:
     """The bodies of a file; notes in ``digests`` what the file has to hold."""
     size = 0
@@ -357,16 +358,16 @@ def _bodies(
         cursor.execute(
             _BODIES,
             {
-                "source_system": due.source_system,
-                "project_id": due.project_id,
-                **_span(due.month),
+                "source_system": wanted.source_system,
+                "project_id": wanted.project_id,
+                **_span(wanted.month),
                 "lately": now - LATELY,
             },
         )
         while size < _BYTES and (rows := cursor.fetchmany(_BATCH)):
             for delivery_id, sender, received_at, headers, said, body_sha256 in rows:
                 body = Body(
-                    *(delivery_id, due.source_system, due.project_id),
+                    *(delivery_id, wanted.source_system, wanted.project_id),
                     *(sender, received_at, headers, said),
                 )
                 _require_body(body, body_sha256, "in the database")
@@ -430,10 +431,10 @@ def _put_back(
     reading: psycopg.Connection[Any],
     writing: psycopg.Connection[Any],
     config: ArchiveConfig,
-    archive: Archive,
+    file: Archive,
 ) -> int:
     count = 0
-    bodies = archive_files.read(config.folder / archive.file_name)
+    bodies = archive_files.read(config.folder / file.file_name)
     while batch := list(islice(bodies, _BATCH)):
         expected = dict(
             reading.execute(
@@ -444,10 +445,10 @@ def _put_back(
         for body in batch:
             if body.delivery_id not in expected:
                 raise StagelineError(
-                    f"{archive.file_name} holds delivery {body.delivery_id}, of which this"
+                    f"{file.file_name} holds delivery {body.delivery_id}, of which this"
                     " database does not know. Is it the folder of another one?"
                 )
-            _require_body(body, expected[body.delivery_id], f"in {archive.file_name}")
+            _require_body(body, expected[body.delivery_id], f"in {file.file_name}")
         with writing.cursor() as cursor:
             cursor.executemany(
                 "insert into raw.delivery_bodies (delivery_id, received_at, headers, body)"

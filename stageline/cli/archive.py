@@ -50,6 +50,8 @@ def archive(ctx: click.Context, dry_run: bool) -> None:
         stageline archive restore --project shop-1 --month 2026-03
     """
     if ctx.invoked_subcommand is not None:
+        if dry_run:
+            raise StagelineError(f"`stageline archive {ctx.invoked_subcommand}` has no dry run.")
         return
     from jobs.archive import archive as move
     from jobs.archive import due, make_partitions

@@ -435,6 +435,7 @@ def test_the_command_says_what_is_due_and_what_was_done(folder: Path) -> None:
     assert "Archived: 2 deliveries in 1 files" in stageline("archive").output
     assert "keycrm/shop/2026-03.parquet" in stageline("archive", "list").output
     assert "Say what to restore" in stageline("archive", "restore").output
+    assert "has no dry run" in stageline("archive", "--dry-run", "restore", "--all").output
     assert "is no month" in stageline("archive", "list", "--month", "March").output
     nothing = stageline("archive", "restore", "--project", "other")
     assert "Nothing of that is archived." in nothing.output
