@@ -308,7 +308,10 @@ def _archive_one(
 ) -> Archive | None:
     """Writes a file, as large as one may be; None where there is nothing to write any more."""
     digests: dict[UUID, bytes] = {}
-    with connect("transformer") as reading, closing(_bodies(reading, wanted, now, digests)) as bodies:
+    with (
+        connect("transformer") as reading,
+        closing(_bodies(reading, wanted, now, digests)) as bodies,
+    ):
         first = next(bodies, None)
         if first is None:
             return None

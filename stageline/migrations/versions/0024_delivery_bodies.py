@@ -11,7 +11,34 @@ down_revision = "0021"
 branch_labels = None
 depends_on = None
 
-UP = """
+UNPARSED = """
+create view raw.unparsed_deliveries as
+select
+    deliveries.delivery_id,
+    deliveries.sender,
+    deliveries.project_id,
+    deliveries.received_at,
+    {} as body_bytes,
+    coalesce(replayed.unparsed_reason, deliveries.unparsed_reason) as unparsed_reason
+from raw.deliveries
+left join lateral (
+    select
+        replays.replayed_at,
+        replays.unparsed_reason
+    from raw.replays
+    where replays.delivery_id = deliveries.delivery_id
+    order by replays.replayed_at desc
+    limit 1
+) as replayed on true
+where
+    deliveries.unparsed_reason is not null
+    and (replayed.replayed_at is null or replayed.unparsed_reason is not null);
+comment on view raw.unparsed_deliveries is
+    'One row per delivery of which some part still gives no events, with the reason.';
+grant select on raw.unparsed_deliveries to stageline_jobs;
+"""
+
+UP_BEFORE = """
 lock table raw.deliveries in access exclusive mode;
 
 create table raw.delivery_bodies (
@@ -146,30 +173,9 @@ alter table raw.deliveries rename column body to body_bytes;
 comment on table raw.deliveries is
     'One row per authentic delivery of a sender; a repeated one is the same row. What it said is in'
     ' raw.delivery_bodies, or archived.';
-create view raw.unparsed_deliveries as
-select
-    deliveries.delivery_id,
-    deliveries.sender,
-    deliveries.project_id,
-    deliveries.received_at,
-    deliveries.body_bytes,
-    coalesce(replayed.unparsed_reason, deliveries.unparsed_reason) as unparsed_reason
-from raw.deliveries
-left join lateral (
-    select
-        replays.replayed_at,
-        replays.unparsed_reason
-    from raw.replays
-    where replays.delivery_id = deliveries.delivery_id
-    order by replays.replayed_at desc
-    limit 1
-) as replayed on true
-where
-    deliveries.unparsed_reason is not null
-    and (replayed.replayed_at is null or replayed.unparsed_reason is not null);
-comment on view raw.unparsed_deliveries is
-    'One row per delivery of which some part still gives no events, with the reason.';
-grant select on raw.unparsed_deliveries to stageline_jobs;
+"""
+
+UP_AFTER = """
 grant select (body_bytes) on raw.deliveries to stageline_jobs;
 
 grant insert on raw.delivery_bodies to stageline_receiver;
@@ -203,7 +209,7 @@ comment on column ops.archives.restored_at is
 create index archives_of_project on ops.archives (source_system, project_id, month);
 """
 
-DOWN = """
+DOWN_BEFORE = """
 do $$
 begin
     if exists (select from ops.archives where archived_at is not null and restored_at is null) then
@@ -226,38 +232,21 @@ alter table raw.deliveries
     alter column body set not null;
 comment on table raw.deliveries is
     'One row per authentic delivery of a sender, as it came; a repeated one is the same row.';
-create view raw.unparsed_deliveries as
-select
-    deliveries.delivery_id,
-    deliveries.sender,
-    deliveries.project_id,
-    deliveries.received_at,
-    octet_length(deliveries.body) as body_bytes,
-    coalesce(replayed.unparsed_reason, deliveries.unparsed_reason) as unparsed_reason
-from raw.deliveries
-left join lateral (
-    select
-        replays.replayed_at,
-        replays.unparsed_reason
-    from raw.replays
-    where replays.delivery_id = deliveries.delivery_id
-    order by replays.replayed_at desc
-    limit 1
-) as replayed on true
-where
-    deliveries.unparsed_reason is not null
-    and (replayed.replayed_at is null or replayed.unparsed_reason is not null);
-comment on view raw.unparsed_deliveries is
-    'One row per delivery of which some part still gives no events, with the reason.';
-grant select on raw.unparsed_deliveries to stageline_jobs;
+"""
+
+DOWN_AFTER = """
 drop table raw.delivery_bodies;
 drop function raw.drop_empty_body_partitions, raw.make_body_partitions, raw.make_body_partition;
 """
 
 
 def upgrade() -> None:
-    op.get_bind().exec_driver_sql(UP, execution_options={"no_parameters": True})
+    _run(UP_BEFORE + UNPARSED.format("deliveries.body_bytes") + UP_AFTER)
 
 
 def downgrade() -> None:
-    op.get_bind().exec_driver_sql(DOWN, execution_options={"no_parameters": True})
+    _run(DOWN_BEFORE + UNPARSED.format("octet_length(deliveries.body)") + DOWN_AFTER)
+
+
+def _run(statements: str) -> None:
+    op.get_bind().exec_driver_sql(statements, execution_options={"no_parameters": True})
