@@ -520,7 +520,7 @@ def test_whoever_reads_holds_up_the_tables_of_months_and_nobody_holds_up_the_rec
 
 
 def test_deliveries_that_were_there_before_go_to_their_months() -> None:
-    migrate.downgrade("0021")
+    migrate.downgrade("0022")
     texts = [os.urandom(3000) for _ in range(40)]
     with connect("owner") as session:
         session.execute("create view staging.of_dbt as select * from raw.deliveries")
@@ -567,7 +567,7 @@ def test_deliveries_that_were_there_before_go_to_their_months() -> None:
         ("raw.delivery_bodies_2026_04", 20),
     ]
 
-    migrate.downgrade("0021")
+    migrate.downgrade("0022")
     with connect("owner") as session:
         assert session.execute(old).fetchall() == before
         assert session.execute(known).fetchall() == about
@@ -577,7 +577,7 @@ def test_archived_bodies_are_not_lost_by_a_step_down() -> None:
     land(came(1, MARCH))
     archive_all()
     with pytest.raises(Exception, match="stageline archive restore"):
-        migrate.downgrade("0021")
+        migrate.downgrade("0022")
     assert migrate.current() == migrate.head()
 
 
