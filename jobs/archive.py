@@ -9,7 +9,7 @@ in the transaction in which the bodies leave the table. So whatever is killed wh
 table, or in a file that is known to be whole, and no body is in two files.
 """
 
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, date, datetime, timedelta
@@ -78,6 +78,10 @@ class Archive:
     delivery_count: int
     file_bytes: int
     file_sha256: bytes
+
+
+class _OverError(Exception):
+    """A file is given up, as whoever asked for it has to end."""
 
 
 _COLUMNS = ", ".join(field.name for field in fields(Archive))
@@ -165,13 +169,16 @@ def due(config: ArchiveConfig, now: datetime) -> list[Due]:
     return [each for each in found if _whose(each) not in restored]
 
 
-def archive(config: ArchiveConfig, now: datetime, until: float = float("inf")) -> Iterator[Archive]:
+def archive(
+    config: ArchiveConfig, now: datetime, is_over: Callable[[], bool] = lambda: False
+) -> Iterator[Archive]:
     """Archives what is due, and takes restored bodies out again whose time is over.
 
     Args:
         config: Where to, and what is due.
         now: The present.
-        until: Begins no file after this instant of the monotonic clock.
+        is_over: Is asked again and again whether to end. A file that is being written then is given
+            up.
 
     Yields:
         Each file, once its bodies have left the database.
@@ -184,13 +191,18 @@ def archive(config: ArchiveConfig, now: datetime, until: float = float("inf")) -
         _clear_unfinished(jobs, config)
         for each in due(config, now):
             left = each.deliveries
-            while left > 0 and monotonic() < until:
-                written = _archive_one(jobs, config, each, now)
+            while left > 0:
+                try:
+                    written = _archive_one(jobs, config, each, now, is_over)
+                except _OverError:
+                    return
                 if written is None:
                     break
                 left -= written.delivery_count
                 yield written
         for restored in archives():
+            if is_over():
+                return
             if restored.restored_at is not None and restored.restored_at < now - LATELY:
                 yield _take_out_again(jobs, config, restored)
         _partitions(jobs, "select raw.drop_empty_body_partitions(%s)", _before(config, now))
@@ -259,8 +271,11 @@ def require_unchanged(config: ArchiveConfig, file: Archive) -> None:
         )
 
 
-def archive_nightly() -> Mapping[str, object] | None:
+def archive_nightly(is_stopped: Callable[[], bool]) -> Mapping[str, object] | None:
     """What the worker does once a day: tables of the months to come, and what is due.
+
+    Args:
+        is_stopped: Whether the worker is to stop.
 
     Returns:
         Figures for the log; None where nothing was to be done.
@@ -273,7 +288,10 @@ def archive_nightly() -> Mapping[str, object] | None:
     config = archive_config.read()
     if config is not None:
         config.require_folder()
-        for written in archive(config, datetime.now(UTC), monotonic() + _BUDGET):
+        until = monotonic() + _BUDGET
+        for written in archive(
+            config, datetime.now(UTC), lambda: is_stopped() or monotonic() > until
+        ):
             files += 1
             deliveries += written.delivery_count
     if not (partitions or files):
@@ -304,13 +322,21 @@ def _clear_unfinished(jobs: psycopg.Connection[Any], config: ArchiveConfig) -> N
 
 
 def _archive_one(
-    jobs: psycopg.Connection[Any], config: ArchiveConfig, wanted: Due, now: datetime
+    jobs: psycopg.Connection[Any],
+    config: ArchiveConfig,
+    wanted: Due,
+    now: datetime,
+    is_over: Callable[[], bool],
 ) -> Archive | None:
-    """Writes a file, as large as one may be; None where there is nothing to write any more."""
+    """Writes a file, as large as one may be; None where there is nothing to write any more.
+
+    Raises:
+        _OverError: it was given up.
+    """
     digests: dict[UUID, bytes] = {}
     with (
         connect("transformer") as reading,
-        closing(_bodies(reading, wanted, now, digests)) as bodies,
+        closing(_bodies(reading, wanted, now, digests, is_over)) as bodies,
     ):
         first = next(bodies, None)
         if first is None:
@@ -353,7 +379,11 @@ def _claim(jobs: psycopg.Connection[Any], config: ArchiveConfig, wanted: Due) ->
 
 
 def _bodies(
-    reading: psycopg.Connection[Any], wanted: Due, now: datetime, digests: dict[UUID, bytes]
+    reading: psycopg.Connection[Any],
+    wanted: Due,
+    now: datetime,
+    digests: dict[UUID, bytes],
+    is_over: Callable[[], bool],
 ) -> Generator[Body]:
     """The bodies of a file; notes in ``digests`` what the file has to hold."""
     size = 0
@@ -368,6 +398,8 @@ def _bodies(
             },
         )
         while size < _BYTES and (rows := cursor.fetchmany(_BATCH)):
+            if is_over():
+                raise _OverError
             for delivery_id, sender, received_at, headers, said, body_sha256 in rows:
                 body = Body(
                     *(delivery_id, wanted.source_system, wanted.project_id),

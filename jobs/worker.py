@@ -72,7 +72,7 @@ def run(follow_up_threads: int = 4, rules: Rules = USUAL, *, with_refreshes: boo
     signals: list[int] = []
     _note_signals(signals)
     stop = threading.Event()
-    tasks = periodic_tasks(rules)
+    tasks = periodic_tasks(rules, stop)
     threads = [
         WatchedThread("periodic tasks", lambda order: run_periodic(tasks, order), stop),
         WatchedThread("notifications", notifications.run, stop),
@@ -210,7 +210,7 @@ def _note_signals(signals: list[int]) -> None:
         signal.signal(number, note)
 
 
-def periodic_tasks(rules: Rules = USUAL) -> list[PeriodicTask]:
+def periodic_tasks(rules: Rules = USUAL, stop: threading.Event | None = None) -> list[PeriodicTask]:
     """What a worker does by the clock: plan follow-up work, count it for the log, raise alerts,
     archive.
 
@@ -222,12 +222,15 @@ def periodic_tasks(rules: Rules = USUAL) -> list[PeriodicTask]:
             planned = plan(jobs, rules)
         return {"planned": planned} if planned else None
 
+    def archive_now() -> Mapping[str, object] | None:
+        return archive_nightly(stop.is_set if stop else lambda: False)
+
     utc = ZoneInfo("UTC")
     return [
         PeriodicTask("plan follow-ups", "* * * * * */2", utc, rules.lease, plan_now),
         PeriodicTask("count follow-ups", "* * * * *", utc, rules.lease, _count),
         PeriodicTask("raise alerts", "* * * * *", utc, rules.lease, raise_alerts),
-        PeriodicTask("archive", "17 3 * * *", utc, LONGEST, archive_nightly),
+        PeriodicTask("archive", "17 3 * * *", utc, LONGEST, archive_now),
     ]
 
 

@@ -223,6 +223,17 @@ def test_a_file_holds_so_many_and_nothing_is_in_two(
     assert sorted(body.body for body in found) == sorted(each.delivery.body for each in deliveries)
 
 
+def test_whoever_has_to_stop_gives_up_what_is_being_written(folder: Path) -> None:
+    deliveries = [came(number, MARCH) for number in range(40)]
+    land(*deliveries, came(50, APRIL))
+    for looks in range(3):
+        answers = iter([*[False] * looks, True])
+        assert list(archive.archive(rules(), NOW, lambda: next(answers))) == []  # noqa: B023
+        assert said() == expected(*deliveries, came(50, APRIL))
+        assert [path for path in folder.rglob("*") if path.is_file()] == []
+    assert [each.delivery_count for each in archive_all()] == [40, 1]
+
+
 # Killed
 
 
