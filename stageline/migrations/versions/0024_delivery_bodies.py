@@ -7,7 +7,7 @@ names the columns that move, and is dropped: the next build makes it again.
 from alembic import op
 
 revision = "0024"
-down_revision = "0022"
+down_revision = "0023"
 branch_labels = None
 depends_on = None
 
