@@ -12,8 +12,17 @@ from zoneinfo import ZoneInfo
 
 import psycopg
 
-from jobs import dogstatsd, metrics, metrics_server, notifications, refresh_config, traces
+from jobs import (
+    archive_config,
+    dogstatsd,
+    metrics,
+    metrics_server,
+    notifications,
+    refresh_config,
+    traces,
+)
 from jobs.alert_sources import raise_alerts
+from jobs.archive import LONGEST, archive_nightly
 from jobs.channels import channels
 from jobs.follow_ups import (
     USUAL,
@@ -71,13 +80,14 @@ def run(follow_up_threads: int = 4, rules: Rules = USUAL, *, with_refreshes: boo
     _require_what_is_needed()
     channels()  # says what is wrong with their file, as the next one does
     groups = refresh_config.read()
+    archive_config.read()
     signals: list[int] = []
     _note_signals(signals)
     stop = threading.Event()
     progress = _Progress()
     _tell_metrics(groups, stop, progress)
     traces.begin()
-    tasks = periodic_tasks(rules)
+    tasks = periodic_tasks(rules, stop)
     threads = [
         WatchedThread("periodic tasks", lambda order: run_periodic(tasks, order), stop),
         WatchedThread("notifications", notifications.run, stop),
@@ -243,8 +253,9 @@ def _note_signals(signals: list[int]) -> None:
         signal.signal(number, note)
 
 
-def periodic_tasks(rules: Rules = USUAL) -> list[PeriodicTask]:
-    """What a worker does by the clock: plan follow-up work, count it for the log, raise alerts.
+def periodic_tasks(rules: Rules = USUAL, stop: threading.Event | None = None) -> list[PeriodicTask]:
+    """What a worker does by the clock: plan follow-up work, count it for the log, raise alerts,
+    archive.
 
     The threads plan, too, but not while all of them wait for a CRM.
     """
@@ -254,11 +265,15 @@ def periodic_tasks(rules: Rules = USUAL) -> list[PeriodicTask]:
             planned = plan(jobs, rules)
         return {"planned": planned} if planned else None
 
+    def archive_now() -> Mapping[str, object] | None:
+        return archive_nightly(stop.is_set if stop else lambda: False)
+
     utc = ZoneInfo("UTC")
     return [
         PeriodicTask("plan follow-ups", "* * * * * */2", utc, rules.lease, plan_now),
         PeriodicTask("count follow-ups", "* * * * *", utc, rules.lease, _count),
         PeriodicTask("raise alerts", "* * * * *", utc, rules.lease, raise_alerts),
+        PeriodicTask("archive", "17 3 * * *", utc, LONGEST, archive_now),
     ]
 
 

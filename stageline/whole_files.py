@@ -11,7 +11,7 @@ from stageline.errors import StagelineError
 
 
 @contextlib.contextmanager
-def whole_file(path: Path, hint: str) -> Iterator[IO[bytes]]:
+def whole_file(path: Path, hint: str, mode: int = 0o644) -> Iterator[IO[bytes]]:
     """A file to write into, which takes the place of ``path`` when the block ends well.
 
     A reader, or a crash, sees the old file or the new one. A block that fails leaves the old one.
@@ -19,6 +19,7 @@ def whole_file(path: Path, hint: str) -> Iterator[IO[bytes]]:
     Args:
         path: Where it is to be; folders that are missing are made.
         hint: What to do where it cannot be written, for the error.
+        mode: Who may read and write it.
 
     Raises:
         StagelineError: the folder or the file cannot be written.
@@ -32,11 +33,11 @@ def whole_file(path: Path, hint: str) -> Iterator[IO[bytes]]:
             part = Path(file.name)
             yield file.file
             file.flush()
-            os.fchmod(file.fileno(), 0o644)
+            os.fchmod(file.fileno(), mode)
             os.fsync(file.fileno())
         part.replace(path)
         part = None
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except OSError as error:
         raise StagelineError(
             f"{path} cannot be written: {error.strerror or error}. {hint}"
@@ -47,8 +48,8 @@ def whole_file(path: Path, hint: str) -> Iterator[IO[bytes]]:
                 part.unlink()
 
 
-def _sync_folder(folder: Path) -> None:
-    """Makes a rename in ``folder`` outlast a power cut."""
+def sync_folder(folder: Path) -> None:
+    """Makes what was named, or renamed, in ``folder`` outlast a power cut."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -174,7 +174,7 @@ def test_the_receiver_may_have_a_login_of_its_own(
     with connect("receiver") as session:
         session.execute("select source_system from settings.webhook_checks")
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
-            session.execute("select body from raw.deliveries")
+            session.execute("select body from raw.delivery_bodies")
     with pytest.raises(StagelineError, match="permission denied to set role"):
         connect("jobs")
 

@@ -190,8 +190,9 @@ def here(shared_database: None) -> Iterator[Setting]:  # noqa: ARG001 - what is 
     with setting() as made:
         made.owner.execute(
             """
-            truncate ops.follow_ups, ops.api_pace, raw.deliveries, raw_pipedrive.deals,
-                raw_pipedrive.deal_changes, raw_keycrm.orders, raw_keycrm.order_items
+            truncate ops.follow_ups, ops.api_pace, raw.deliveries, raw.delivery_bodies,
+                raw_pipedrive.deals, raw_pipedrive.deal_changes, raw_keycrm.orders,
+                raw_keycrm.order_items
             """
         )
         yield made
