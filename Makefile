@@ -55,6 +55,12 @@ lint: $(READY) ## run all static checks
 	    $(BIN)/python tests/lint/engine_sql.py; \
 	check 'tracked files: addresses and paths of the machine they were made on' \
 	    $(BIN)/python tests/lint/tracked_files.py; \
+	check 'hadolint: the image' $(BIN)/hadolint deploy/Dockerfile; \
+	check 'compose: docker-compose.yml' \
+	    $(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml; \
+	check 'kubernetes: deploy/kubernetes' \
+	    $(BIN)/kubernetes-validate --strict --quiet deploy/kubernetes/*.yaml; \
+	check 'systemd: deploy/systemd' $(BIN)/python tests/lint/systemd_units.py; \
 	check 'dbt parse: warnings are errors' $(BIN)/python tests/lint/dbt_offline.py parse; \
 	check 'sqlfluff: style of the SQL' $(BIN)/python tests/lint/dbt_offline.py lint; \
 	if [ -n "$$failed" ]; then printf '\nlint failed: %s\n' "$${failed#, }"; exit 1; fi; \
@@ -94,14 +100,18 @@ clean: down ## stop PostgreSQL and remove .venv, its data, reports and build res
 	    .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	@find . -type d -name __pycache__ -prune -exec rm -rf {} +
 
+PIN = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+    --no-emit-index-url --no-emit-find-links --no-annotate --no-header --extra traces pyproject.toml
+
+# The second lock is what the image has: the same packages without those for development.
 lock: $(READY) ## pin the packages of pyproject.toml again; newer ones: ARGS=--upgrade
-	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-	    --no-emit-index-url --no-emit-find-links --no-annotate --no-header --extra dev \
-	    pyproject.toml -o requirements.lock $(ARGS)
-	@if grep -nE '://|^-| @ ' requirements.lock; then \
-	    echo 'error: requirements.lock must name packages by name, version and hash only.'; exit 1; \
+	@$(PIN) --extra dev -o requirements.lock $(ARGS)
+	@$(PIN) --constraints requirements.lock -o requirements.runtime.lock --upgrade
+	@if grep -nE '://|^-| @ ' requirements.lock requirements.runtime.lock; then \
+	    echo 'error: a lock must name packages by name, version and hash only.'; exit 1; \
 	fi
-	@echo "requirements.lock: $$(grep -c == requirements.lock) packages"
+	@echo "requirements.lock: $$(grep -c == requirements.lock) packages," \
+	    "$$(grep -c == requirements.runtime.lock) of them in the image"
 
 $(READY): requirements.lock pyproject.toml
 	@set -e; \

@@ -74,6 +74,7 @@ class Node:
         rows: Rows that a test found wrong.
         message: Why it failed, one line.
         compiled: The SQL that ran, of one that there is something to say of.
+        started_at: When it began; None where it was not tried.
     """
 
     unique_id: str
@@ -84,6 +85,7 @@ class Node:
     rows: int | None
     message: str
     compiled: Path | None
+    started_at: datetime | None
 
     @property
     def is_good(self) -> bool:
@@ -512,11 +514,17 @@ def read_results(target_path: Path, invocation_id: str, started: datetime) -> li
             rows=result["failures"],
             message=_first_line([result["message"] or ""]) or result["status"],
             compiled=_compiled(project, target_path, result),
+            started_at=_earliest(result["timing"]),
         )
         for result in content["results"]
         # Hooks have results too, but are not among the nodes selected; if one fails, so does dbt.
         if not result["unique_id"].startswith("operation.")
     ]
+
+
+def _earliest(timing: Sequence[Mapping[str, str | None]]) -> datetime | None:
+    begun = [each["started_at"] for each in timing if each["started_at"]]
+    return datetime.fromisoformat(min(begun)) if begun else None
 
 
 def _name(unique_id: str) -> str:

@@ -673,7 +673,8 @@ order by answered_at desc
 limit %(limit)s
 """
 
-_STATES = """
+#: Follow-up work that is not done, with its state.
+OPEN_STATES = """
 select
     mine.kind,
     mine.source_system,
@@ -701,8 +702,12 @@ left join ops.api_pace as pace
         and mine.project_id = pace.project_id
         and pace.kind = 'calls'
 where mine.answered < mine.requested
-order by mine.requested_at, mine.kind, mine.source_system, mine.project_id, mine.entity_id
 """
+
+_STATES = (
+    OPEN_STATES
+    + "order by mine.requested_at, mine.kind, mine.source_system, mine.project_id, mine.entity_id"
+)
 
 _RETRY = """
 with opened as (

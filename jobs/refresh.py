@@ -13,8 +13,8 @@ from pathlib import Path
 
 import psycopg
 
+from jobs import metrics, traces, unchanged
 from jobs import refresh_runs as runs
-from jobs import unchanged
 from jobs.build import (
     BuildError,
     BuildReport,
@@ -64,6 +64,13 @@ class Outcome:
     error: str = ""
     again: datetime | None = None
     is_busy: bool = False
+
+    @property
+    def word(self) -> str:
+        """One of `metrics.RUN_OUTCOMES`."""
+        if self.error:
+            return "retried" if self.again else "failed"
+        return "put off" if self.again else "success"
 
 
 @dataclass
@@ -147,7 +154,11 @@ def refresh_due(
             *(claimed, groups, stop, project),
             ends=time.monotonic() + timeout.total_seconds(),
         )
-        return _refresh(session, work)
+        with traces.span("refresh", runs=len(claimed)) as span:
+            outcomes = _refresh(session, work)
+            if any(outcome.error for outcome in outcomes):
+                traces.fail(span)
+            return outcomes
     finally:
         if not session.closed:
             runs.leave_lock(session)
@@ -161,13 +172,7 @@ def _refresh(session: Session, work: _Work) -> list[Outcome]:
         _load(session, work, source)
     try:
         _check(session, work)
-        work.report = build(
-            _selection(session, work),
-            _LEFT_OUT,
-            title=f"Refresh {names[0]}" if len(names) == 1 else f"Refresh {len(names)} groups",
-            project=work.project,
-            limit=Limit(work.stop, work.seconds_left()),
-        )
+        work.report = _built(session, work, names)
     except BusyError:
         outcomes = [_put_back(session, run, runs.BUSY_WAIT, is_busy=True) for run in work.runs]
     except BuildError as error:
@@ -178,6 +183,7 @@ def _refresh(session: Session, work: _Work) -> list[Outcome]:
     else:
         outcomes = [_judged(session, work, run, "") for run in work.runs]
     for outcome in outcomes:
+        _count(outcome, time.monotonic() - started)
         log().log(
             logging.ERROR if outcome.error else logging.INFO,
             "refresh",
@@ -191,16 +197,58 @@ def _refresh(session: Session, work: _Work) -> list[Outcome]:
     return outcomes
 
 
+def _built(session: Session, work: _Work, names: Sequence[str]) -> BuildReport:
+    with traces.span("build", groups=",".join(names)):
+        try:
+            report = build(
+                _selection(session, work),
+                _LEFT_OUT,
+                title=f"Refresh {names[0]}" if len(names) == 1 else f"Refresh {len(names)} groups",
+                project=work.project,
+                limit=Limit(work.stop, work.seconds_left()),
+            )
+        except BuildError as error:
+            _tell(error.report, is_good=False)
+            raise
+        _tell(report, is_good=True)
+        return report
+
+
+def _tell(report: BuildReport, *, is_good: bool) -> None:
+    metrics.count_build(report, is_good=is_good)
+    traces.add_nodes(report)
+
+
+def _count(outcome: Outcome, seconds: float) -> None:
+    group = outcome.run.group_name
+    metrics.RUNS.add(group, outcome.word)
+    if outcome.word != "put off":
+        metrics.RUN_SECONDS.add(group, seconds=seconds)
+        metrics.WAIT_SECONDS.add(group, seconds=outcome.run.waited_seconds)
+
+
 def _load(session: Session, work: _Work, source: str) -> None:
     """Loads the accounts of a CRM; a failure is told by their freshness, and stops nothing."""
-    has_account = session.execute(
-        "select exists (select from settings.api_accounts where source_system = %s)", [source]
+    found = session.execute(
+        "select exists (select from settings.api_accounts where source_system = %s), now()",
+        [source],
     ).fetchone()
-    if not (has_account and has_account[0]):
+    has_account, started_at = found or (False, None)
+    if not has_account:
         return
+    started = time.monotonic()
     code, error = _child(work, ["load", source])
     if code not in (0, TRY_LATER):
         work.problems[source] = f"{source} was not loaded: {error}"
+    is_put_off = code == TRY_LATER or work.stop.is_set()
+    metrics.LOADS.add(source, "success" if code == 0 else "put off" if is_put_off else "failed")
+    metrics.LOAD_SECONDS.add(source, seconds=time.monotonic() - started)
+    brought = session.execute(
+        "select coalesce(sum(rows_loaded), 0)::float from ops.loads"
+        " where source = %s and started_at >= %s",
+        [source, started_at],
+    ).fetchone()
+    metrics.LOADED_ROWS.add(source, amount=brought[0] if brought else 0.0)
 
 
 def _check(session: Session, work: _Work) -> None:
@@ -242,7 +290,7 @@ def _child(work: _Work, arguments: Sequence[str]) -> tuple[int, str]:
         start_new_session=True,
     )
     said = [f"`stageline {' '.join(arguments)}` ended without a word."]
-    with child:
+    with traces.span(" ".join(arguments)) as span, child:
         reader = threading.Thread(target=_pass_on, args=(child, said), daemon=True)
         reader.start()
         ends = time.monotonic() + work.seconds_left()
@@ -257,6 +305,8 @@ def _child(work: _Work, arguments: Sequence[str]) -> tuple[int, str]:
                 break
         code = child.wait()
         reader.join(1.0)
+        if code not in (0, TRY_LATER):
+            traces.fail(span)
     return code, said[-1]
 
 

@@ -40,6 +40,7 @@ class Run:
         slot: Of which slot; None where it was asked for by hand.
         attempts: How many, this one included.
         deadline: When its promise is broken; None where nothing was promised.
+        waited_seconds: Since its slot; since it was due where it is tried again or has none.
         nodes_to_retry: What is to be built alone; None for everything.
     """
 
@@ -48,6 +49,7 @@ class Run:
     slot: datetime | None
     attempts: int
     deadline: datetime | None
+    waited_seconds: float
     nodes_to_retry: list[str] | None
 
 
@@ -194,7 +196,12 @@ def claim(
                 where
                     status = 'waiting'
                     and (due_at <= %(now)s and %(only)s::uuid is null or run_id = %(only)s)
-                returning run_id, group_name, slot, attempts, deadline, nodes_to_retry
+                returning
+                    run_id, group_name, slot, attempts, deadline, nodes_to_retry,
+                    extract(
+                        epoch from %(now)s
+                        - case when attempts = 1 and deadline is not null then slot else due_at end
+                    )::float as waited_seconds
                 """,
                 {"now": now, "only": only},
             ).fetchall()

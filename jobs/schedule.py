@@ -28,7 +28,7 @@ from pgqueuer.sm import SchedulerManager
 
 from stageline.database import connection
 from stageline.errors import StagelineError
-from stageline.progress import log
+from stageline.progress import Forward, log
 
 #: Exit code of a process whose task hangs: an internal error, as sysexits.h counts.
 HANGS = 70
@@ -40,7 +40,7 @@ SETTINGS = DBSettings(
 )
 
 #: A connection whose other end is gone without a word is given up after half a minute.
-_KEEPALIVE = {
+KEEPALIVE = {
     "keepalives_idle": 10,
     "keepalives_interval": 5,
     "keepalives_count": 4,
@@ -78,21 +78,8 @@ def run_periodic(tasks: Sequence[PeriodicTask], stop: threading.Event) -> None:
 
     Goes on when a task fails, and when the database goes away and comes back.
     """
-    logging.getLogger("pgqueuer").handlers = [_Forward(logging.WARNING)]
+    logging.getLogger("pgqueuer").handlers = [Forward("periodic tasks", logging.WARNING)]
     asyncio.run(_run_until(stop, tasks))
-
-
-class _Forward(logging.Handler):
-    """PgQueuer's own messages in our log."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        kind = record.exc_info[0] if record.exc_info else None
-        log().log(
-            record.levelno,
-            "periodic tasks",
-            reason=record.getMessage(),
-            error=kind.__name__ if kind else None,
-        )
 
 
 async def _run_until(stop: threading.Event, tasks: Sequence[PeriodicTask]) -> None:
@@ -115,7 +102,7 @@ async def _run_until(stop: threading.Event, tasks: Sequence[PeriodicTask]) -> No
 
 @asynccontextmanager
 async def _manager(tasks: Sequence[PeriodicTask]) -> AsyncIterator[SchedulerManager]:
-    parameters = {**connection("jobs").libpq(), **_KEEPALIVE}
+    parameters = {**connection("jobs").libpq(), **KEEPALIVE}
     async with await psycopg.AsyncConnection.connect(**parameters, autocommit=True) as session:
         manager = SchedulerManager(
             Queries(

@@ -12,8 +12,19 @@ from zoneinfo import ZoneInfo
 
 import psycopg
 
-from jobs import backups, notifications, refresh_config, retention
+from jobs import (
+    archive_config,
+    backups,
+    dogstatsd,
+    metrics,
+    metrics_server,
+    notifications,
+    refresh_config,
+    retention,
+    traces,
+)
 from jobs.alert_sources import raise_alerts
+from jobs.archive import LONGEST, archive_nightly
 from jobs.channels import channels
 from jobs.follow_ups import (
     USUAL,
@@ -31,6 +42,7 @@ from jobs.follow_ups import (
 from jobs.pruning import prune_by_the_clock
 from jobs.refresh import keep_fresh
 from jobs.schedule import HANGS, PeriodicTask, run_periodic
+from stageline.config import settings
 from stageline.database import connect
 from stageline.errors import StagelineError
 from stageline.progress import log
@@ -52,6 +64,9 @@ TICK = 0.2
 #: Seconds from one sign of life in the log to the next.
 _SIGN_OF_LIFE = 60.0
 
+#: Seconds without progress after which a supervisor that asks is told so; longer than a stop takes.
+_ALIVE = REFRESH_GRACE + 10.0
+
 
 def run(follow_up_threads: int = 4, rules: Rules = USUAL, *, with_refreshes: bool = True) -> None:
     """Works until SIGTERM or SIGINT; a second one ends the process at once.
@@ -64,16 +79,20 @@ def run(follow_up_threads: int = 4, rules: Rules = USUAL, *, with_refreshes: boo
         with_refreshes: Whether groups of models are refreshed, too.
 
     Raises:
-        StagelineError: the database cannot be reached, the key of stored secrets is missing, or a
-            file of channels, refreshes or retention has a mistake, at the start; or a thread has
-            died or hangs, so that this process has to be started anew.
+        StagelineError: the database cannot be reached, the key of stored secrets is missing, a
+            file of channels, refreshes or retention has a mistake, or metrics cannot be served, at
+            the start; or a thread has died or hangs, so that this process has to be started anew.
     """
     _require_what_is_needed()
     channels()  # says what is wrong with their file, as the next one does
-    refresh_config.read()
+    groups = refresh_config.read()
+    archive_config.read()
     signals: list[int] = []
     _note_signals(signals)
     stop = threading.Event()
+    progress = _Progress()
+    _tell_metrics(groups, stop, progress)
+    traces.begin()
     tasks = periodic_tasks(rules, stop)
     threads = [
         WatchedThread("periodic tasks", lambda order: run_periodic(tasks, order), stop),
@@ -94,6 +113,7 @@ def run(follow_up_threads: int = 4, rules: Rules = USUAL, *, with_refreshes: boo
             time.sleep(TICK)
             for thread in threads:
                 thread.require_progress(rules.lease)
+            progress.note()
             if time.monotonic() >= told + _SIGN_OF_LIFE:
                 told = time.monotonic()
                 log().info("worker runs", process=os.getpid(), threads=len(threads))
@@ -127,6 +147,33 @@ def run_once(rules: Rules = USUAL) -> Iterator[tuple[FollowUp, Outcome]]:
                 _hand_back()
                 raise
             yield follow_up, outcome
+
+
+class _Progress:
+    """When all threads of the worker were last seen to make progress."""
+
+    def __init__(self) -> None:
+        self.note()
+
+    def note(self) -> None:
+        self._at = time.monotonic()
+
+    def is_recent(self) -> bool:
+        return time.monotonic() < self._at + _ALIVE
+
+
+def _tell_metrics(
+    groups: Mapping[str, refresh_config.Group], stop: threading.Event, progress: _Progress
+) -> None:
+    """Serves and sends metrics, as far as that is asked for, in threads that nothing waits for."""
+    metrics.begin(groups)
+    host, port = settings().worker_metrics_host, settings().worker_metrics_port
+    if port is not None:
+        metrics_server.start(host, port, progress.is_recent)
+        log().info("metrics are served", host=host, port=port)
+    if dogstatsd.is_configured():
+        threading.Thread(target=metrics.send_states, args=[stop], daemon=True).start()
+        log().info("metrics are sent", to=settings().dogstatsd)
 
 
 class _Order(threading.Event):
@@ -230,6 +277,9 @@ def periodic_tasks(rules: Rules = USUAL, stop: threading.Event | None = None) ->
             planned = plan(jobs, rules)
         return {"planned": planned} if planned else None
 
+    def archive_now() -> Mapping[str, object] | None:
+        return archive_nightly(order.is_set)
+
     utc, order = ZoneInfo("UTC"), stop or threading.Event()
     configured = retention.read().backups
     backing_up = [] if configured is None else [_backing_up(configured, order)]
@@ -237,7 +287,8 @@ def periodic_tasks(rules: Rules = USUAL, stop: threading.Event | None = None) ->
         PeriodicTask("plan follow-ups", "* * * * * */2", utc, rules.lease, plan_now),
         PeriodicTask("count follow-ups", "* * * * *", utc, rules.lease, _count),
         PeriodicTask("raise alerts", "* * * * *", utc, rules.lease, raise_alerts),
-        PeriodicTask("prune", "17 3 * * *", utc, _PRUNING, prune_by_the_clock),
+        PeriodicTask("archive", "17 3 * * *", utc, LONGEST, archive_now),
+        PeriodicTask("prune", "47 3 * * *", utc, _PRUNING, prune_by_the_clock),
         *backing_up,
     ]
 

@@ -1,18 +1,30 @@
-"""The one place where configuration is read: environment variables, then the project's ``.env``."""
+"""The one place where configuration is read.
+
+Environment variables come first, then the project's ``.env``, then the files of the folder that
+``STAGELINE_SECRETS_DIR`` names, each called as a variable: so Docker, Kubernetes and systemd hand
+secrets over, and no environment shows them.
+"""
 
 import os
+import re
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from dotenv import dotenv_values
-from pydantic import Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import AfterValidator, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SecretsSettingsSource, SettingsConfigDict
 
 from stageline.errors import StagelineError
 
 #: The checkout: the folder of ``dbt_project.yml``.
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
+
+
+def _host_and_port(text: str) -> str:
+    if not re.fullmatch(r"(\[[0-9a-fA-F:]+\]|[^\s:\[\]]+):[0-9]{1,5}", text):
+        raise ValueError("write a host and a port, as 127.0.0.1:8125")
+    return text
 
 
 class Settings(BaseSettings):
@@ -49,6 +61,10 @@ class Settings(BaseSettings):
             ``home`` by default.
         spool_limit: Largest size of that file, in bytes.
         notifications: The file of the channels that alerts are sent to.
+        archive: The file that says when deliveries are archived, and where.
+        worker_metrics_host, worker_metrics_port: Where a worker serves ``/metrics`` and
+            ``/healthz``; it does not without a port.
+        dogstatsd: The agent of Datadog that metrics are sent to by UDP, ``host:port``.
     """
 
     model_config = SettingsConfigDict(
@@ -82,6 +98,10 @@ class Settings(BaseSettings):
     spool: Path | None = None
     spool_limit: int = Field(default=1024 * 1024 * 1024, ge=1024 * 1024)
     notifications: Path = PROJECT_ROOT / "jobs" / "notifications.yml"
+    archive: Path = PROJECT_ROOT / "jobs" / "archive.yml"
+    worker_metrics_host: str = "127.0.0.1"
+    worker_metrics_port: int | None = Field(default=None, ge=1, le=65535)
+    dogstatsd: Annotated[str, AfterValidator(_host_and_port)] | None = None
 
 
 @cache
@@ -89,17 +109,19 @@ def settings() -> Settings:
     """The configuration of this process, read once.
 
     Raises:
-        StagelineError: a variable has a value that cannot be read, or ``.env`` cannot.
+        StagelineError: a variable has a value that cannot be read, or ``.env`` or the folder of
+            secrets cannot.
     """
-    path = _env_file()
+    path, folder = _env_file(), _secrets_folder()
     try:
         return Settings(
-            _env_file=path  # type: ignore[call-arg]  # an argument of its base
+            _env_file=path,  # type: ignore[call-arg]  # arguments of its base
+            _secrets_dir=folder,
         )
-    except PermissionError:
+    except PermissionError as error:
         raise StagelineError(
-            f"{path} belongs to another user. Run `stageline` as that user, or in a checkout of"
-            " your own."
+            f"{error.filename or path} belongs to another user. Run `stageline` as that user, or in"
+            " a checkout of your own."
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise StagelineError(f"{path} cannot be read: {error}.") from None
@@ -108,7 +130,7 @@ def settings() -> Settings:
         name = "STAGELINE_" + "_".join(str(part) for part in first["loc"]).upper()
         raise StagelineError(
             f"{name} cannot be read: {first['msg'].lower()}."
-            " Correct it in the environment or in .env."
+            " Correct it in the environment, in .env or among the secrets."
         ) from None
 
 
@@ -118,14 +140,31 @@ def secret(name: str) -> SecretStr | None:
     Read anew each time, so that a secret that was put right counts at once.
 
     Raises:
-        StagelineError: ``.env`` cannot be read.
+        StagelineError: ``.env`` or the folder of secrets cannot be read.
     """
-    path = _env_file()
+    path, folder = _env_file(), _secrets_folder()
     try:
         found = os.environ.get(name) or dotenv_values(path).get(name)
+        if not found and folder:
+            file = SecretsSettingsSource.find_case_path(folder, name, case_sensitive=False)
+            found = file.read_text().strip() if file else None
     except (OSError, UnicodeDecodeError) as error:
-        raise StagelineError(f"{path} cannot be read: {type(error).__name__}.") from None
+        where = getattr(error, "filename", None) or path
+        raise StagelineError(f"{where} cannot be read: {type(error).__name__}.") from None
     return SecretStr(found) if found else None
+
+
+def _secrets_folder() -> Path | None:
+    """The folder of ``STAGELINE_SECRETS_DIR``; None where that is not set."""
+    named = os.environ.get("STAGELINE_SECRETS_DIR")
+    if not named:
+        return None
+    if not Path(named).is_dir():
+        raise StagelineError(
+            f"STAGELINE_SECRETS_DIR names {named}, which is no folder. Let it name the one that"
+            " holds a file for each secret."
+        )
+    return Path(named)
 
 
 def _env_file() -> Path:

@@ -129,6 +129,23 @@ def log() -> structlog.stdlib.BoundLogger:
     return logger
 
 
+class Forward(logging.Handler):
+    """Puts the messages of a library into our log, under a name of ours."""
+
+    def __init__(self, event: str, level: int) -> None:
+        super().__init__(level)
+        self._event = event
+
+    def emit(self, record: logging.LogRecord) -> None:
+        kind = record.exc_info[0] if record.exc_info else None
+        log().log(
+            record.levelno,
+            self._event,
+            reason=record.getMessage(),
+            error=kind.__name__ if kind else None,
+        )
+
+
 @cache
 def _console() -> Console:
     return Console(stderr=True)

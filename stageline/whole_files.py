@@ -19,7 +19,7 @@ def whole_file(path: Path, hint: str, mode: int = 0o644) -> Iterator[IO[bytes]]:
     Args:
         path: Where it is to be; folders that are missing are made.
         hint: What to do where it cannot be written, for the error.
-        mode: Who may read it once it is there; until then its owner alone.
+        mode: Who may read and write it.
 
     Raises:
         StagelineError: the folder or the file cannot be written.
@@ -37,7 +37,7 @@ def whole_file(path: Path, hint: str, mode: int = 0o644) -> Iterator[IO[bytes]]:
             os.fsync(file.fileno())
         part.replace(path)
         part = None
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except OSError as error:
         raise StagelineError(
             f"{path} cannot be written: {error.strerror or error}. {hint}"
@@ -48,8 +48,8 @@ def whole_file(path: Path, hint: str, mode: int = 0o644) -> Iterator[IO[bytes]]:
                 part.unlink()
 
 
-def _sync_folder(folder: Path) -> None:
-    """Makes a rename in ``folder`` outlast a power cut."""
+def sync_folder(folder: Path) -> None:
+    """Makes what was named, or renamed, in ``folder`` outlast a power cut."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -33,6 +33,8 @@ PATHS = {
     "zapier": "/api/integrations/pipedrive/final-stage?project={}",
 }
 
+#: The deliveries with what they said.
+WITH_BODIES = "raw.deliveries inner join raw.delivery_bodies using (delivery_id, received_at)"
 
 Result = TypeVar("Result")
 
@@ -78,8 +80,17 @@ class Shared:
     def deliveries(self, project: str) -> list[dict[str, Any]]:
         """The deliveries of a project, in the order in which they were received."""
         return self.rows(
-            "select * from raw.deliveries where project_id = %s order by received_at", project
+            f"select * from {WITH_BODIES} where project_id = %s order by received_at",  # noqa: S608
+            project,
         )
+
+    def delivery(self, delivery_id: object) -> dict[str, Any]:
+        """A delivery by its id."""
+        (row,) = self.rows(
+            f"select * from {WITH_BODIES} where delivery_id = %s",  # noqa: S608
+            delivery_id,
+        )
+        return row
 
     def bodies(self, project: str) -> list[bytes]:
         """Their bodies."""

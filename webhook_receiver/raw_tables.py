@@ -18,33 +18,50 @@ from webhook_receiver.session import why
 _LANDED = """
 with
 
-landed as (
-    insert into raw.deliveries (
-        delivery_id, sender, source_system, project_id, sender_delivery_id, received_at, check_ids,
-        headers, body, body_sha256, entity_type, entity_ids, unparsed_reason
-    )
-    select
-        given.delivery_id,
-        given.sender,
-        given.source_system,
-        given.project_id,
-        given.sender_delivery_id,
-        given.received_at,
-        given.check_ids,
-        given.headers,
-        ($5::bytea[])[given.place],
-        sha256(($5::bytea[])[given.place]),
-        given.entity_type,
-        given.entity_ids,
-        given.unparsed_reason
+came as (
+    -- Of one that comes twice in a batch, the first; rows in the order of their keys.
+    select distinct on (given.delivery_id) given.*
     from jsonb_to_recordset($1::jsonb) as given (
         place integer, delivery_id uuid, sender text, source_system text, project_id text,
         sender_delivery_id text, received_at timestamptz, check_ids integer[], headers jsonb,
         entity_type text, entity_ids text[], unparsed_reason text
     )
-    order by given.delivery_id
+    order by given.delivery_id, given.place
+),
+
+landed as (
+    insert into raw.deliveries (
+        delivery_id, sender, source_system, project_id, sender_delivery_id, received_at, check_ids,
+        body_bytes, body_sha256, entity_type, entity_ids, unparsed_reason
+    )
+    select
+        delivery_id,
+        sender,
+        source_system,
+        project_id,
+        sender_delivery_id,
+        received_at,
+        check_ids,
+        octet_length(($5::bytea[])[place]),
+        sha256(($5::bytea[])[place]),
+        entity_type,
+        entity_ids,
+        unparsed_reason
+    from came
+    order by delivery_id
     on conflict do nothing
     returning delivery_id, sender, source_system, project_id, sender_delivery_id
+),
+
+bodies as (
+    insert into raw.delivery_bodies (delivery_id, received_at, headers, body)
+    select
+        came.delivery_id,
+        came.received_at,
+        came.headers,
+        ($5::bytea[])[came.place]
+    from came
+    inner join landed on came.delivery_id = landed.delivery_id
 ),
 """
 

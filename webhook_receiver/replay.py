@@ -1,8 +1,9 @@
 """Reads landed deliveries again, after a mistake in reading them was mended."""
 
-from collections.abc import Iterator
+import shlex
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
 from uuid import UUID
 
@@ -45,12 +46,38 @@ class Replayed:
     stage_events: int
 
 
-_CHOSEN = """
+@dataclass(frozen=True)
+class ArchivedMonth:
+    """Deliveries whose bodies are archived: of a project, received in a month of UTC.
+
+    Attributes:
+        source_system, project_id: The project.
+        month: The first day of the month.
+        deliveries: How many there are.
+    """
+
+    source_system: str
+    project_id: str
+    month: date
+    deliveries: int
+
+
+_FROM = """
 from raw.deliveries
 inner join settings.projects
     on
         deliveries.source_system = projects.source_system
         and deliveries.project_id = projects.project_id
+"""
+
+_SAID = """
+inner join raw.delivery_bodies as said
+    on
+        deliveries.delivery_id = said.delivery_id
+        and deliveries.received_at = said.received_at
+"""
+
+_CHOSEN = """
 where
     (
         not %(unparsed)s
@@ -65,7 +92,29 @@ where
     and deliveries.received_at < coalesce(%(until)s::timestamptz, 'infinity')
 """
 
-_COUNT = "select count(*)" + _CHOSEN
+_COUNT = "select count(*)" + _FROM + _CHOSEN
+
+_ARCHIVED = (
+    """
+select
+    deliveries.source_system,
+    deliveries.project_id,
+    date_trunc('month', deliveries.received_at at time zone 'UTC')::date as month,
+    count(*)
+"""
+    + _FROM
+    + _CHOSEN
+    + """
+    and not exists (
+        select from raw.delivery_bodies
+        where
+            delivery_bodies.delivery_id = deliveries.delivery_id
+            and delivery_bodies.received_at = deliveries.received_at
+    )
+group by 1, 2, 3
+order by 3, 1, 2
+"""
+)
 
 _ROWS = (
     """
@@ -75,10 +124,12 @@ select
     deliveries.project_id,
     deliveries.received_at,
     deliveries.check_ids,
-    deliveries.headers,
-    deliveries.body,
+    said.headers,
+    said.body,
     projects.timezone
 """
+    + _FROM
+    + _SAID
     + _CHOSEN
     + "order by deliveries.received_at, deliveries.delivery_id"
 )
@@ -95,8 +146,35 @@ def count(choice: Choice) -> int:
     return int(rows[0][0])
 
 
+def archived(choice: Choice) -> list[ArchivedMonth]:
+    """Those that fit ``choice`` and whose bodies are not in the database.
+
+    Raises:
+        StagelineError: the database cannot be reached.
+    """
+    with connect("transformer") as session:
+        rows = session.execute(_ARCHIVED, asdict(choice)).fetchall()
+    return [ArchivedMonth(*row) for row in rows]
+
+
+def archived_words(months: Sequence[ArchivedMonth]) -> str:
+    """How many deliveries are archived, where they are from, and how their bodies come back."""
+    first, *others = months
+    count = sum(month.deliveries for month in months)
+    subject = "The body of 1 delivery is" if count == 1 else f"The bodies of {count} deliveries are"
+    more = f" and of {len(others)} more months" if others else ""
+    return (
+        f"{subject} archived, of {first.source_system}/{first.project_id}"
+        f" in {first.month:%Y-%m}{more}. To have them back:"
+        f" `stageline archive restore --project {shlex.quote(first.project_id)}"
+        f" --month {first.month:%Y-%m}`."
+    )
+
+
 def replay(choice: Choice) -> Iterator[Replayed]:
     """Reads the deliveries that fit ``choice`` again, oldest first, in batches.
+
+    What is archived is left out.
 
     Only the role of the models may read what a delivery said, and only the receiver's may write
     events, so this uses both. Events that are there stay as they are: doing it twice changes

@@ -148,7 +148,8 @@ def replay(
 ) -> None:
     """Read landed deliveries again, after a fix.
 
-    Events that are there stay as they are; doing it twice changes nothing.
+    Events that are there stay as they are; doing it twice changes nothing. What is archived is left
+    out; `stageline archive restore` brings it back.
 
     \b
     Example:
@@ -157,7 +158,7 @@ def replay(
         stageline replay --all --sender pipedrive --since 2027-03-01 --dry-run
     """
     from stageline.progress import step
-    from webhook_receiver.replay import Choice, count
+    from webhook_receiver.replay import Choice, archived, archived_words, count
     from webhook_receiver.replay import replay as read_again
 
     require_migrations()
@@ -175,6 +176,11 @@ def replay(
             f"{len(set(delivery_ids)) - total} of these deliveries are not there."
             " `stageline deliveries` lists those that are."
         )
+    if left_out := archived(choice):
+        if delivery_ids:
+            raise StagelineError(archived_words(left_out))
+        click.echo(f"note: {archived_words(left_out)}", err=True)
+        total -= sum(month.deliveries for month in left_out)
     if dry_run or not total:
         click.echo(f"Would be read again: {total}." if dry_run else "Nothing to replay.")
         return
@@ -191,11 +197,15 @@ def replay(
 
 
 def _write_body(delivery_id: UUID) -> None:
+    from webhook_receiver.replay import Choice, archived, archived_words
+
     with connect("transformer") as session:
         row = session.execute(
-            "select body from raw.deliveries where delivery_id = %s", [delivery_id]
+            "select body from raw.delivery_bodies where delivery_id = %s", [delivery_id]
         ).fetchone()
     if row is None:
+        if left_out := archived(Choice(delivery_ids=[delivery_id])):
+            raise StagelineError(archived_words(left_out))
         raise StagelineError(
             f"There is no delivery {delivery_id}. `stageline deliveries` lists them."
         )

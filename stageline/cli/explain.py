@@ -3,6 +3,7 @@
 import json
 from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 import click
 
@@ -61,6 +62,7 @@ def explain(
                 "Loads of its files, newest first": loads(session, fact, told),
             }
         _show_entity(fact, told, came, as_json)
+        _tell_archived(told)
     elif column is not None:
         with connect("reader") as session:
             result = take_apart(session, kpi, column, where, limit)
@@ -191,6 +193,14 @@ def _show_entity(
                 [[_text(row[name]) for name in names] for row in rows],
                 title=title,
             )
+
+
+def _tell_archived(told: list[dict[str, Any]]) -> None:
+    from webhook_receiver.replay import Choice, archived, archived_words
+
+    brought_by = [UUID(str(each["delivery_id"])) for each in told if each["delivery_id"]]
+    if brought_by and (left_out := archived(Choice(delivery_ids=brought_by))):
+        click.echo(f"note: {archived_words(left_out)}", err=True)
 
 
 def _as_json(result: Explanation) -> dict[str, Any]:

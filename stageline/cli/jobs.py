@@ -120,12 +120,14 @@ def run(group: str, at_once: bool) -> None:
         stageline jobs run pipeline --now
     """
     from jobs import refresh_runs as runs
+    from jobs import traces
     from jobs.refresh import refresh_due
     from jobs.refresh_config import read, require
 
     groups = read()
     chosen = require(groups, group)
     require_migrations()
+    traces.begin()
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())

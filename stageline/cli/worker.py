@@ -1,5 +1,6 @@
 """``stageline worker`` and ``follow-ups``: asking CRMs for what their webhooks leave out."""
 
+import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 import psycopg
 
+from stageline import config
 from stageline.cli.build import require_migrations
 from stageline.cli.tables import Column, show
 from stageline.database import connect
@@ -58,7 +60,12 @@ _COLUMNS = (
 )
 @click.option("--once", is_flag=True, help="Ask for what is due now, one by one, and end.")
 @click.option("--no-refresh", is_flag=True, help="Leave the refreshing of tables to others.")
-def worker(threads: int, once: bool, no_refresh: bool) -> None:
+@click.option(
+    "--metrics-port",
+    type=click.IntRange(1, 65535),
+    help="Serve /metrics and /healthz there, on 127.0.0.1.",
+)
+def worker(threads: int, once: bool, no_refresh: bool, metrics_port: int | None) -> None:
     """Refresh what is due, and ask CRMs for what their webhooks leave out, until stopped.
 
     Tables are refreshed by jobs/kpi_refresh_config.yml; see `stageline jobs status`.
@@ -74,12 +81,20 @@ def worker(threads: int, once: bool, no_refresh: bool) -> None:
 
     With --once it ends with 1 where something was given up, as after eight attempts.
 
+    Metrics are served to Prometheus, or sent to Datadog, where that is asked for: see
+    docs/monitoring.md.
+
     \b
     Example:
         stageline worker
-        stageline worker --threads 8
+        stageline worker --threads 8 --metrics-port 8788
         stageline worker --once
     """
+    if metrics_port is not None:
+        if once:
+            raise StagelineError("--metrics-port is for a worker that stays: leave --once out.")
+        os.environ["STAGELINE_WORKER_METRICS_PORT"] = str(metrics_port)
+        config.settings.cache_clear()
     require_migrations()
     if once:
         _work_once()

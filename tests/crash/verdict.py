@@ -158,6 +158,7 @@ def read_stored(session: psycopg.Connection[Any], project_id: str) -> Stored:
     return Stored(
         deliveries=session.execute(
             "select delivery_id::text, encode(sha256(body), 'hex') from raw.deliveries"
+            " inner join raw.delivery_bodies using (delivery_id, received_at)"
             " where project_id = %s",
             [project_id],
         ).fetchall(),

@@ -38,8 +38,13 @@ def deliver(session: psycopg.Connection[object]) -> UUID:
     key = uuid4()
     session.execute(
         "insert into raw.deliveries (delivery_id, sender, source_system, project_id, received_at,"
-        " check_ids, headers, body, body_sha256, entity_ids)"
-        " values (%s, 'zapier', 'pipedrive', 'main', now(), '{}', '{}', %s, sha256(''), '{}')",
+        " check_ids, body_bytes, body_sha256, entity_ids)"
+        " values (%s, 'zapier', 'pipedrive', 'main', now(), '{}', 256, sha256(''), '{}')",
+        (key,),
+    )
+    session.execute(
+        "insert into raw.delivery_bodies (delivery_id, received_at, headers, body)"
+        " values (%s, now(), '{}', %s)",
         (key, bytes(range(256))),
     )
     return key
@@ -81,13 +86,13 @@ def test_what_is_restored_is_what_was_there_and_only_its_owner_reads_the_file(ma
     assert sum(SEEN) == 2 * manifest.dump_bytes, "progress is shown against that"
     assert migrate.is_current()
     with connect("owner") as session:
-        ((body,),) = session.execute("select body from raw.deliveries")
+        ((body,),) = session.execute("select body from raw.delivery_bodies")
         assert body == bytes(range(256))
         session.execute("select from mine.notes")  # a schema of the user's own is left alone
     with connect("receiver", autocommit=True) as session:  # grants are there, too
         deliver(session)
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
-            session.execute("select body from raw.deliveries")
+            session.execute("select body from raw.delivery_bodies")
 
 
 def test_a_backup_of_older_tables_is_made_and_brought_up_to_date(

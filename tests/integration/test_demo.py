@@ -10,6 +10,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from stageline.config import PROJECT_ROOT
 from stageline.database import connect
 from tests.checkout import stageline
 from tests.conftest import DATABASE, Sample, _clone
@@ -40,6 +41,19 @@ def counted() -> dict[str, int]:
             name: session.execute(f"select count(*) from {name}").fetchone()[0]  # noqa: S608 - names come from the catalogue, quoted
             for (name,) in names
         }
+
+
+def test_nothing_is_written_but_to_folders_that_can_be_named(sample: Sample) -> None:
+    """So the rest of a deployment may be read-only (docs/deploy.md)."""
+    places = {
+        path.relative_to(sample.checkout).parts[0]
+        for path in sample.checkout.rglob("*")
+        if path.is_file()
+        and "__pycache__" not in path.parts
+        and not (PROJECT_ROOT / path.relative_to(sample.checkout)).exists()
+    }
+    assert places <= {".env", ".stageline", "logs", "output", "target"}
+    assert {".stageline", "target"} <= places
 
 
 def test_from_nothing_to_numbers(sample: Sample) -> None:

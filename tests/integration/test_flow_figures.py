@@ -5,6 +5,7 @@ import random
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -13,6 +14,8 @@ import pytest
 from click.testing import CliRunner
 from psycopg import sql
 
+from jobs.archive import archive
+from jobs.archive_config import ArchiveConfig
 from stageline import config
 from stageline.cli import main
 from stageline.database import connect
@@ -49,9 +52,14 @@ def _land(session: psycopg.Connection[Any]) -> None:
         delivery, stage = UUID(int=number + 1), dice.choice(STAGES)
         session.execute(
             "insert into raw.deliveries (delivery_id, sender, source_system, project_id,"
-            " received_at, check_ids, headers, body, body_sha256, entity_ids)"
-            " values (%s, %s, %s, %s, %s, '{}', '{}', '', sha256(''), '{}')",
+            " received_at, check_ids, body_bytes, body_sha256, entity_ids)"
+            " values (%s, %s, %s, %s, %s, '{}', 0, sha256(''), '{}')",
             (delivery, source, source, project, at),
+        )
+        session.execute(
+            "insert into raw.delivery_bodies (delivery_id, received_at, headers, body)"
+            " values (%s, %s, '{}', '')",
+            (delivery, at),
         )
         session.execute(
             "insert into raw.stage_events (source_system, project_id, entity_type, entity_id,"
@@ -120,7 +128,7 @@ def flow(
 def told(*arguments: str) -> dict[str, Any]:
     result = CliRunner().invoke(main, ["explain", *arguments, "--json"])
     assert result.exit_code == 0, result.output
-    parsed: dict[str, Any] = json.loads(result.output)
+    parsed: dict[str, Any] = json.loads(result.stdout)
     return parsed
 
 
@@ -229,3 +237,43 @@ def test_metrics_equal_their_kpi_tables_and_never_add_versions(flow: Metricflow)
                     assert table, metric
     for metric in ("throughput", "wip", "flow_efficiency"):
         assert flow.cells("project", metric) == {}, metric
+
+
+def _kpis() -> dict[str, str]:
+    """All tables of KPIs, without when they were built."""
+    with connect("reader") as session:
+        names = session.execute(
+            "select relname from pg_class"
+            " where relnamespace = 'kpis'::regnamespace and relkind = 'r' order by 1"
+        ).fetchall()
+        found = {}
+        for (name,) in names:
+            ((rows,),) = session.execute(
+                sql.SQL(
+                    "select string_agg(told, ';' order by told) from kpis.{} as one"
+                    " cross join lateral (select (to_jsonb(one) - 'updated_at')::text) as x (told)"
+                ).format(sql.Identifier(name))
+            ).fetchall()
+            found[name] = rows or ""
+    return found
+
+
+def test_kpis_are_the_same_when_what_deliveries_said_is_archived(
+    dbt: WarmDbt, tmp_path: Path
+) -> None:
+    before = _kpis()
+    assert sum(map(bool, before.values())) > 20
+    files = list(archive(ArchiveConfig(tmp_path, 1), AS_OF.replace(year=2100)))
+    assert sum(each.delivery_count for each in files) == 240
+    dbt.run(*FLOW, variables=VARIABLES, full_refresh=True)
+    assert _kpis() == before
+
+    with connect("reader") as session:
+        ((key,),) = session.execute(
+            "select max(entity_id) from kpis.deal_metrics where source_system = 'pipedrive'"
+        ).fetchall()
+    result = CliRunner().invoke(
+        main, ["explain", "deal_metrics", "--entity", f"1|pipedrive|sales|deal|{key}"]
+    )
+    assert "deliveries are archived, of pipedrive/sales in 2026-0" in result.stderr
+    assert "stageline archive restore --project sales --month 2026-0" in result.stderr

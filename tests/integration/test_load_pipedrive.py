@@ -72,7 +72,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakePipedrive]:
         tables = ", ".join(f"{t.dataset}.{t.name}" for t in (*TABLES, REJECTS))
         session.execute(
             f"truncate settings.projects, ops.load_positions, ops.api_pace, ops.follow_ups,"
-            f" raw.deliveries, raw_pipedrive.deals, {tables} cascade"
+            f" raw.deliveries, raw.delivery_bodies, raw_pipedrive.deals, {tables} cascade"
         )
     with FakePipedrive(7) as server:
         set_up(monkeypatch, "pipedrive", server)

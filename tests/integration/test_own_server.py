@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import psycopg
@@ -13,9 +14,12 @@ import pytest
 from psycopg import sql
 
 from stageline import config, dbt_environment, migrate, roles
+from stageline.config import PROJECT_ROOT
 from stageline.database import connect, connection
 from stageline.errors import StagelineError
 from tests.plain_postgres import PlainServer
+from webhook_receiver import raw_tables
+from webhook_receiver.delivery import Delivery, read
 
 LOGIN = "crm team"  # a name and a password that have to be quoted everywhere
 SECRET = "p@ss'/word%"
@@ -155,6 +159,33 @@ def test_a_login_that_may_create_roles_and_owns_its_database(place: Place) -> No
     )
     assert stop.returncode == 1
     assert "does not stop a server of yours" in stop.stderr
+
+
+def test_the_receiver_may_have_a_login_of_its_own(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = (PROJECT_ROOT / "deploy" / "postgres" / "receiver_login.sql").read_text()
+    with place.as_superuser() as session:
+        session.execute('alter role "crm team" superuser')
+        for line in script.splitlines():
+            if line.startswith("create "):
+                session.execute(line.replace(":'password'", "'hook'").encode())
+    assert up().returncode == 0
+    own = f"postgresql://receiver:hook@127.0.0.1:{place.server.port}/crm%20numbers"
+    monkeypatch.setenv("STAGELINE_DATABASE_URL", own)
+    config.settings.cache_clear()
+    with connect("receiver", autocommit=True) as session:
+        session.execute("select source_system from settings.webhook_checks")
+        delivery = Delivery("keycrm", "shop", datetime.now(UTC), (1,), {}, b"{}", "UTC")
+        raw_tables.insert(session, [read(delivery)])
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            session.execute("select body from raw.delivery_bodies")
+    with pytest.raises(StagelineError, match="permission denied to set role"):
+        connect("jobs")
+    assert place.rows(
+        "select sender, convert_from(body, 'UTF8') from raw.deliveries"
+        " inner join raw.delivery_bodies using (delivery_id)"
+    ) == [("keycrm", "{}")]
 
 
 def test_a_login_that_may_not_says_what_an_administrator_has_to_run(place: Place) -> None:

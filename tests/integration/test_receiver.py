@@ -146,6 +146,7 @@ def test_a_recorded_body_is_landed_with_its_events(shared: Shared, name: str) ->
         "check_ids": [check["check_id"]],
         "headers": {"content-type": "a/b", "user-agent": "d"},
         "body": RECORDED[name],
+        "body_bytes": len(RECORDED[name]),
         "body_sha256": hashlib.sha256(RECORDED[name]).digest(),
         "entity_type": expected.entity_type,
         "entity_ids": list(expected.entity_ids),

@@ -236,7 +236,7 @@ def count(shared: Shared) -> int:
 def assert_is_whole(shared: Shared, answer: Answer, sender: str, body: bytes) -> None:
     """That what was acknowledged is there to the byte, and all that is read of it, and no more."""
     delivery_id = UUID(json.loads(answer.body)["delivery_id"])
-    (row,) = shared.rows("select * from raw.deliveries where delivery_id = %s", delivery_id)
+    row = shared.delivery(delivery_id)
     if row["body"] != body:  # unless a delivery that differs in its attempt alone came before
         assert sender in ("pipedrive", "hubspot")
         assert len(row["body"]) <= len(body) + 20

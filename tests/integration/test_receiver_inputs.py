@@ -89,7 +89,7 @@ def landed(shared: Shared, answer: Answer) -> dict[str, Any]:
     assert answer.status == 200, answer
     said = json.loads(answer.body)
     assert said["status"] == "accepted"
-    (row,) = shared.rows("select * from raw.deliveries where delivery_id = %s", said["delivery_id"])
+    row = shared.delivery(said["delivery_id"])
     assert row["body_sha256"] == hashlib.sha256(row["body"]).digest()
     return row
 
@@ -100,7 +100,7 @@ def assert_refused(
     """That it was refused, with this reason, and is nowhere."""
     assert answer.status == status, answer
     assert json.loads(answer.body) == {"error": reason.replace("_", " ")}
-    assert not shared.rows("select from raw.deliveries where body = %s", body)
+    assert not shared.rows("select from raw.delivery_bodies where body = %s", body)
 
 
 def assert_recorded(shared: Shared, reason: str, body: bytes | None) -> None:
@@ -199,7 +199,8 @@ def test_07_a_malformed_signature_is_never_500(shared: Shared, given: str, statu
     header = "webhook-signature: " + given.format(bare=good.partition(",")[2])
     answer = send(shared.receiver.port, whole(SIGNED, body, *lines, header))
     assert answer.status == status
-    assert len(shared.rows("select from raw.deliveries where body = %s", body)) == (status == 200)
+    found = shared.rows("select from raw.delivery_bodies where body = %s", body)
+    assert len(found) == (status == 200)
 
 
 def test_07_a_doubled_signature_is_401(shared: Shared) -> None:
@@ -268,7 +269,7 @@ def test_12_an_address_off_the_list_is_403(shared: Shared, lines: list[str]) -> 
 def test_13_an_unknown_path_is_404(shared: Shared, path: str) -> None:
     body = b"to nobody %s" % path.encode()
     assert send(shared.receiver.port, whole(path, body, AUTH)).status == 404
-    assert not shared.rows("select from raw.deliveries where body = %s", body)
+    assert not shared.rows("select from raw.delivery_bodies where body = %s", body)
 
 
 def test_13_an_unknown_project_is_404_and_recorded(shared: Shared) -> None:
@@ -284,7 +285,7 @@ def test_14_other_methods_are_405(shared: Shared, method: str) -> None:
     answer = send(shared.receiver.port, whole(keycrm(shared), body, AUTH, method=method))
     assert answer.status == 405
     assert "POST" in answer.headers["allow"]
-    assert not shared.rows("select from raw.deliveries where body = %s", body)
+    assert not shared.rows("select from raw.delivery_bodies where body = %s", body)
 
 
 @pytest.mark.parametrize("size", [LIMIT + 1, 10 * 1024 * 1024])

@@ -92,7 +92,8 @@ def landed(bodies: list[bytes]) -> list[dict[str, Any]]:
         found = session.execute(
             "select body, received_at, landed_at, landed_xid::text::bigint,"
             " (select count(*) from raw.stage_events where delivery_id = deliveries.delivery_id)"
-            " from raw.deliveries where body = any(%s) order by received_at",
+            " from raw.deliveries inner join raw.delivery_bodies using (delivery_id, received_at)"
+            " where body = any(%s) order by received_at",
             [bodies],
         ).fetchall()
     names = ("body", "received_at", "landed_at", "landed_xid", "events")

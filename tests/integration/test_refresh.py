@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -15,11 +16,13 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from jobs import refresh_runs as runs
-from jobs import unchanged
+from jobs import traces, unchanged
 from jobs.alert_sources import refresh_conditions
 from jobs.build import build, known_project
+from jobs.metrics import REGISTRY
 from jobs.refresh import Outcome, refresh_due
 from jobs.refresh_config import Group
 from stageline.cli import main
@@ -28,6 +31,7 @@ from stageline.database import connect
 from stageline.server import superuser
 from tests import refresh_groups
 from tests.refresh_groups import MINUTE
+from tests.sinks import Sink
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -112,6 +116,51 @@ def built() -> list[str]:
     ]
 
 
+def counted() -> "Counter[str]":
+    """What monitoring is told that refreshes did, by a few words."""
+    words = {
+        "stageline_refresh_loads_total": "loads {source} {outcome}",
+        "stageline_refresh_load_seconds_count": "took {source}",
+        "stageline_refresh_runs_total": "runs {group} {outcome}",
+        "stageline_refresh_run_seconds_count": "took {group}",
+        "stageline_refresh_wait_seconds_count": "waited {group}",
+        "stageline_refresh_builds_total": "builds {outcome}",
+        "stageline_refresh_nodes_total": "nodes {kind} {status}",
+    }
+    return Counter(
+        {
+            words[sample.name].format(**sample.labels): int(sample.value)
+            for family in REGISTRY.collect()
+            for sample in family.samples
+            if sample.name in words
+        }
+    )
+
+
+def spans_of(collector: Sink) -> dict[str, tuple[str | None, bool, int]]:
+    """What a collector of OpenTelemetry was sent: name -> name above it, failed, nanoseconds."""
+    found = []
+    for request in collector.requests:
+        assert request.path == "/v1/traces"
+        sent = ExportTraceServiceRequest.FromString(request.body)
+        found += [
+            span
+            for resource in sent.resource_spans
+            for scope in resource.scope_spans
+            for span in scope.spans
+        ]
+    names = {span.span_id: span.name for span in found}
+    assert len({span.trace_id for span in found}) == 1
+    return {
+        span.name: (
+            names.get(span.parent_span_id),
+            span.status.code == span.status.STATUS_CODE_ERROR,
+            span.end_time_unix_nano - span.start_time_unix_nano,
+        )
+        for span in found
+    }
+
+
 class TestRuns:
     def test_groups_that_are_due_together_share_a_build(self, project: Callable[..., Path]) -> None:
         request("flow", "sales")
@@ -128,10 +177,36 @@ class TestRuns:
         )
 
     def test_a_group_is_judged_by_its_own_models_and_tried_again_from_those(
-        self, project: Callable[..., Path]
+        self, project: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         request("flow", "sales")
-        outcomes = refresh(project())
+        before = counted()
+        with Sink() as collector:
+            monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{collector.port}")
+            sending = traces.provider()
+            monkeypatch.setattr(traces.trace, "get_tracer", sending.get_tracer)
+            outcomes = refresh(project())
+            sending.shutdown()
+            spans = spans_of(collector)
+        assert {name: (parent, is_bad) for name, (parent, is_bad, _) in spans.items()} == {
+            "refresh": (None, True),
+            "build": ("refresh", True),
+            "model base": ("build", False),
+            "model orders": ("build", False),
+            "model deals": ("build", True),
+        }
+        assert 0 < spans["model base"][2] < spans["build"][2] < spans["refresh"][2]
+        assert counted() - before == {
+            "runs flow success": 1,
+            "runs sales retried": 1,
+            "took flow": 1,
+            "took sales": 1,
+            "waited flow": 1,
+            "waited sales": 1,
+            "builds failed": 1,
+            "nodes model success": 2,
+            "nodes model error": 1,
+        }
         assert outcomes["flow"].error == ""
         assert outcomes["sales"].error.startswith("model deals: ")
         assert "division by zero" in outcomes["sales"].error
@@ -216,8 +291,10 @@ class TestRuns:
             store_account(session)
         request("flow")
         needs = replace(FLOW, loads=("hubspot", "keycrm"), exports=("pipeline",))
+        before = counted()
         outcome = refresh(project(), groups={"flow": needs})["flow"]
         assert outcome.error == ""
+        assert counted() - before >= Counter({"loads hubspot failed": 1, "took hubspot": 1})
         ((status, told),) = rows("select status, error from ops.runs")
         assert status == "success"
         assert told.startswith("hubspot was not loaded: ")

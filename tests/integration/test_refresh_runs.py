@@ -106,6 +106,7 @@ class TestPlan:
         session = begin(GROUPS, NOW)
         runs.plan(session, GROUPS, NOW + 10 * MINUTE)
         (run,) = claim(session, NOW + 10 * MINUTE)
+        assert run.waited_seconds == 120  # since its slot
         runs.plan(session, GROUPS, NOW + 30 * MINUTE)
         assert statuses() == {"running": 1, "waiting": 1}
         runs.succeed(session, run, None, None, NOW + 31 * MINUTE)
@@ -143,9 +144,12 @@ class TestAttempts:
         session = begin(GROUPS, NOW)
         runs.request(session, "flow", "ana", NOW)
         now, waits = NOW, []
+        due: datetime | None = NOW
         for _ in range(3):
             (run,) = claim(session, now)
-            again = runs.fail(session, run, GROUP, "a reason", now, nodes_to_retry=["one"])
+            assert due is not None
+            assert run.waited_seconds == pytest.approx((now - due).total_seconds())
+            due = again = runs.fail(session, run, GROUP, "a reason", now, nodes_to_retry=["one"])
             waits.append(again and (again - now).total_seconds())
             now += 10 * MINUTE
         assert 48 <= (waits[0] or 0) <= 72

@@ -52,8 +52,8 @@ def deliver(*deals: str, entered_at: datetime | None = None) -> None:
             key, now = uuid4(), datetime.now(UTC)
             session.execute(
                 "insert into raw.deliveries (delivery_id, sender, source_system, project_id,"
-                " received_at, check_ids, headers, body, body_sha256, entity_type, entity_ids)"
-                " values (%s, 'pipedrive', 'pipedrive', 'main', %s, '{}', '{}', '', sha256(''),"
+                " received_at, check_ids, body_bytes, body_sha256, entity_type, entity_ids)"
+                " values (%s, 'pipedrive', 'pipedrive', 'main', %s, '{}', 0, sha256(''),"
                 " 'deal', %s)",
                 (key, now, [deal]),
             )

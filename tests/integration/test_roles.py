@@ -89,6 +89,11 @@ MATRIX: dict[str, dict[Role, set[str]]] = {
     "raw_sample.made_by_dbt": {"transformer": ALL},
     # Of the deliveries each role reads columns of its own: see the test of what was said.
     "raw.deliveries": {"receiver": {"select", "insert"}, "transformer": READ, "jobs": READ},
+    "raw.delivery_bodies": {
+        "receiver": {"insert"},
+        "transformer": READ,
+        "jobs": {"select", "delete"},
+    },
     "raw.stage_events": {"receiver": {"insert"}, "transformer": READ, "jobs": READ},
     "raw.value_changes": {"receiver": {"insert"}, "transformer": READ, "jobs": READ},
     "raw.lifecycle_events": {"receiver": {"insert"}, "transformer": READ, "jobs": READ},
@@ -142,6 +147,7 @@ MATRIX: dict[str, dict[Role, set[str]]] = {
     "ops.model_states": {"jobs": {"select", "insert", "update", "delete"}},
     "ops.unchanged_nodes": {"jobs": {"select", "insert", "update", "delete"}},
     "ops.alerts": {"jobs": {"select", "insert", "update", "delete"}},
+    "ops.archives": {"jobs": {"select", "insert", "update", "delete"}},
     "ops.notifications": {"jobs": {"select", "insert", "update", "delete"}},
     "ops.pgqueuer_schedules": {"jobs": {"select", "insert", "update", "delete"}},
     "ops.alembic_version": {},
@@ -188,8 +194,11 @@ VIEWS: dict[str, set[Role]] = {
     "raw.conflicting_deliveries": {"transformer", "jobs"},
 }
 
-#: What the sender said, which only the models may read.
-WHAT_WAS_SAID = {"body", "headers", "body_sha256"}
+#: Table -> its columns that hold what the sender said, which only the models' role may read.
+WHAT_WAS_SAID = {
+    "raw.deliveries": {"body_sha256"},
+    "raw.delivery_bodies": {"body", "headers"},
+}
 
 WORKERS: list[Role] = [role for role in ROLES if role != "owner"]
 
@@ -261,7 +270,7 @@ def test_no_table_of_the_migrations_is_missing_from_the_matrix() -> None:
             name
             for (name,) in session.execute(
                 "select c.oid::regclass::text from pg_class as c"
-                " where relkind = 'r'"
+                " where relkind in ('r', 'p') and not relispartition"
                 " and relnamespace::regnamespace::text = any(%s)",
                 [["settings", "ops", "raw", *(f"raw_{name}" for name in SOURCES)]],
             )
@@ -269,28 +278,79 @@ def test_no_table_of_the_migrations_is_missing_from_the_matrix() -> None:
     assert tables <= set(MATRIX)
 
 
-def test_what_a_sender_said_is_read_by_the_models_alone() -> None:
+@pytest.mark.parametrize(
+    ("table", "by_the_receiver"),
+    [
+        (
+            "raw.deliveries",
+            {"delivery_id", "sender", "source_system", "project_id", "sender_delivery_id"},
+        ),
+        ("raw.delivery_bodies", set()),
+    ],
+)
+def test_what_a_sender_said_is_read_by_the_models_alone(
+    table: str, by_the_receiver: set[str]
+) -> None:
     found: dict[str, set[str]] = {role: set() for role in WORKERS}
     with connect("owner") as session:
         columns = session.execute(
             "select attname from pg_attribute"
-            " where attrelid = 'raw.deliveries'::regclass and attnum > 0"
+            " where attrelid = %s::regclass and attnum > 0 and not attisdropped",
+            [table],
         ).fetchall()
         every = {name for (name,) in columns}
     for role in WORKERS:
         with connect(role) as session:
             for name in every:
-                statement = sql.SQL("select {} from raw.deliveries").format(sql.Identifier(name))
+                statement = sql.SQL("select {} from {}").format(
+                    sql.Identifier(name), sql.Identifier(*table.split("."))
+                )
                 if is_allowed(session, statement):
                     found[role].add(name)
-    assert every > WHAT_WAS_SAID
+    assert every > WHAT_WAS_SAID[table]
     assert found == {
-        "receiver": {"delivery_id", "sender", "source_system", "project_id", "sender_delivery_id"},
+        "receiver": by_the_receiver,
         "loader": set(),
         "transformer": every,
-        "jobs": every - WHAT_WAS_SAID,
+        "jobs": every - WHAT_WAS_SAID[table],
         "reader": set(),
     }
+
+
+def test_the_table_of_a_month_is_written_through_its_parent_alone() -> None:
+    with connect("jobs", autocommit=True) as session:
+        assert session.execute("select raw.make_body_partitions(9)").fetchone() == (6,)
+    with connect("receiver", autocommit=True) as session:
+        session.execute(
+            "insert into raw.delivery_bodies (delivery_id, received_at, headers, body)"
+            " values (gen_random_uuid(), now() + interval '9 months', '{}', 'x')"
+        )
+    with connect("jobs", autocommit=True) as session:
+        assert session.execute("delete from raw.delivery_bodies").rowcount == 1
+    with connect("owner") as session:
+        found = session.execute(
+            "select distinct r.role, privilege from pg_inherits"
+            " cross join unnest(%s::text[]) as r (role)"
+            " cross join unnest(array['select', 'insert', 'update', 'delete', 'truncate'])"
+            " as privilege"
+            " where inhparent = 'raw.delivery_bodies'::regclass"
+            " and has_table_privilege(r.role, inhrelid, privilege)",
+            [[f"stageline_{role}" for role in WORKERS]],
+        ).fetchall()
+    assert found == [("stageline_transformer", "select")]
+
+
+def test_who_may_make_and_drop_the_tables_of_months() -> None:
+    calls = {
+        "raw.make_body_partitions(0)": {"jobs"},
+        "raw.drop_empty_body_partitions('2000-01-01')": {"jobs"},
+        "raw.make_body_partition('2000-01-01')": set(),
+    }
+    for call, callers in calls.items():
+        for role in WORKERS:
+            with connect(role) as session:
+                found = is_allowed(session, sql.SQL("select " + call).format())
+                assert found == (role in callers), (call, role)
 
 
 def test_who_was_refused_is_hidden_from_the_models() -> None:
@@ -300,18 +360,18 @@ def test_who_was_refused_is_hidden_from_the_models() -> None:
             assert not is_allowed(session, statement), name
 
 
-def test_what_landed_is_changed_and_removed_by_nobody() -> None:
+def test_what_landed_is_changed_by_nobody_and_removed_by_who_archives_it() -> None:
     with connect("owner") as session:
         found = session.execute(
             "select r.role, c.oid::regclass::text"
             " from pg_class as c cross join unnest(%s::text[]) as r (role)"
-            " where c.relnamespace = 'raw'::regnamespace and c.relkind in ('r', 'v')"
+            " where c.relnamespace = 'raw'::regnamespace and c.relkind in ('r', 'p', 'v')"
             " and (has_any_column_privilege(r.role, c.oid, 'update')"
             " or has_table_privilege(r.role, c.oid, 'delete, truncate, references, trigger')"
             " or c.relkind = 'v' and has_any_column_privilege(r.role, c.oid, 'insert'))",
             [[f"stageline_{role}" for role in WORKERS]],
         ).fetchall()
-    assert found == []
+    assert found == [("stageline_jobs", "raw.delivery_bodies")]
 
 
 def test_who_may_read_the_views() -> None:

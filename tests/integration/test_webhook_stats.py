@@ -43,9 +43,9 @@ class Traffic:
         self.delivered.append(key)
         session.execute(
             "insert into raw.deliveries (delivery_id, sender, source_system, project_id,"
-            " sender_delivery_id, received_at, check_ids, headers, body, body_sha256, entity_ids,"
+            " sender_delivery_id, received_at, check_ids, body_bytes, body_sha256, entity_ids,"
             " unparsed_reason)"
-            " values (%s, %s, 'pipedrive', %s, %s, %s, '{}', '{}', '', sha256(''), '{}', %s)",
+            " values (%s, %s, 'pipedrive', %s, %s, %s, '{}', 0, sha256(''), '{}', %s)",
             (
                 *(key, some.choice(["pipedrive", "zapier"]), some.choice(["east", "west"])),
                 *(some.choice([None, str(some.randrange(60))]), at),

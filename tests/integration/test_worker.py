@@ -3,10 +3,12 @@
 import itertools
 import json
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -188,8 +190,9 @@ def here(shared_database: None) -> Iterator[Setting]:  # noqa: ARG001 - what is 
     with setting() as made:
         made.owner.execute(
             """
-            truncate ops.follow_ups, ops.api_pace, raw.deliveries, raw_pipedrive.deals,
-                raw_pipedrive.deal_changes, raw_keycrm.orders, raw_keycrm.order_items
+            truncate ops.follow_ups, ops.api_pace, raw.deliveries, raw.delivery_bodies,
+                raw_pipedrive.deals, raw_pipedrive.deal_changes, raw_keycrm.orders,
+                raw_keycrm.order_items
             """
         )
         yield made
@@ -305,6 +308,37 @@ def test_a_worker_goes_on_by_itself_when_the_database_comes_back(
     finally:
         server.kill()
         config.settings.cache_clear()
+
+
+def test_it_tells_metrics_to_those_who_are_named(
+    here: Setting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here.deals_arrive(1)
+    here.owner.execute("delete from settings.api_accounts")
+    with socket.socket() as found, socket.socket(type=socket.SOCK_DGRAM) as agent:
+        found.bind(("127.0.0.1", 0))
+        agent.bind(("127.0.0.1", 0))
+        agent.settimeout(10)
+        port = found.getsockname()[1]
+        found.close()
+        monkeypatch.setenv("STAGELINE_DOGSTATSD", f"127.0.0.1:{agent.getsockname()[1]}")
+        with running_worker(tmp_path, "--metrics-port", str(port)) as worker:
+            until(lambda: 'follow_ups{state="no_token"} 1.0' in _got(port, "/metrics"))
+            assert 'refresh_runs_total{group="flow",outcome="failed"} 0.0' in _got(port, "/metrics")
+            assert _got(port, "/healthz") == "alive\n"
+            assert agent.recv(65536).startswith(b"stageline.postgres_up:1|g")
+            assert worker.stop() == 0
+
+
+def _got(port: int, path: str) -> str:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
+        text: str = answer.read().decode()
+    return text
+
+
+def test_a_worker_that_ends_serves_no_metrics() -> None:
+    result = command("worker", "--once", "--metrics-port", "8788")
+    assert result.output == "error: --metrics-port is for a worker that stays: leave --once out.\n"
 
 
 def test_a_thread_that_dies_ends_the_worker_with_an_error(here: Setting, tmp_path: Path) -> None:

@@ -100,6 +100,38 @@ def test_damaged_files_of_the_embedded_server(tmp_path: Path, content: str) -> N
     assert "is damaged" in refusal()
 
 
+def test_a_secret_may_be_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "secrets"
+    (folder / "..data").mkdir(parents=True)  # as Kubernetes lays them out
+    (folder / "stageline_database_url").symlink_to("..data/stageline_database_url")
+    (folder / "stageline_database_url").write_text(f"postgresql://me:{SECRET}@db.example/crm\n")
+    (folder / "MY_HOOK").write_text("https://hooks.example/of-mine\n")
+    monkeypatch.setenv("STAGELINE_SECRETS_DIR", str(folder))
+    config.settings.cache_clear()
+    target = connection("owner")
+    assert (target.host, target.password, target.dbname) == ("db.example", SECRET, "crm")
+    hook = config.secret("MY_HOOK")
+    assert hook is not None and hook.get_secret_value() == "https://hooks.example/of-mine"
+    assert config.secret("ANOTHER") is None
+    monkeypatch.setenv("STAGELINE_DATABASE_URL", "postgresql://other.example/crm")
+    config.settings.cache_clear()
+    assert connection("owner").host == "other.example"
+
+
+def test_a_folder_of_secrets_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STAGELINE_SECRETS_DIR", "/nowhere")
+    assert refusal().startswith("STAGELINE_SECRETS_DIR names /nowhere, which is no folder.")
+    assert refusal(config.secret).startswith("STAGELINE_SECRETS_DIR names /nowhere")
+
+
+@pytest.mark.parametrize("address", ["localhost", "8125", "a b:1", "::1:8125", "host:many"])
+def test_the_address_of_datadog_has_a_port(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STAGELINE_DOGSTATSD", address)
+    assert refusal().startswith(
+        "STAGELINE_DOGSTATSD cannot be read: value error, write a host and a port, as"
+    )
+
+
 def test_a_configuration_file_that_cannot_be_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -31,6 +31,7 @@ def check(name: str) -> ModuleType:
 yaml_keys = check("yaml_keys")
 engine_sql = check("engine_sql")
 tracked_files = check("tracked_files")
+systemd_units = check("systemd_units")
 
 PROJECT = {
     "dbt_project.yml": """
@@ -599,7 +600,8 @@ LOCK = (ROOT / "requirements.lock").read_text()
 def dependencies() -> set[str]:
     """Names of the packages that ``pyproject.toml`` asks for."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    asked = [*project["dependencies"], *project["optional-dependencies"]["dev"]]
+    extras = project["optional-dependencies"].values()
+    asked = [*project["dependencies"], *(each for extra in extras for each in extra)]
     return {re.split(r"[^\w-]", each)[0] for each in asked}
 
 
@@ -628,6 +630,19 @@ def test_every_dependency_has_its_reason_and_no_other_has() -> None:
 
 
 LAYERS = ("stageline", "loaders", "jobs", "webhook_receiver")
+
+
+def test_a_setting_that_systemd_would_ignore_is_found(tmp_path: Path) -> None:
+    unit = tmp_path / "one.service"
+    unit.write_text(
+        "# Nothing.\n[Unit]\nDescription=One\nUser=me\n\n"
+        "[Service]\nNoNewPrivilegez=yes\nExecStart\n"
+    )
+    assert systemd_units.lint(unit) == [
+        "one.service:4: User is not known in section [Unit]",
+        "one.service:7: NoNewPrivilegez is not known in section [Service]",
+        "one.service:8: not a setting is not known in section [Service]",
+    ]
 
 
 def import_contracts(folder: Path, imports: dict[str, str]) -> str:
