@@ -17,7 +17,6 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import IO, Any
 
@@ -55,7 +54,6 @@ class Manifest:
 
     Attributes:
         made_at: When, ISO 8601 in UTC: what was committed before is in it.
-        stageline: The version that made it.
         migration: Which one its tables are at.
         server_version: Major version of the server.
         owner: Login that owned the tables.
@@ -63,7 +61,6 @@ class Manifest:
     """
 
     made_at: str
-    stageline: str
     migration: str
     server_version: int
     owner: str
@@ -114,7 +111,7 @@ def write(path: Path, watch: Watch) -> Manifest:
                 size, digest = _copy(chunks, dump.write, watch)
             manifest = Manifest(
                 made_at.isoformat(timespec="seconds"),
-                *(version("stageline"), migration, major, owner, size, digest),
+                *(migration, major, owner, size, digest),
             )
             about = {"format": _FORMAT, **asdict(manifest)}
             archive.writestr(_MANIFEST, json.dumps(about, indent=2))
