@@ -11,12 +11,9 @@ from croniter import croniter
 from pydantic import AfterValidator, Field
 
 from jobs.channels import Criticality
-from stageline.config import PROJECT_ROOT
+from stageline.config import settings
 from stageline.errors import StagelineError
 from stageline.yaml_files import Checked, Duration, YamlFile, Zone
-
-#: Where the groups stand.
-PATH = PROJECT_ROOT / "jobs" / "kpi_refresh_config.yml"
 
 
 def _schedule(text: str) -> str:
@@ -113,13 +110,13 @@ class Group:
         return f"+tag:{self.tag} tag:{self.tag}+1,resource_type:snapshot"
 
 
-def read(path: Path = PATH) -> dict[str, Group]:
-    """The groups by name, in the order of the file.
+def read(path: Path | None = None) -> dict[str, Group]:
+    """The groups by name, in the order of the file; default: ``STAGELINE_KPI_REFRESH_CONFIG``.
 
     Raises:
         StagelineError: the file has a mistake; it is told by line and column.
     """
-    file = YamlFile(path)
+    file = YamlFile(path or settings().kpi_refresh_config)
     found = file.checked(_File)
     groups = {name: _group(file, name, said, found.defaults) for name, said in found.groups.items()}
     of_tag: dict[str, str] = {}

@@ -65,6 +65,7 @@ class Settings(BaseSettings):
         worker_metrics_host, worker_metrics_port: Where a worker serves ``/metrics`` and
             ``/healthz``; it does not without a port.
         dogstatsd: The agent of Datadog that metrics are sent to by UDP, ``host:port``.
+        kpi_refresh_config: The file that says what is refreshed when.
     """
 
     model_config = SettingsConfigDict(
@@ -102,6 +103,7 @@ class Settings(BaseSettings):
     worker_metrics_host: str = "127.0.0.1"
     worker_metrics_port: int | None = Field(default=None, ge=1, le=65535)
     dogstatsd: Annotated[str, AfterValidator(_host_and_port)] | None = None
+    kpi_refresh_config: Path = PROJECT_ROOT / "jobs" / "kpi_refresh_config.yml"
 
 
 @cache

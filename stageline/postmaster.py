@@ -305,6 +305,8 @@ def replace_stale_pid(data: Path) -> None:
         if entry is None:
             path.unlink(missing_ok=True)  # cut off while it was written
         return
+    with suppress(ChildProcessError):
+        os.waitpid(entry.pid, os.WNOHANG)  # our own child that was killed
     if not psutil.pid_exists(entry.pid):
         return
     ended = subprocess.Popen(["/bin/sh", "-c", "exit"])

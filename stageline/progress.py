@@ -4,7 +4,7 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from typing import Any, BinaryIO, cast
@@ -107,7 +107,7 @@ def log() -> structlog.stdlib.BoundLogger:
     One JSON object a line; aligned text where a person watches.
     """
     if is_live():
-        render: structlog.typing.Processor = structlog.dev.ConsoleRenderer()
+        render: structlog.typing.Processor = _for_people()
         to_stderr: Any = structlog.PrintLoggerFactory(file=sys.stderr)
     else:
         render = structlog.processors.JSONRenderer(serializer=orjson.dumps)
@@ -144,6 +144,25 @@ class Forward(logging.Handler):
             reason=record.getMessage(),
             error=kind.__name__ if kind else None,
         )
+
+
+def relay(part: str, said: Mapping[str, Any]) -> None:
+    """Logs a line of another process, whose instant, level and event are its own.
+
+    Args:
+        part: What that process is called.
+        said: A line as `log` writes it.
+    """
+    if is_live():
+        words = _for_people()(None, "", dict(said))
+        sys.stderr.write(f"{part:<9} {words}\n")
+    else:
+        _lines.write(orjson.dumps({"part": part, **said}) + b"\n")
+
+
+@cache
+def _for_people() -> structlog.dev.ConsoleRenderer:
+    return structlog.dev.ConsoleRenderer()
 
 
 @cache

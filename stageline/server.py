@@ -17,6 +17,7 @@ import psycopg
 from psycopg import sql
 
 from stageline import postgres_install as install
+from stageline import postmaster
 from stageline.data_folder import create, reset_superuser_password, tidy, upgrade_if_old
 from stageline.errors import StagelineError
 from stageline.postmaster import (
@@ -26,7 +27,6 @@ from stageline.postmaster import (
     find_process,
     is_free,
     launch,
-    lives,
     login,
     pid_file,
     replace_stale_pid,
@@ -59,8 +59,14 @@ __all__ = [
     "find",
     "home",
     "is_free",
+    "lives",
     "log_file",
+<<<<<<< HEAD
     "program",
+=======
+    "make_home",
+    "psql",
+>>>>>>> b94f0bd (Keep PostgreSQL, receiver and worker running with one command: stageline run)
     "remembered_port",
     "start",
     "stop",
@@ -148,6 +154,11 @@ def find(folder: Path) -> Running | None:
     return Running(entry.port, data, started=False, created=False)
 
 
+def lives(folder: Path) -> bool:
+    """Whether the process of the server of ``folder`` is there, whatever it does."""
+    return find_process((folder / "postgres").resolve()) is not None
+
+
 @contextmanager
 def superuser(folder: Path, dbname: str = "postgres") -> Iterator[psycopg.Connection[Any]]:
     """A session of the superuser, for what no other role may do (databases, logins). Autocommits.
@@ -190,7 +201,7 @@ def _start(site: Site) -> int:
 
 def _wait_ready(site: Site, process: psutil.Process) -> int:
     """The port of a server that already runs; starts it anew if it was just ending."""
-    while lives(process):
+    while postmaster.lives(process):
         entry = pid_file(site.data)
         if entry is not None and entry.port and entry.status != "stopping":
             if await_login(site, process, entry.port):

@@ -71,6 +71,7 @@ LONG = (
     "test_receiver_outages",
     "test_receiver",
     "test_worker",
+    "test_run",
     "test_crash",
     "test_receiver_inputs",
     "test_load_hubspot",

@@ -89,11 +89,17 @@ def down() -> None:
     Example:
         stageline down
     """
-    from stageline import server
+    from stageline import server, supervisor
 
     if settings().database_url is not None:
         raise StagelineError(
             "STAGELINE_DATABASE_URL is set: Stageline does not stop a server of yours."
+        )
+    keeper = supervisor.running(server.home())
+    if keeper is not None:
+        raise StagelineError(
+            f"`stageline run` ({keeper}) would start PostgreSQL again. Stop that instead: it stops"
+            " PostgreSQL, too, if it has started it."
         )
     stopped = server.stop(server.home())
     click.echo("PostgreSQL is stopped." if stopped else "PostgreSQL was not running.")
