@@ -59,13 +59,19 @@ def test_views_outside_of_the_selection_stay(sample_database: Connection, dbt: W
     assert views(sample_database) == before
 
 
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A dbt project without models, with the macros of ours."""
+    folder = tmp_path / "tiny"
+    shutil.copytree(PROJECT_ROOT / "macros", folder / "macros")
+    shutil.copy(PROJECT_ROOT / "profiles.yml", folder)
+    (folder / "dbt_project.yml").write_text(PROJECT)
+    (folder / "models").mkdir()
+    return folder
+
+
 @pytest.mark.usefixtures("database")
-def test_views_gain_change_and_lose_columns(tmp_path: Path) -> None:
-    project = tmp_path / "tiny"
-    shutil.copytree(PROJECT_ROOT / "macros", project / "macros")
-    shutil.copy(PROJECT_ROOT / "profiles.yml", project)
-    (project / "dbt_project.yml").write_text(PROJECT)
-    (project / "models").mkdir()
+def test_views_gain_change_and_lose_columns(project: Path) -> None:
     for name in CHANGES:
         below = "select n from {{ ref('above') }}".replace("above", name)
         (project / f"models/below_{name}.sql").write_text(below)
@@ -93,3 +99,53 @@ def test_views_gain_change_and_lose_columns(tmp_path: Path) -> None:
     # What stands on the view that gains a column is not built again.
     selection = " ".join(name if name == "gains" else f"{name}+" for name in CHANGES)
     assert built(1, selection) == {name: after[1] for name, (_, after) in CHANGES.items()}
+
+
+@pytest.mark.usefixtures("database")
+def test_views_stay_while_the_table_that_they_stand_on_is_built_anew(project: Path) -> None:
+    table = "{{ config(materialized='table') }} select "
+
+    def built(select: str | None = None, **models: str) -> dict[str, tuple[int, int]]:
+        """After a build: which view each is, and what it shows."""
+        for name, text in models.items():
+            (project / f"models/{name}.sql").write_text(text)
+        build(select, project=project)
+        query = sql.SQL("select 'staging.{0}'::regclass::oid::int, n from staging.{0}")
+        with connect("transformer") as session:
+            return {
+                name: session.execute(query.format(sql.Identifier(name))).fetchone() or (0, 0)
+                for name in ("on_table", "on_other", "on_view")
+            }
+
+    first = built(
+        ground=table + "1 as n, 2 as other",
+        on_table="select ground.n from {{ ref('ground') }}",
+        on_other="select other as n from {{ ref('ground') }} as given",
+        on_view="select n from {{ ref('on_table') }}",
+    )
+    view = {name: oid for name, (oid, _) in first.items()}
+    assert {name: shown for name, (_, shown) in first.items()} == {
+        "on_table": 1,
+        "on_other": 2,
+        "on_view": 1,
+    }
+    # Those that nobody builds show the new table, and are the same views.
+    assert built("ground", ground=table + "10 as n, 20 as other") == {
+        "on_table": (view["on_table"], 10),
+        "on_other": (view["on_other"], 20),
+        "on_view": (view["on_view"], 10),
+    }
+    # In one build with them, dbt knows that they are still there.
+    assert built(ground=table + "100 as n, 200 as other") == {
+        "on_table": (view["on_table"], 100),
+        "on_other": (view["on_other"], 200),
+        "on_view": (view["on_view"], 100),
+    }
+    # One that reads what is gone has gone with it, alone, and is built as what it is then.
+    last = built(ground=table + "1000 as n", on_other="select n from {{ ref('ground') }}")
+    assert last["on_other"][0] != view["on_other"]
+    assert last == {
+        "on_table": (view["on_table"], 1000),
+        "on_other": (last["on_other"][0], 1000),
+        "on_view": (view["on_view"], 1000),
+    }
