@@ -3,7 +3,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo build test lint bench crash-test down clean lock
+.PHONY: help demo build test lint bench crash-test soak down clean lock
 SHELL := /bin/sh
 
 BIN := .venv/bin
@@ -74,6 +74,9 @@ bench: $(READY) ## run the benchmarks one after the other
 
 crash-test: $(READY) ## kill receiver, worker and PostgreSQL at random, and look for losses
 	@$(BIN)/python -m tests.crash $(ARGS)
+
+soak: $(READY) ## kill what `stageline run` keeps running, for an hour; shorter: ARGS="--minutes 5"
+	@$(BIN)/python -m tests.crash.soak $(ARGS)
 
 down: ## stop the embedded PostgreSQL; its data stays
 	@$(STOP)

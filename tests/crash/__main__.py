@@ -1,25 +1,17 @@
 """Run as ``python -m tests.crash``: see ``--help``."""
 
 import random
-import shutil
-import signal
 import sys
-import tempfile
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
 
 import click
 
+from tests.crash.command import ignore_stops, own_folder, stop_on_signals
 from tests.crash.flawed_receivers import FLAWS
 from tests.crash.rounds import Report, Scene, Stage, stage
 
 #: Least and most seconds between two blows at the same part.
 _PAUSE = (0.3, 2.0)
-
-_STOPS = (signal.SIGINT, signal.SIGTERM)
 
 
 @click.command()
@@ -38,40 +30,14 @@ def main(rounds: int, seconds: float, clients: int, seed: int | None, keep: bool
     First receivers with known flaws have to be found out, so that one knows that a loss would be
     seen. Then the real one has to stand all rounds. Exit code 1 if either does not hold.
     """
-    for number in _STOPS:
-        signal.signal(number, _stop)
+    stop_on_signals()
     seed = random.randrange(10**6) if seed is None else seed  # noqa: S311 - no secret
     click.echo(f"seed {seed}")
-    with _folder(keep=keep) as folder, stage(folder) as where:
+    with own_folder(keep=keep) as folder, stage(folder) as where:
         are_found = [_is_found_out(where, flaw, clients, seed) for flaw in FLAWS]
         stands = _stands(where, rounds, seconds, clients, seed)
-        _ignore_stops()
+        ignore_stops()
     sys.exit(0 if all(are_found) and stands else 1)
-
-
-def _stop(*_: Any) -> None:
-    _ignore_stops()
-    click.echo("stopping all that runs ...", err=True)
-    raise KeyboardInterrupt
-
-
-def _ignore_stops() -> None:
-    """From here on all is taken down; a second Ctrl-C would leave some of it behind."""
-    for number in _STOPS:
-        signal.signal(number, signal.SIG_IGN)
-
-
-@contextmanager
-def _folder(*, keep: bool) -> Iterator[Path]:
-    folder = Path(tempfile.mkdtemp(prefix="stageline-crash-", dir="/tmp"))
-    folder.chmod(0o755)  # root's PostgreSQL runs under another account
-    try:
-        yield folder
-    finally:
-        if keep:
-            click.echo(f"logs and data are in {folder}")
-        else:
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _is_found_out(where: Stage, flaw: str, clients: int, seed: int) -> bool:

@@ -37,15 +37,30 @@ def kill_family(parent: psutil.Process) -> None:
         kill([*parent.children(recursive=True), parent])
 
 
+def dbt_of(builder: psutil.Process) -> list[psutil.Process]:
+    """The dbt that a process has started: it leads a session of its own."""
+    found = []
+    with suppress(psutil.NoSuchProcess, ProcessLookupError):
+        for process in builder.children(recursive=True):
+            if os.getsid(process.pid) == process.pid:
+                found.append(process)
+    return found
+
+
 def kill_all_with(variable: str, value: str) -> None:
     """Kills every process that was started with that variable in its environment."""
+    for process in all_with(variable, value):
+        kill_family(process)
+
+
+def all_with(variable: str, value: str) -> list[psutil.Process]:
+    """Every process that was started with that variable in its environment, this one left out."""
+    found = []
     for process in psutil.process_iter():
-        try:
-            is_meant = process.environ().get(variable) == value
-        except psutil.Error:
-            continue  # it is gone, or not ours
-        if is_meant:
-            kill_family(process)
+        with suppress(psutil.Error):  # it is gone, or not ours
+            if process.pid != os.getpid() and process.environ().get(variable) == value:
+                found.append(process)
+    return found
 
 
 def _await_end(process: psutil.Process) -> None:
@@ -91,14 +106,22 @@ class Postgres:
         """Kills the postmaster alone; the others notice, and end when they do."""
         kill([self._postmaster()])
 
-    def kill_session(self) -> None:
-        """Kills one process that serves a client; the server restarts itself for that."""
+    def kill_session(self, role: str = "receiver") -> bool:
+        """Kills one process that serves a client; the server restarts itself for that.
+
+        Args:
+            role: Whose session it is.
+
+        Returns:
+            Whether there was one.
+        """
         sessions = [
             process
             for process in self._postmaster().children()
-            if any("stageline_receiver" in part for part in _line(process))
+            if any(f"stageline_{role}" in part for part in _line(process))
         ]
         kill(sessions[:1])
+        return bool(sessions)
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
@@ -172,6 +195,10 @@ class Program:
             self._child.wait()
         kill(self._orphans)
         self._child, self._orphans = None, []
+
+    def dbt(self) -> list[psutil.Process]:
+        """The dbt that it has started."""
+        return dbt_of(psutil.Process(self._child.pid)) if self._child is not None else []
 
     def _runs(self) -> bool:
         return self._child is not None and self._child.poll() is None

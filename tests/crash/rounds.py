@@ -94,10 +94,12 @@ class Stage:
 
 
 @contextmanager
-def stage(folder: Path) -> Iterator[Stage]:
-    """Sets a stage up in an empty folder that every account may enter; stops all in the end.
+def configuration(folder: Path, **variables: str) -> Iterator[None]:
+    """Has this process, and those that it starts, work in a folder; those are killed in the end.
 
-    The configuration of this process is that of the stage meanwhile.
+    Args:
+        folder: It is empty, and every account may enter it.
+        variables: More of the environment.
     """
     with ExitStack() as ends:
         ends.callback(config.settings.cache_clear)
@@ -111,9 +113,22 @@ def stage(folder: Path) -> Iterator[Stage]:
         patch.setenv("TMPDIR", str(temporary))  # what is killed leaves its files there
         patch.setenv("STAGELINE_HOME", str(folder / "home"))
         patch.setenv("STAGELINE_ENV_FILE", str(folder / ".env"))
+        for name, value in variables.items():
+            patch.setenv(name, value)
         use_key(patch)
         # However the block ends, also where a scene was cut off while it started something.
         ends.callback(kill_all_with, "TMPDIR", str(temporary))
+        yield
+
+
+@contextmanager
+def stage(folder: Path) -> Iterator[Stage]:
+    """Sets a stage up in an empty folder that every account may enter; stops all in the end.
+
+    The configuration of this process is that of the stage meanwhile.
+    """
+    with ExitStack() as ends:
+        ends.enter_context(configuration(folder))
         crm = ends.enter_context(FakeKeycrm(limit=None))
         postgres = Postgres(folder / "home", free_port())
         ends.callback(postgres.stop)
@@ -229,9 +244,9 @@ class Scene:
 
     def _settle(self, faults: Faults) -> None:
         """Waits until spool and follow-up work have come to their end."""
-        if not _within(PATIENCE, self._is_back_to_normal):
+        if not within(PATIENCE, self._is_back_to_normal):
             faults.note(STILL_SPOOLS, self._receiver.ready())
-        if self._flaw is None and not _within(PATIENCE, self._is_worked_off):
+        if self._flaw is None and not within(PATIENCE, self._is_worked_off):
             with connect("jobs") as session:
                 left = [f"{each.entity_id} ({each.state})" for each in states(session)]
             for each in left or ["deliveries that were not planned for"]:
@@ -345,7 +360,7 @@ def _faults_of(tally: Tally) -> Faults:
     return faults
 
 
-def _within(seconds: float, is_so: Callable[[], bool]) -> bool:
+def within(seconds: float, is_so: Callable[[], bool]) -> bool:
     """Whether it becomes so in time."""
     deadline = time.monotonic() + seconds
     while not is_so():

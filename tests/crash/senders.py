@@ -68,10 +68,16 @@ class Load:
         endpoint: Where it is sent.
         clients: How many senders there are.
         chance: For all that they choose.
+        rest: Seconds that each rests after a delivery.
     """
 
     def __init__(
-        self, ledger: Ledger, endpoint: Endpoint, clients: int, chance: random.Random
+        self,
+        ledger: Ledger,
+        endpoint: Endpoint,
+        clients: int,
+        chance: random.Random,
+        rest: float = 0.0,
     ) -> None:
         self._no_more, self._give_up = threading.Event(), threading.Event()
         self._senders = [
@@ -81,6 +87,7 @@ class Load:
                 random.Random(chance.random()),  # noqa: S311 - no secret
                 self._no_more,
                 self._give_up,
+                rest,
             )
             for _ in range(clients)
         ]
@@ -119,11 +126,12 @@ class _Sender(threading.Thread):
         chance: random.Random,
         no_more: threading.Event,
         give_up: threading.Event,
+        rest: float,
     ) -> None:
         super().__init__(daemon=True)
         self.tally = Tally()
         self._ledger, self._endpoint, self._chance = ledger, endpoint, chance
-        self._no_more, self._give_up = no_more, give_up
+        self._no_more, self._give_up, self._rest = no_more, give_up, rest
         self._connection = http.client.HTTPConnection("127.0.0.1", endpoint.port, timeout=TIMEOUT)
 
     def run(self) -> None:
@@ -131,6 +139,7 @@ class _Sender(threading.Thread):
             repeats = self._chance.random() < _REPEATS
             delivery = self._ledger.again(self._chance) if repeats else None
             self._deliver(delivery or self._ledger.new(self._chance))
+            self._no_more.wait(self._rest)
         self._connection.close()
 
     def _deliver(self, delivery: Delivery) -> None:

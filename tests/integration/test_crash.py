@@ -1,4 +1,4 @@
-"""The short form of `python -m tests.crash`: everything is killed under load, nothing is lost."""
+"""The short form of `python -m tests.crash` and `tests.crash.soak`: all is killed under load."""
 
 import random
 from collections.abc import Iterator
@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.crash.flawed_receivers import ANSWERS_EARLY, COMMITS_LATER
+from tests.crash.refreshes import Refreshes
 from tests.crash.rounds import Scene, Stage, stage
 
 SEED = random.randrange(10**6)  # noqa: S311 - no secret
@@ -36,3 +37,11 @@ def test_what_was_acknowledged_is_there_once_whatever_was_killed(own_stage: Stag
 def test_a_receiver_that_promises_too_much_is_found_out(own_stage: Stage, flaw: str) -> None:
     with Scene(own_stage, flaw, flaw, clients=16, seed=SEED) as scene:
         assert scene.expose().lost > 0, f"seed {SEED}"
+
+
+def test_readers_see_whole_tables_whatever_is_killed_in_a_refresh(own_stage: Stage) -> None:
+    refreshes = Refreshes(own_stage, SEED)
+    seen, blows = refreshes.play(8, pause=(0.1, 1.5))
+    assert not refreshes.faults, f"seed {SEED}: {refreshes.faults.lines()}"
+    assert seen.outages > 0, "PostgreSQL was killed"
+    assert len(blows) >= 3, blows
