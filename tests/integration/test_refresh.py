@@ -2,13 +2,15 @@
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -25,11 +27,13 @@ from jobs.build import build, known_project
 from jobs.metrics import REGISTRY
 from jobs.refresh import Outcome, refresh_due
 from jobs.refresh_config import Group
+from stageline import server as embedded
 from stageline.cli import main
 from stageline.config import PROJECT_ROOT, settings
 from stageline.database import connect
 from stageline.server import superuser
 from tests import refresh_groups
+from tests.conftest import TestServer
 from tests.refresh_groups import MINUTE
 from tests.sinks import Sink
 
@@ -353,6 +357,56 @@ class TestRuns:
         outcome = found["sales"]
         assert outcome.error == ""
         assert rows("select status, attempts from ops.runs") == [("success", 2)]
+
+
+def test_a_full_disk_is_told_and_the_old_table_stays_until_there_is_room(
+    project: Callable[..., Path], server: TestServer
+) -> None:
+    # More than a file of the server may have below; a segment of its log has 16 MB.
+    many = (
+        "{{ config(tags=['refresh_flow']) }}"
+        " select n as id, repeat('x', 1000) as at from generate_series(1, 20000) as n"
+    )
+    request("flow")
+    refresh(project())
+    request("flow")
+
+    # That no file can grow is what a full disk comes to for the server, and needs no disk to fill.
+    with restarted_with_files_up_to(server, 17 * 2**20):
+        outcome = refresh(project(orders=many))["flow"]
+    assert outcome.error.startswith("model orders: could not extend file")
+    assert outcome.again is not None
+    assert rows("select nodes_to_retry from ops.runs where status = 'waiting'") == [(["orders"],)]
+
+    compiled = project(orders=many) / "target" / "compiled" / "tiny" / "models" / "orders.sql"
+    compiled.unlink()
+    compiled.symlink_to("/dev/full")  # where dbt writes
+    outcome = refresh(project(orders=many))["flow"]
+    assert "No space left on device" in outcome.error
+    assert outcome.again is not None
+    with connect("transformer") as session:
+        assert session.execute("select id from kpis.orders").fetchall() == [(1,)]
+
+    compiled.unlink()
+    assert refresh(project(orders=many))["flow"].error == ""
+    with connect("transformer") as session:
+        assert session.execute("select count(*) from kpis.orders").fetchall() == [(20000,)]
+
+
+@contextmanager
+def restarted_with_files_up_to(server: TestServer, size: int) -> Iterator[None]:
+    """The server of the tests takes larger files for an error while the block runs."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    embedded.stop(server.home)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))  # what it starts inherits it
+        embedded.start(server.home, server.port, durable=False)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        embedded.stop(server.home)
+        embedded.start(server.home, server.port, durable=False)
 
 
 class TestFreshness:
