@@ -22,7 +22,7 @@ from typing import Any
 import orjson
 import psutil  # type: ignore[import-untyped]  # ships no types
 
-from stageline import server
+from stageline import dbt_environment, server
 from stageline.config import settings
 from stageline.errors import StagelineError
 from stageline.personal_data import masked
@@ -141,6 +141,8 @@ def supervise(parts: Sequence[Part], lock: int, *, with_postgres: bool) -> None:
     """
     signals: list[int] = []
     for number in _STOPS:
+        if number == signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
+            continue  # under nohup the end of a terminal is no order
         signal.signal(number, lambda number, _: signals.append(number))
     children = [_Child(part, lock) for part in parts]
     postgres = _Postgres() if with_postgres else None
@@ -320,7 +322,8 @@ class _Postgres(threading.Thread):
                 self._enough.wait(wait)
             else:
                 self.is_away = False
-                _say("started", what="postgres", port=found.port)
+                dbt_environment.write(settings().env_file)  # the port may be another one
+                _say("started", what="postgres", port=found.port, notes=found.notes or None)
             started_at = time.monotonic()
 
 
