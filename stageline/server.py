@@ -17,7 +17,6 @@ import psycopg
 from psycopg import sql
 
 from stageline import postgres_install as install
-from stageline import postmaster
 from stageline.data_folder import create, reset_superuser_password, tidy, upgrade_if_old
 from stageline.errors import StagelineError
 from stageline.postmaster import (
@@ -27,6 +26,7 @@ from stageline.postmaster import (
     find_process,
     is_free,
     launch,
+    lives,
     login,
     pid_file,
     replace_stale_pid,
@@ -59,7 +59,6 @@ __all__ = [
     "find",
     "home",
     "is_free",
-    "lives",
     "log_file",
 <<<<<<< HEAD
     "program",
@@ -68,6 +67,7 @@ __all__ = [
     "psql",
 >>>>>>> b94f0bd (Keep PostgreSQL, receiver and worker running with one command: stageline run)
     "remembered_port",
+    "runs",
     "start",
     "stop",
     "superuser",
@@ -154,8 +154,8 @@ def find(folder: Path) -> Running | None:
     return Running(entry.port, data, started=False, created=False)
 
 
-def lives(folder: Path) -> bool:
-    """Whether the process of the server of ``folder`` is there, whatever it does."""
+def runs(folder: Path) -> bool:
+    """Whether the server of ``folder`` has a process, which need not accept logins yet."""
     return find_process((folder / "postgres").resolve()) is not None
 
 
@@ -201,7 +201,7 @@ def _start(site: Site) -> int:
 
 def _wait_ready(site: Site, process: psutil.Process) -> int:
     """The port of a server that already runs; starts it anew if it was just ending."""
-    while postmaster.lives(process):
+    while lives(process):
         entry = pid_file(site.data)
         if entry is not None and entry.port and entry.status != "stopping":
             if await_login(site, process, entry.port):

@@ -304,7 +304,7 @@ class _Postgres(threading.Thread):
     def run(self) -> None:
         pause, started_at = _Pause(), time.monotonic()
         while not self._enough.wait(_LOOK):
-            if server.lives(server.home()):
+            if server.runs(server.home()):
                 continue
             self.is_away = True
             _say("is gone", level="warning", what="postgres")

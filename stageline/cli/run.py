@@ -18,8 +18,8 @@ _SETUP_GRACE, _RECEIVER_GRACE, _WORKER_GRACE = 20.0, 15.0, 25.0
 def run(ctx: click.Context, host: str | None, port: int | None, with_demo: bool) -> None:
     """Keep everything running: PostgreSQL, `stageline receiver` and `stageline worker`.
 
-    Sets up what is not there, as `stageline up` does. What ends is started again: at once, or after
-    a pause that grows while it ends again and again. Each line of the log says which part it is of.
+    Sets up what is not there, as `stageline up` does. What ends is started again, after a pause
+    that grows while it ends again and again. Each line of the log says which part it is of.
 
     SIGTERM or Ctrl-C stops the receiver, then the worker, then PostgreSQL, unless that ran before;
     a second Ctrl-C does not wait for what they are doing. A server of yours
@@ -50,7 +50,7 @@ def run(ctx: click.Context, host: str | None, port: int | None, with_demo: bool)
     home = server.home()
     is_embedded = settings().database_url is None
     with only_one(home) as lock:
-        stops_postgres = is_embedded and not server.lives(home)
+        stops_postgres = is_embedded and not server.runs(home)
         # Until the parts run, it ends as by Ctrl-C.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
