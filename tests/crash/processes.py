@@ -38,11 +38,12 @@ def kill_family(parent: psutil.Process) -> None:
 
 
 def dbt_of(builder: psutil.Process) -> list[psutil.Process]:
-    """The dbt that a process has started: it leads a session of its own."""
+    """The dbt that a process has started: forked for it, it leads a session of its own."""
     found = []
     with suppress(psutil.NoSuchProcess, ProcessLookupError):
         for process in builder.children(recursive=True):
-            if os.getsid(process.pid) == process.pid:
+            is_forked = any("multiprocessing.forkserver" in part for part in _line(process))
+            if is_forked and os.getsid(process.pid) == process.pid:
                 found.append(process)
     return found
 

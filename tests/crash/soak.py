@@ -151,7 +151,7 @@ class Soak:
 
     def play(self, seconds: float) -> None:
         """Peace, then rounds of blows and peace for so long, or until there is a fault."""
-        self._await_freshness()
+        click.echo(f"all is set up, and fresh {self._await_freshness():.0f} s later")
         relations = readable(*_READ)
         before = counts(relations)
         ends = time.monotonic() + seconds

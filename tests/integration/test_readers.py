@@ -10,6 +10,7 @@ from tests.crash.readers import (
     NOT_WHOLE,
     UNREAD,
     Readers,
+    Readings,
     counts,
     judge_readings,
     readable,
@@ -85,3 +86,18 @@ def test_a_refresh_that_shows_a_table_before_it_is_whole_is_found_out(rebuild: s
     assert [fault for fault in (MISSING, EMPTY, NOT_WHOLE, UNREAD) if faults.count(fault)] == (
         [FLAWS[rebuild]] if rebuild in FLAWS else []
     ), faults.lines()
+
+
+def test_a_table_that_nobody_could_read_proves_nothing() -> None:
+    faults = Faults()
+    judge_readings(Readings(), {"kpis.t": 3}, {"kpis.t": 3}, faults)
+    assert faults.count(UNREAD) == 1
+
+
+def test_rows_may_be_added_from_one_build_to_the_next() -> None:
+    faults, seen = Faults(), Readings()
+    seen.counts["kpis.t"].update({3: 5, 4: 1, 5: 9})
+    judge_readings(seen, {"kpis.t": 3}, {"kpis.t": 5}, faults)
+    assert not faults
+    judge_readings(seen, {"kpis.t": 3}, {"kpis.t": 4}, faults)
+    assert faults.count(NOT_WHOLE) == 9
