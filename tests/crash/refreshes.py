@@ -3,12 +3,11 @@
 import random
 import shutil
 import time
-from collections import Counter
 
 from jobs.build import build
 from stageline.config import PROJECT_ROOT
 from stageline.database import connect
-from tests.crash.blows import Deck, Tormentor, all_ended
+from tests.crash.blows import Deck
 from tests.crash.processes import Program, kill
 from tests.crash.readers import Readers, Readings, counts, judge_readings
 from tests.crash.rounds import Stage, within
@@ -43,7 +42,7 @@ _MODELS = {
 
 
 class Refreshes:
-    """The project, and a process that builds it; a context manager.
+    """The project, and a process that builds it.
 
     Args:
         stage: Where it plays.
@@ -64,12 +63,12 @@ class Refreshes:
             stage.folder / "refresher.log", {}, "tests.crash.refresher", str(self._project)
         )
 
-    def play(self, seconds: float, pause: tuple[float, float]) -> tuple[Readings, Counter[str]]:
-        """Blows at all that builds for so long, then peace; all that was read, and the blows.
+    def play(self, blows: int, pause: tuple[float, float]) -> tuple[Readings, Faults]:
+        """Blows at what builds, one after the other, then peace: what was read, and what is wrong.
 
         Args:
-            seconds: How long blows are dealt.
-            pause: Least and most seconds between two.
+            blows: How many; each kind comes once before any comes again.
+            pause: Least and most seconds before each.
         """
         deck = Deck(
             {
@@ -81,31 +80,27 @@ class Refreshes:
             },
             self._chance,
         )
+        relations = [f"kpis.{name}" for name in _MODELS]
         build(project=self._project)
-        self.relations = [f"kpis.{name}" for name in _MODELS]
-        before = counts(self.relations)
-        self.faults = Faults()
-        try:
-            with Readers(self.relations) as readers:
-                self._builder.start()
-                tormentor = Tormentor(deck, pause, self._chance)
-                with all_ended([tormentor]):
-                    tormentor.start()
-                    time.sleep(seconds)
+        before, faults = counts(relations), Faults()
+        with Readers(relations) as readers:
+            self._builder.start()
+            try:
+                for _ in range(blows):
+                    time.sleep(self._chance.uniform(*pause))
+                    _, blow = deck.draw()
+                    blow(self._chance)
+            finally:
                 self._builder.kill()
-                build(project=self._project)
-                after = counts(self.relations)
-                time.sleep(0.5)  # for readers to come back
-                seen = readers.take()
-        finally:
-            self._builder.kill()
-        judge_readings(seen, before, after, self.faults)
+            build(project=self._project)
+            seen = readers.take()
+        judge_readings(seen, before, counts(relations), faults)
         with connect("transformer") as session:
             for (name,) in session.execute(
                 "select relname from pg_class where relname like 'crash%\\_\\_dbt\\_%'"
             ):
-                self.faults.note(LEFT_OVER, name)
-        return seen, tormentor.dealt
+                faults.note(LEFT_OVER, name)
+        return seen, faults
 
     def _kill_dbt(self, chance: random.Random) -> None:
         self._builder.keep_running()

@@ -40,8 +40,6 @@ def test_a_receiver_that_promises_too_much_is_found_out(own_stage: Stage, flaw: 
 
 
 def test_readers_see_whole_tables_whatever_is_killed_in_a_refresh(own_stage: Stage) -> None:
-    refreshes = Refreshes(own_stage, SEED)
-    seen, blows = refreshes.play(8, pause=(0.1, 1.5))
-    assert not refreshes.faults, f"seed {SEED}: {refreshes.faults.lines()}"
+    seen, faults = Refreshes(own_stage, SEED).play(5, pause=(0.2, 2.0))
+    assert not faults, f"seed {SEED}: {faults.lines()}"
     assert seen.outages > 0, "PostgreSQL was killed"
-    assert len(blows) >= 3, blows
