@@ -60,12 +60,8 @@ __all__ = [
     "home",
     "is_free",
     "log_file",
-<<<<<<< HEAD
-    "program",
-=======
     "make_home",
-    "psql",
->>>>>>> b94f0bd (Keep PostgreSQL, receiver and worker running with one command: stageline run)
+    "program",
     "remembered_port",
     "runs",
     "start",
