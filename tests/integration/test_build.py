@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from jobs.build import BuildError, build
 from stageline.config import PROJECT_ROOT
 from stageline.database import connect
 from stageline.errors import StagelineError
+from tests.kept_reading import kept_reading
 
 PROJECT = """\
 name: tiny
@@ -32,8 +33,14 @@ Tiny = Callable[..., Path]
 pytestmark = pytest.mark.usefixtures("database")
 
 
+@pytest.fixture(scope="module")
+def reading(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What dbt read of the first project."""
+    return tmp_path_factory.mktemp("reading") / "kept"
+
+
 @pytest.fixture
-def tiny(tmp_path: Path) -> Tiny:
+def tiny(tmp_path: Path, reading: Path) -> Iterator[Tiny]:
     """Makes a dbt project of the given models and tests, with the real profile."""
 
     def make(models: dict[str, str], tests: dict[str, str] | None = None) -> Path:
@@ -46,7 +53,8 @@ def tiny(tmp_path: Path) -> Tiny:
         (folder / "profiles.yml").write_text((PROJECT_ROOT / "profiles.yml").read_text())
         return folder
 
-    return make
+    with kept_reading(tmp_path / "tiny", reading):
+        yield make
 
 
 def rows(query: str) -> list[tuple[Any, ...]]:

@@ -34,6 +34,7 @@ from stageline.database import connect
 from stageline.server import superuser
 from tests import refresh_groups
 from tests.conftest import TestServer
+from tests.kept_reading import kept_reading
 from tests.refresh_groups import MINUTE
 from tests.sinks import Sink
 
@@ -63,8 +64,16 @@ GOOD_DEALS = "{{ config(tags=['refresh_sales']) }} select id as n from {{ ref('b
 SLOW_DEALS = "{{ config(tags=['refresh_sales']) }} select 1 as n from pg_sleep(60)"
 
 
+@pytest.fixture(scope="module")
+def reading(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What dbt read of the first project."""
+    return tmp_path_factory.mktemp("reading") / "kept"
+
+
 @pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+def project(
+    tmp_path: Path, reading: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., Path]]:
     """A dbt project of `MODELS`, some of them said anew."""
     folder = tmp_path / "tiny"
 
@@ -79,7 +88,8 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Pa
         monkeypatch.delenv("DBT_TARGET_PATH", raising=False)
         return folder
 
-    return make
+    with kept_reading(folder, reading):
+        yield make
 
 
 def refresh(
