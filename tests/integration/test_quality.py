@@ -9,12 +9,14 @@ from typing import Any
 
 import psycopg
 import pytest
+from click.testing import CliRunner
 
 from jobs.data_docs import offline
 from jobs.expectations import ANSWER_REFERENCES, TABLES, Freshness, Limits, RawTable, limits, rules
 from jobs.quality import Report, run_checks
 from loaders.entities import ENTITIES
 from loaders.registry import source
+from stageline.cli import main
 from stageline.config import PROJECT_ROOT, settings
 from stageline.database import Role, connect, connection
 from stageline.errors import StagelineError
@@ -181,8 +183,8 @@ def test_a_broken_row_stops_the_build_before_anything_is_touched() -> None:
     with session("jobs") as ops:
         assert ops.execute("select count(*) from ops.builds").fetchone() == (0,)
 
-    told = stageline("check", "--suite", "leads")
-    assert told.returncode == 1
+    told = CliRunner().invoke(main, ["check", "--suite", "leads"])
+    assert told.exit_code == 1
     assert "raw_files.leads" in told.stdout
     assert 'critical: raw_files.leads: not so for 1 of 3 rows: "win_probability' in told.stdout
     assert "raw_files.tickets" not in told.stdout
