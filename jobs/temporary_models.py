@@ -92,7 +92,6 @@ def _nodes(select: Sequence[str], as_of: datetime | None, project: Path) -> dict
                 *("--quiet", "--log-format", "json", "compile", "--full-refresh"),
                 *("--project-dir", str(project), "--profiles-dir", str(project)),
                 *("--target-path", folder, "--log-path", folder),
-                *(("--vars", json.dumps({"as_of": as_of.isoformat()})) if as_of else ()),
                 *(
                     "--select",
                     *select,
@@ -102,7 +101,11 @@ def _nodes(select: Sequence[str], as_of: datetime | None, project: Path) -> dict
                 ),
             ],
             project,
-            {**os.environ, **dbt_environment()},
+            {
+                **os.environ,
+                **dbt_environment(),
+                **({"STAGELINE_DBT_AS_OF": as_of.isoformat()} if as_of else {}),
+            },
         )
         with dbt:
             said = dbt.stdout.read()

@@ -32,7 +32,7 @@
             concat_ws(
                 ' ',
                 (select system_identifier from pg_control_system()),
-                '{{ 'by as_of' if var('as_of', '') else 'by now' }}',
+                '{{ 'by as_of' if given_as_of() else 'by now' }}',
                 md5(string_agg(definitions.line, ',' order by definitions.line))
             )
         from (

@@ -16,7 +16,7 @@
 {% macro spark__read_at() -%} {{ built_at() }} {%- endmacro %}
 
 {% macro live_instant() -%}
-    {{ as_of() if var('as_of', '') else read_at() }}
+    {{ as_of() if given_as_of() else read_at() }}
 {%- endmacro %}
 
 {% macro live_materialized() -%}

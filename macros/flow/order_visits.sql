@@ -2,7 +2,7 @@
     of some orders are computed from the intervals of these orders alone. A run that is given an `as_of`
     knows no later visit; any other knows all, as live views show what came after the run. -#}
 {% macro order_visits(intervals, deleted_entities) -%}
-{%- set is_of_the_past = var('as_of', '') != '' -%}
+{%- set is_of_the_past = given_as_of() != '' -%}
 with
 
 intervals as (

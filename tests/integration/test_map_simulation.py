@@ -16,7 +16,6 @@ from click.testing import CliRunner, Result
 from psycopg import sql
 from psycopg.rows import dict_row
 
-from jobs.build import build
 from jobs.map_simulation import (
     Entity,
     EntityChange,
@@ -32,9 +31,10 @@ from stageline.cli import main, settings_simulation
 from stageline.database import Connection, connect
 from stageline.errors import StagelineError
 from stageline.settings import report_versions, stage_maps
-from tests.conftest import TEMPLATE, TestServer, _clone
+from tests.conftest import DATABASE, Sample, _clone
 from tests.flow_worlds import AS_OF, ENTITIES, PROJECTS, STAGES, random_world
 from tests.integration.test_flow_oracle import load
+from tests.warm_dbt import WarmDbt
 
 SEED = 11
 WANTED = ("deal_metrics", "flow_stage_kpis", "unmapped_stage_events")
@@ -53,7 +53,7 @@ class Built:
 
     owner: Connection
     models: Models
-    target_path: Path
+    dbt: WarmDbt
 
     def rows(self, query: str | sql.Composed, *values: object) -> list[dict[str, Any]]:
         with psycopg.connect(**self.owner.libpq(), row_factory=dict_row) as session:
@@ -65,21 +65,14 @@ class Built:
         query = sql.SQL("select * from {} where report_version = %s")
         return self.rows(query.format(sql.Identifier("kpis", name)), version)
 
-    def build(self, command: str, select: str) -> None:
-        build(
-            command=command,
-            select=select,
-            exclude="resource_type:test resource_type:unit_test",
-            dbt_vars={"as_of": AS_OF.isoformat()},
-            target_path=self.target_path,
-        )
+    def build(self, *select: str) -> None:
+        self.dbt.run(*select, variables={"as_of": AS_OF.isoformat()})
 
 
 @pytest.fixture(scope="module")
-def built(server: TestServer, short_folder: Path) -> Iterator[Built]:
+def built(sample: Sample, dbt: WarmDbt, short_folder: Path) -> Iterator[Built]:
     folder = short_folder / "map_simulation"
     folder.mkdir()
-    target_path = folder / "target"
     world = random_world(SEED)
     events = tuple(event for event in world.events if int(event.entity_id) % EVERY == 0)
     # One whose id no other has, so that nothing is left under it.
@@ -89,13 +82,13 @@ def built(server: TestServer, short_folder: Path) -> Iterator[Built]:
     world = replace(world, events=events, deletions=deletions)
     with (
         pytest.MonkeyPatch.context() as patch,
-        _clone(server, TEMPLATE, folder, patch) as owner,
+        _clone(sample.server, sample.owner.dbname, folder, patch, DATABASE) as owner,
     ):
         # What dbt has parsed there is used by the command and by `compile_models`.
-        patch.setenv("DBT_TARGET_PATH", str(target_path))
+        patch.setenv("DBT_TARGET_PATH", str(sample.target_path))
         load(owner, world)
-        found = Built(owner, Models({}, {}, None), target_path)
-        found.build("build", " ".join(f"+{name}" for name in WANTED))
+        found = Built(owner, Models({}, {}, None), dbt)
+        found.build(*(f"+{name}" for name in WANTED))
         yield replace(found, models=compile_models(AS_OF))
     config.settings.cache_clear()
 
@@ -220,7 +213,7 @@ def test_what_is_foretold_of_a_draft_is_what_publishing_it_brings(built: Built) 
     assert what_remains(built) == remains
 
     report_versions.publish(DRAFT)
-    built.build("run", " ".join(f"base_settings__report_versions+,+{name}" for name in WANTED))
+    built.build(*(f"base_settings__report_versions+,+{name}" for name in WANTED))
     for found, against in zip(foretold, (2, 1), strict=True):
         assert_came_true(built, found, Sides(against, DRAFT))
 

@@ -17,7 +17,7 @@ ranked_statements as (
             order by stated_at desc, ingested_at desc, is_deleted desc
         ) as place
     from statements
-    {%- if var('as_of', '') %}
+    {%- if given_as_of() %}
     where stated_at <= {{ as_of() }}
     {%- endif %}
 ),
