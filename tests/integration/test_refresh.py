@@ -319,7 +319,7 @@ class TestRuns:
 
     def test_one_that_takes_too_long_is_stopped(self, project: Callable[..., Path]) -> None:
         request("sales")
-        hasty = {**GROUPS, "sales": replace(SALES, timeout=timedelta(seconds=6))}
+        hasty = {**GROUPS, "sales": replace(SALES, timeout=timedelta(seconds=3))}
         outcome = refresh(project(deals=SLOW_DEALS), groups=hasty)["sales"]
         assert "took too long and was stopped" in outcome.error
         wait_for(lambda: sleepers() == 0)
