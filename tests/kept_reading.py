@@ -8,13 +8,12 @@ from pathlib import Path
 
 @contextmanager
 def kept_reading(project: Path, kept: Path) -> Iterator[None]:
-    """A project that is made meanwhile begins with what was read of the first; of this, that stays.
-
-    dbt reads again what differs.
+    """While a project is made and run: dbt begins with what is kept, and reads what differs.
 
     Args:
-        project: Its folder.
-        kept: The file that holds it, of projects with the same ``dbt_project.yml``.
+        project: Its folder, which is not there yet.
+        kept: What dbt read of a project with the same ``dbt_project.yml``; of the first one, it is
+            kept there.
     """
     reading = project / "target" / "partial_parse.msgpack"
     if kept.exists():

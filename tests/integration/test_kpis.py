@@ -277,16 +277,14 @@ def copy_with(model: str, sample: Sample, folder: Path) -> None:
     manifest = json.loads((sample.target_path / "manifest.json").read_text())
     known = {**manifest["nodes"], **manifest["sources"]}
     wanted = [f"model.stageline.{model}"]
+    files = {Path("dbt_project.yml"), Path("profiles.yml")}
+    files |= {path.relative_to(PROJECT_ROOT) for path in PROJECT_ROOT.glob("models/**/*.md")}
     for name in wanted:
         wanted += [parent for parent in manifest["parent_map"][name] if parent not in wanted]
-    files = {known[name]["original_file_path"] for name in wanted}
-    files |= {str(known[name].get("patch_path") or "").partition("://")[2] for name in wanted} - {
-        ""
-    }
-    described = [
-        str(path.relative_to(PROJECT_ROOT)) for path in PROJECT_ROOT.glob("models/**/*.md")
-    ]
-    for file in (*files, *described, "dbt_project.yml", "profiles.yml"):
+        files.add(Path(known[name]["original_file_path"]))
+        if described := known[name].get("patch_path"):
+            files.add(Path(described.partition("://")[2]))
+    for file in files:
         (folder / file).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(PROJECT_ROOT / file, folder / file)
     shutil.copytree(PROJECT_ROOT / "macros", folder / "macros")
