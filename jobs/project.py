@@ -105,7 +105,8 @@ def state_of(project: Path, target: str, dbt_vars: Mapping[str, Any]) -> str:
     Files are told apart by size and time, as reading them all would take as long as dbt does.
     """
     server = {name: value for name, value in variables().items() if "PASSWORD" not in name}
-    said = [version("dbt-core"), target, dict(dbt_vars), server, list(_files(project))]
+    as_of = os.environ.get("STAGELINE_DBT_AS_OF", "")
+    said = [version("dbt-core"), target, dict(dbt_vars), as_of, server, list(_files(project))]
     return hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()
 
 

@@ -640,6 +640,9 @@ class TestWhatIsLeftAlone:
         assert rows("select nodes_ok from ops.builds") == [(8,)]
 
         assert self.todo(layers) == set()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("STAGELINE_DBT_AS_OF", "2026-01-01")
+            assert self.todo(layers) == {"everything"}
         request("flow")
         assert refresh(layers)["flow"].error == ""
         assert built() == ["base", "orders"]
