@@ -175,8 +175,12 @@ class BuildError(StagelineError):
         self.report = report
 
 
-def dbt_environment() -> dict[str, str]:
-    """The variables that dbt needs to reach the database as the transformer, and to call nobody."""
+def dbt_environment(as_of: datetime | None = None) -> dict[str, str]:
+    """The variables that dbt needs to reach the database as the transformer, and to call nobody.
+
+    Args:
+        as_of: The instant that its numbers are made for; default: the run's start.
+    """
     # No node waits for the disk. In the server's log, all that is built comes before the end of the
     # build, which is waited for when it is noted: a build that is said to be good survives a crash.
     session = connection("transformer").session | {"synchronous_commit": "off"}
@@ -186,6 +190,7 @@ def dbt_environment() -> dict[str, str]:
         "PGOPTIONS": " ".join(f"-c {name}={value}" for name, value in session.items()),
         "DBT_SEND_ANONYMOUS_USAGE_STATS": "false",
         "DO_NOT_TRACK": "1",
+        **({"STAGELINE_DBT_AS_OF": as_of.isoformat()} if as_of else {}),
     }
 
 
@@ -194,7 +199,7 @@ def build(
     exclude: str | None = None,
     *,
     full_refresh: bool = False,
-    dbt_vars: Mapping[str, Any] | None = None,
+    as_of: datetime | None = None,
     target: str | None = None,
     command: str = "build",
     title: str = "dbt build",
@@ -207,7 +212,7 @@ def build(
     Args:
         select, exclude: dbt selection; default: everything.
         full_refresh: Rebuild incremental models from nothing.
-        dbt_vars: dbt variables. Other ones than last time cost a full parse.
+        as_of: The instant that the numbers are made for; default: the run's start.
         target: dbt target; default: the profile's.
         command: dbt command with results (``build``, ``seed``, ``run``, ``test``, ``snapshot``).
         title: What to call it while it runs.
@@ -223,7 +228,7 @@ def build(
     """
     target_path = target_path or target_folder(project)
     target_name = target or _usual_target()
-    state = state_of(project, target_name, dbt_vars or {})
+    state = state_of(project, target_name)
     is_known = is_read(target_path, state)
     log_path = _folder("DBT_LOG_PATH", project / "logs")
     arguments = [
@@ -237,7 +242,6 @@ def build(
         # What dbt read of the project is large, and written twice.
         *(("--no-write-json",) if is_known else ()),
         *(("--full-refresh",) if full_refresh else ()),
-        *(("--vars", json.dumps(dict(dbt_vars))) if dbt_vars else ()),
         *(("--target", target) if target else ()),
     ]
     selector = " ".join(
@@ -258,7 +262,11 @@ def build(
         started = time.monotonic()
         failure: BuildError | None = None
         try:
-            _run(arguments, report, title, project, target_path, log_path, ops.fileno(), limit)
+            environment = {**os.environ, **dbt_environment(as_of)}
+            _run(
+                *(arguments, environment, report, title, project, target_path, log_path),
+                *(ops.fileno(), limit),
+            )
         except BuildError as error:
             failure = error
         report.seconds = round(time.monotonic() - started, 3)
@@ -280,7 +288,7 @@ def build(
 
 def known_project(project: Path = PROJECT_ROOT) -> tuple[Project, str] | None:
     """The project and its state, if dbt has read it as it is now, for the profile's target."""
-    target_path, state = target_folder(project), state_of(project, _usual_target(), {})
+    target_path, state = target_folder(project), state_of(project, _usual_target())
     found = read_project(target_path) if is_read(target_path, state) else None
     return None if found is None else (found, state)
 
@@ -399,6 +407,7 @@ class _Progress:
 
 def _run(
     arguments: Sequence[str],
+    environment: Mapping[str, str],
     report: BuildReport,
     title: str,
     project: Path,
@@ -414,7 +423,7 @@ def _run(
         child = DbtProcess(
             arguments,
             project,
-            {**os.environ, **dbt_environment()},
+            environment,
             target_path / _RESULTS,
             # dbt inherits the connection that holds the lock (and never uses it). So if we are
             # killed and dbt lives on, the server sees an open connection, and no second build

@@ -99,14 +99,13 @@ def _read(file: Path, _version: tuple[int, int]) -> Project:
     return Project(json.loads(file.read_text(encoding="utf-8")))
 
 
-def state_of(project: Path, target: str, dbt_vars: Mapping[str, Any]) -> str:
+def state_of(project: Path, target: str) -> str:
     """All that decides what dbt makes of the project, as a word that changes if any of it does.
 
     Files are told apart by size and time, as reading them all would take as long as dbt does.
     """
     server = {name: value for name, value in variables().items() if "PASSWORD" not in name}
-    as_of = os.environ.get("STAGELINE_DBT_AS_OF", "")
-    said = [version("dbt-core"), target, dict(dbt_vars), as_of, server, list(_files(project))]
+    said = [version("dbt-core"), target, server, list(_files(project))]
     return hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()
 
 

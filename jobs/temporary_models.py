@@ -101,11 +101,7 @@ def _nodes(select: Sequence[str], as_of: datetime | None, project: Path) -> dict
                 ),
             ],
             project,
-            {
-                **os.environ,
-                **dbt_environment(),
-                **({"STAGELINE_DBT_AS_OF": as_of.isoformat()} if as_of else {}),
-            },
+            {**os.environ, **dbt_environment(as_of)},
         )
         with dbt:
             said = dbt.stdout.read()

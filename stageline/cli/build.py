@@ -68,7 +68,7 @@ def build(
             select,
             exclude,
             full_refresh=full_refresh,
-            dbt_vars={"as_of": as_of.isoformat()} if as_of else None,
+            as_of=as_of,
         )
     tell_warnings([node.sentence() for node in report.warnings], "target/run_results.json")
     click.echo(f"Done in {report.seconds:.1f} s: {built(report.counts())}.")

@@ -600,6 +600,7 @@ def layers(project: Callable[..., Path]) -> Path:
         leads=view % "leads",
         tickets=view % "tickets",
         dated="{{ config(materialized='view') }} select '{{ run_started_at }}' as id",
+        asked="{{ config(materialized='view') }} select '{{ env_var('HOME') }}' as id",
         base="select id from {{ ref('leads') }} union all select id from {{ ref('tickets') }}"
         " union all select id from {{ ref('codes') }}",
     )
@@ -640,9 +641,6 @@ class TestWhatIsLeftAlone:
         assert rows("select nodes_ok from ops.builds") == [(8,)]
 
         assert self.todo(layers) == set()
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("STAGELINE_DBT_AS_OF", "2026-01-01")
-            assert self.todo(layers) == {"everything"}
         request("flow")
         assert refresh(layers)["flow"].error == ""
         assert built() == ["base", "orders"]
@@ -683,10 +681,13 @@ class TestWhatIsLeftAlone:
         assert rows("select nodes_ok from ops.builds order by started_at desc limit 1") == [(8,)]
 
     def test_what_is_another_one_each_time(self, layers: Path) -> None:
-        orders = "{{ config(tags=['refresh_flow']) }} select id from {{ ref('dated') }}"
+        orders = (
+            "{{ config(tags=['refresh_flow']) }} select dated.id"
+            " from {{ ref('dated') }} as dated cross join {{ ref('asked') }}"
+        )
         (layers / "models" / "orders.sql").write_text(orders)
         build(project=layers)
-        assert self.todo(layers) == {"dated"}
+        assert self.todo(layers) == {"dated", "asked"}
 
     def test_what_the_server_forgot_counts_as_changed(self, layers: Path) -> None:
         build(project=layers)

@@ -284,7 +284,7 @@ def test_figures_of_tickets_are_made_of_salesforce_alone(
     for seed in ("reference/ticket_sla_targets", "sample/sample_tickets"):
         copy(PROJECT_ROOT / "seeds" / f"{seed}.csv", project / "seeds")
     now = datetime.now(UTC).replace(microsecond=0)
-    build(project=project, target_path=tmp_path / "target", dbt_vars={"as_of": now.isoformat()})
+    build(project=project, target_path=tmp_path / "target", as_of=now)
     expected = {key: expected_of(fake, case) for key, case in fake.records["Case"].items()}
     with connect("transformer") as session, session.cursor(row_factory=dict_row) as cursor:
         tickets = {
