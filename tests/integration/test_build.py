@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,21 @@ def start_build(project: Path) -> subprocess.Popen[str]:
         stderr=subprocess.DEVNULL,
         text=True,
     )
+
+
+def test_numbers_are_made_for_the_instant_that_is_given(tiny: Tiny) -> None:
+    project = tiny({"one": "{{ config(materialized='table') }} select {{ as_of() }} as at"})
+    (project / "macros" / "engine").mkdir(parents=True)
+    for macro in ("as_of", "engine/types"):
+        text = (PROJECT_ROOT / "macros" / f"{macro}.sql").read_text()
+        (project / "macros" / f"{macro}.sql").write_text(text)
+    given = datetime(2024, 3, 1, tzinfo=UTC)
+    for as_of in (None, given, None):  # the second one of a project that dbt has read
+        before = datetime.now(UTC)
+        build(project=project, as_of=as_of)
+        with connect("transformer") as session:
+            ((found,),) = session.execute("select at from kpis.one").fetchall()
+        assert found == as_of if as_of else found >= before
 
 
 def test_good_build_is_counted_and_recorded(tiny: Tiny) -> None:
