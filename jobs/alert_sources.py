@@ -1,4 +1,4 @@
-"""Where alerts come from: what holds now, by KPI tables, checks, refreshes and backups.
+"""Where alerts come from: what holds now, by KPI tables, checks, refreshes, backups and tasks.
 
 A further source is a function that reads what holds, an entry in `SOURCES`, and its kind in
 `jobs.channels.Kind`.
@@ -238,8 +238,31 @@ def backup_conditions(session: Connection) -> list[Condition]:
     ]
 
 
+def task_conditions(session: Connection) -> list[Condition]:
+    """Tasks that run by the clock, and seldom, of which the last run failed.
+
+    Args:
+        session: Of the jobs.
+    """
+    return [
+        Condition(
+            key=f"task|{task}",
+            criticality="medium",
+            subject=f"Task {task!r} of the worker",
+            title=f"The worker's task {task!r} failed: {error}",
+            text="It is tried again at its next slot.",
+            numbers={},
+            since=failed_at,
+        )
+        for task, failed_at, error in session.execute(
+            "select task, failed_at, error from ops.failed_tasks order by task"
+        )
+    ]
+
+
 SOURCES: tuple[Source, ...] = (
     Source("refresh", "jobs", refresh_conditions),
+    Source("task", "jobs", task_conditions),
     Source("backup", "jobs", backup_conditions),
     Source("kpi", "reader", kpi_conditions),
     Source("quality", "jobs", quality_conditions),

@@ -23,7 +23,7 @@ Criticality = Literal["critical", "high", "medium", "low"]
 CRITICALITIES: tuple[Criticality, ...] = get_args(Criticality)
 
 #: Where alerts come from; `jobs.alert_sources` has a source for each.
-Kind = Literal["kpi", "quality", "refresh", "backup"]
+Kind = Literal["kpi", "quality", "refresh", "backup", "task"]
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
 # With an underscore at least: else the key of a PagerDuty service would pass for a name.

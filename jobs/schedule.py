@@ -26,7 +26,7 @@ from pgqueuer.models import Schedule
 from pgqueuer.queries import Queries
 from pgqueuer.sm import SchedulerManager
 
-from stageline.database import connection
+from stageline.database import connect, connection
 from stageline.errors import StagelineError
 from stageline.progress import Forward, log
 
@@ -64,6 +64,8 @@ class PeriodicTask:
             cannot be.
         work: Does it; gives figures for the log, or None where there was nothing to do, which is
             not logged.
+        is_rare: Whether it is long until the next slot; so a failure is noted in
+            ``ops.failed_tasks`` until it goes well, and is an alert.
     """
 
     name: str
@@ -71,6 +73,7 @@ class PeriodicTask:
     zone: ZoneInfo
     limit_seconds: float
     work: Callable[[], Mapping[str, object] | None]
+    is_rare: bool = False
 
 
 def run_periodic(tasks: Sequence[PeriodicTask], stop: threading.Event) -> None:
@@ -146,12 +149,32 @@ def _run_once(task: PeriodicTask) -> None:
             error=type(error).__name__,
             reason=reason,
         )
+        if task.is_rare:
+            _note(task, reason or type(error).__name__)
     else:
+        if task.is_rare:
+            _note(task, None)
         if figures is not None:
             seconds = round(time.monotonic() - started, 3)
             log().info("periodic task", task=task.name, outcome="done", seconds=seconds, **figures)
     finally:
         limit.cancel()
+
+
+def _note(task: PeriodicTask, error: str | None) -> None:
+    try:
+        with connect("jobs", autocommit=True) as jobs:
+            if error is None:
+                jobs.execute("delete from ops.failed_tasks where task = %s", [task.name])
+            else:
+                jobs.execute(
+                    "insert into ops.failed_tasks (task, error) values (%s, %s)"
+                    " on conflict (task) do update"
+                    " set failed_at = excluded.failed_at, error = excluded.error",
+                    [task.name, error],
+                )
+    except (StagelineError, psycopg.Error) as failure:
+        log().error("outcome of a task is not noted", task=task.name, error=type(failure).__name__)
 
 
 def _end_process(task: PeriodicTask) -> None:

@@ -287,8 +287,8 @@ def periodic_tasks(rules: Rules = USUAL, stop: threading.Event | None = None) ->
         PeriodicTask("plan follow-ups", "* * * * * */2", utc, rules.lease, plan_now),
         PeriodicTask("count follow-ups", "* * * * *", utc, rules.lease, _count),
         PeriodicTask("raise alerts", "* * * * *", utc, rules.lease, raise_alerts),
-        PeriodicTask("archive", "17 3 * * *", utc, LONGEST, archive_now),
-        PeriodicTask("prune", "47 3 * * *", utc, _PRUNING, prune_by_the_clock),
+        PeriodicTask("archive", "17 3 * * *", utc, LONGEST, archive_now, is_rare=True),
+        PeriodicTask("prune", "47 3 * * *", utc, _PRUNING, prune_by_the_clock, is_rare=True),
         *backing_up,
     ]
 

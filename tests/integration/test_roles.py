@@ -138,6 +138,7 @@ MATRIX: dict[str, dict[Role, set[str]]] = {
     "ops.quality_results": {"jobs": {"select", "insert", "update", "delete"}},
     "ops.builds": {"jobs": {"select", "insert", "update", "delete"}},
     "ops.backups": {"jobs": {"select", "insert", "update", "delete"}},
+    "ops.failed_tasks": {"jobs": {"select", "insert", "update", "delete"}},
     "ops.follow_ups": {"jobs": {"select", "insert", "update", "delete"}},
     "ops.follow_up_position": {"jobs": {"select", "insert", "update", "delete"}},
     "ops.api_pace": {"jobs": {"select", "insert", "update", "delete"}},

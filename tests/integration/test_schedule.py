@@ -13,6 +13,7 @@ import pytest
 from pgqueuer.adapters.persistence.schema_ddl import render_install
 from pgqueuer.domain.settings import DBSettings
 
+from jobs.alert_sources import task_conditions
 from jobs.schedule import SETTINGS, PeriodicTask, run_periodic
 from stageline.database import connect
 
@@ -23,15 +24,18 @@ UTC_ZONE = ZoneInfo("UTC")
 
 def test_each_slot_is_run_once_by_one_of_two_workers_also_when_runs_fail() -> None:
     runs: list[datetime] = []
+    told: list[list[str]] = []
 
     def work() -> None:
+        with connect("jobs") as jobs:
+            told.append([condition.title for condition in task_conditions(jobs)])
         runs.append(datetime.now(UTC))
         if len(runs) % 2:
             raise ValueError("this run fails")
 
     tomorrow = f"0 0 {(datetime.now(UTC).day) % 28 + 1} 1 *"
     tasks = [
-        PeriodicTask("often", "* * * * * */2", UTC_ZONE, 10.0, work),
+        PeriodicTask("often", "* * * * * */2", UTC_ZONE, 10.0, work, is_rare=True),
         PeriodicTask("not now", tomorrow, UTC_ZONE, 10.0, lambda: runs.clear()),
     ]
     stop = threading.Event()
@@ -46,6 +50,8 @@ def test_each_slot_is_run_once_by_one_of_two_workers_also_when_runs_fail() -> No
     slots = [int(moment.timestamp()) // 2 for moment in runs]
     assert len(slots) >= 2
     assert slots == list(range(slots[0], slots[0] + len(slots)))
+    failed = ["The worker's task 'often' failed: ValueError"]  # its words may be of a row
+    assert told == [failed if earlier % 2 else [] for earlier in range(len(slots))]
 
 
 def test_a_cron_line_is_meant_in_the_zone_of_its_task() -> None:
