@@ -10,11 +10,8 @@ from zoneinfo import ZoneInfo
 from pydantic import BeforeValidator, Field
 
 from jobs.refresh_config import Schedule
-from stageline.config import PROJECT_ROOT
+from stageline.config import PROJECT_ROOT, settings
 from stageline.yaml_files import Checked, YamlFile, Zone
-
-#: Where it stands.
-PATH = PROJECT_ROOT / "jobs" / "retention.yml"
 
 _LASTING = re.compile(r"([1-9][0-9]{0,4})d|([1-9][0-9]?)y")
 
@@ -83,13 +80,16 @@ class Retention:
     backups: Backups | None
 
 
-def read(path: Path = PATH) -> Retention:
+def read(path: Path | None = None) -> Retention:
     """What the file says.
+
+    Args:
+        path: The file; default: the configured one.
 
     Raises:
         StagelineError: it has a mistake, which is told by line and column.
     """
-    found = YamlFile(path).checked(_File)
+    found = YamlFile(path or settings().retention).checked(_File)
     said = found.backups
     return Retention(
         found.keep.job_history,

@@ -62,6 +62,7 @@ class Settings(BaseSettings):
         spool_limit: Largest size of that file, in bytes.
         notifications: The file of the channels that alerts are sent to.
         archive: The file that says when deliveries are archived, and where.
+        retention: The file that says what is kept for how long, and when backups are made.
         worker_metrics_host, worker_metrics_port: Where a worker serves ``/metrics`` and
             ``/healthz``; it does not without a port.
         dogstatsd: The agent of Datadog that metrics are sent to by UDP, ``host:port``.
@@ -100,6 +101,7 @@ class Settings(BaseSettings):
     spool_limit: int = Field(default=1024 * 1024 * 1024, ge=1024 * 1024)
     notifications: Path = PROJECT_ROOT / "jobs" / "notifications.yml"
     archive: Path = PROJECT_ROOT / "jobs" / "archive.yml"
+    retention: Path = PROJECT_ROOT / "jobs" / "retention.yml"
     worker_metrics_host: str = "127.0.0.1"
     worker_metrics_port: int | None = Field(default=None, ge=1, le=65535)
     dogstatsd: Annotated[str, AfterValidator(_host_and_port)] | None = None

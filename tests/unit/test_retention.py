@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from jobs.retention import PATH, read
+from jobs.retention import read
 from stageline.config import PROJECT_ROOT
 from stageline.errors import StagelineError
+
+SHIPPED = PROJECT_ROOT / "jobs" / "retention.yml"
 
 
 def test_history_and_snapshots_are_kept_a_while_and_no_backup_is_made_unless_a_folder_is_named(
@@ -17,7 +19,7 @@ def test_history_and_snapshots_are_kept_a_while_and_no_backup_is_made_unless_a_f
     assert (shipped.job_history, shipped.snapshots) == (timedelta(days=90), timedelta(days=365))
     assert shipped.backups is None
 
-    text = PATH.read_text()
+    text = SHIPPED.read_text()
     own = tmp_path / "own.yml"
     own.write_text(text.replace("folder: ", "folder: kept/here ").replace("1y ", "forever "))
     said = read(own)
@@ -44,7 +46,7 @@ def test_history_and_snapshots_are_kept_a_while_and_no_backup_is_made_unless_a_f
 )
 def test_a_mistake_is_told_by_its_place(tmp_path: Path, before: str, after: str, said: str) -> None:
     path = tmp_path / "retention.yml"
-    path.write_text(PATH.read_text().replace(before, after))
+    path.write_text(SHIPPED.read_text().replace(before, after))
     with pytest.raises(StagelineError, match=said) as told:
         read(path)
     assert "\n" not in str(told.value)
