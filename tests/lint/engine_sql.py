@@ -63,7 +63,7 @@ LITERAL = re.compile(r"(?<=')[^'\n]*(?=')")
 JINJA_JOIN = re.compile(r"\{[{%].*?[%}]\}", re.DOTALL)
 DISPATCH = re.compile(r"adapter\.dispatch\(\s*['\"](\w+)['\"]")
 #: What dbt itself dispatches, with forms of its own for each engine: we may put one in their place.
-DISPATCHED_BY_DBT = frozenset({"create_table_as"})
+DISPATCHED_BY_DBT = frozenset({"create_table_as", "drop_relation"})
 FORM = re.compile(r"{%-?\s*macro\s+(default|postgres|spark)__(\w+)\s*\(")
 
 
