@@ -84,6 +84,12 @@ class Project:
         }
         return found | tests
 
+    def sources_of(self, tag: str) -> set[tuple[str, str]]:
+        """Schemas and names of the tables that a refresh of the models with a tag reads."""
+        sources = self.manifest["sources"]
+        read = self.made_of(tag) & sources.keys()
+        return {(sources[name]["schema"], sources[name]["identifier"]) for name in read}
+
 
 def read_project(target_path: Path) -> Project | None:
     """What dbt wrote into its folder; None where that is missing or cannot be read."""

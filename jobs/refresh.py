@@ -170,18 +170,11 @@ def _refresh(session: Session, work: _Work) -> list[Outcome]:
     started = time.monotonic()
     for source in dict.fromkeys(load for run in work.runs for load in work.of(run).loads):
         _load(session, work, source)
-    try:
-        _check(session, work)
-        work.report = _built(session, work, names)
-    except BusyError:
-        outcomes = [_put_back(session, run, runs.BUSY_WAIT, is_busy=True) for run in work.runs]
-    except BuildError as error:
-        work.report = error.report
-        outcomes = [_judged(session, work, run, str(error)) for run in work.runs]
-    except StagelineError as error:
-        outcomes = [_failed(session, work, run, str(error)) for run in work.runs]
-    else:
-        outcomes = [_judged(session, work, run, "") for run in work.runs]
+    error, barred = _check(session, work)
+    outcomes = [_failed(session, work, run, error) for run in barred]
+    work.runs = [run for run in work.runs if run not in barred]
+    if work.runs:
+        outcomes += _build(session, work)
     for outcome in outcomes:
         _count(outcome, time.monotonic() - started)
         log().log(
@@ -197,7 +190,21 @@ def _refresh(session: Session, work: _Work) -> list[Outcome]:
     return outcomes
 
 
-def _built(session: Session, work: _Work, names: Sequence[str]) -> BuildReport:
+def _build(session: Session, work: _Work) -> list[Outcome]:
+    try:
+        work.report = _built(session, work)
+    except BusyError:
+        return [_put_back(session, run, runs.BUSY_WAIT, is_busy=True) for run in work.runs]
+    except BuildError as error:
+        work.report = error.report
+        return [_judged(session, work, run, str(error)) for run in work.runs]
+    except StagelineError as error:
+        return [_failed(session, work, run, str(error)) for run in work.runs]
+    return [_judged(session, work, run, "") for run in work.runs]
+
+
+def _built(session: Session, work: _Work) -> BuildReport:
+    names = sorted({run.group_name for run in work.runs})
     with traces.span("build", groups=",".join(names)):
         try:
             report = build(
@@ -251,25 +258,51 @@ def _load(session: Session, work: _Work, source: str) -> None:
     metrics.LOADED_ROWS.add(source, amount=brought[0] if brought else 0.0)
 
 
-def _check(session: Session, work: _Work) -> None:
+def _check(session: Session, work: _Work) -> tuple[str, Sequence[Run]]:
     """Checks the raw data if anything came in since they were checked last.
 
-    Raises:
-        StagelineError: a critical rule does not hold; or the order came to stop.
+    Returns:
+        What is wrong, and the runs that may build nothing for it: all that read a table for which a
+        critical rule does not hold; where it is not known which one that is, all of them.
     """
     row = session.execute(
         """
         select
+            now(),
             checked.at is null
             or exists (select from ops.loads where finished_at >= checked.at)
             or exists (select from raw.deliveries where landed_at >= checked.at)
         from (select max(started_at) as at from ops.quality_runs where success) as checked
         """
     ).fetchone()
-    if row and row[0]:
-        code, error = _child(work, ["check", "--brief"])
-        if code != 0:
-            raise StagelineError(error)
+    started_at, is_due = row or (None, True)
+    if not is_due:
+        return "", []
+    code, error = _child(work, ["check", "--brief"])
+    if code == 0:
+        return "", []
+    faulty = set(
+        session.execute(
+            """
+            select distinct results.schema_name, results.table_name
+            from ops.quality_results as results
+            inner join ops.quality_runs as runs using (run_id)
+            where
+                runs.started_at >= %s
+                and runs.finished_at is not null
+                and results.severity = 'critical'
+                and not results.success
+            """,
+            [started_at],
+        ).fetchall()
+    )
+    known = known_project(work.project)
+    if known is None or not faulty:
+        return error, work.runs
+    project, _ = known
+    return error, [
+        run for run in work.runs if not faulty.isdisjoint(project.sources_of(work.of(run).tag))
+    ]
 
 
 def _child(work: _Work, arguments: Sequence[str]) -> tuple[int, str]:

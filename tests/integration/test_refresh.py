@@ -92,6 +92,30 @@ def project(
         yield make
 
 
+@pytest.fixture
+def layers(project: Callable[..., Path]) -> Path:
+    """Sources, views of them, a seed, and a table of all that; each has a test but the table."""
+    view = "{{ config(materialized='view') }} select 1 as id from {{ source('files', '%s') }}"
+    folder = project(
+        leads=view % "leads",
+        tickets=view % "tickets",
+        dated="{{ config(materialized='view') }} select '{{ run_started_at }}' as id",
+        asked="{{ config(materialized='view') }} select '{{ env_var('HOME') }}' as id",
+        base="select id from {{ ref('leads') }} union all select id from {{ ref('tickets') }}"
+        " union all select id from {{ ref('codes') }}",
+    )
+    (folder / "seeds").mkdir()
+    (folder / "seeds" / "codes.csv").write_text("id\n7\n")
+    (folder / "tests").mkdir()
+    for name in ("leads", "tickets", "codes"):
+        test = "select * from {{ ref('%s') }} where id is null"
+        (folder / "tests" / f"{name}_have_ids.sql").write_text(test % name)
+    (folder / "models" / "sources.yml").write_text(
+        "sources:\n- name: files\n  schema: raw_files\n  tables: [name: leads, name: tickets]\n"
+    )
+    return folder
+
+
 def refresh(
     folder: Path,
     stop: threading.Event | None = None,
@@ -265,20 +289,35 @@ class TestRuns:
         ]
 
     def test_raw_data_that_break_a_critical_rule_stop_it_before_anything_is_touched(
-        self, project: Callable[..., Path]
+        self, layers: Path
     ) -> None:
-        request("flow")
-        with connect("owner", autocommit=True) as session:
-            session.execute("delete from ops.quality_runs")
-            session.execute(
-                "insert into raw_files.leads"
-                " (source_system, project_id, lead_id, stage, created_at, win_probability)"
-                " values ('file', 'default', 'a', 'lead', now(), 7)"
-            )
-        outcome = refresh(project())["flow"]
-        assert "win_probability is between 0 and 1" in outcome.error
-        assert outcome.again is not None
+        """What is not made of such a table goes on, once dbt has told what is made of what."""
+        (layers / "models" / "deals.sql").write_text(GOOD_DEALS.replace("base", "tickets"))
+
+        def break_rule() -> None:
+            with connect("owner", autocommit=True) as session:
+                session.execute("delete from ops.quality_runs")
+                session.execute(
+                    "insert into raw_files.leads"
+                    " (source_system, project_id, lead_id, stage, created_at, win_probability)"
+                    " values ('file', 'default', 'a', 'lead', now(), 7) on conflict do nothing"
+                )
+
+        request("flow", "sales")
+        break_rule()
+        outcomes = refresh(layers)
+        for name in ("flow", "sales"):
+            assert "win_probability is between 0 and 1" in outcomes[name].error
+            assert outcomes[name].again is not None
         assert rows("select count(*) from ops.builds") == [(0,)]
+
+        build(project=layers)
+        request("sales")
+        break_rule()
+        outcomes = refresh(layers)
+        assert "win_probability is between 0 and 1" in outcomes["flow"].error
+        assert outcomes["sales"].error == ""
+        assert built() == ["deals"]
 
     def test_a_project_that_cannot_be_read(
         self, project: Callable[..., Path], tmp_path: Path
@@ -590,30 +629,6 @@ class TestFreshness:
             "select model, round(extract(epoch from now() - reflects_until) / 60, 0)::int"
             " from ops.model_states order by 1"
         ) == [("base", 0), ("deals", 30), ("orders", 0)]
-
-
-@pytest.fixture
-def layers(project: Callable[..., Path]) -> Path:
-    """Sources, views of them, a seed, and a table of all that; each has a test but the table."""
-    view = "{{ config(materialized='view') }} select 1 as id from {{ source('files', '%s') }}"
-    folder = project(
-        leads=view % "leads",
-        tickets=view % "tickets",
-        dated="{{ config(materialized='view') }} select '{{ run_started_at }}' as id",
-        asked="{{ config(materialized='view') }} select '{{ env_var('HOME') }}' as id",
-        base="select id from {{ ref('leads') }} union all select id from {{ ref('tickets') }}"
-        " union all select id from {{ ref('codes') }}",
-    )
-    (folder / "seeds").mkdir()
-    (folder / "seeds" / "codes.csv").write_text("id\n7\n")
-    (folder / "tests").mkdir()
-    for name in ("leads", "tickets", "codes"):
-        test = "select * from {{ ref('%s') }} where id is null"
-        (folder / "tests" / f"{name}_have_ids.sql").write_text(test % name)
-    (folder / "models" / "sources.yml").write_text(
-        "sources:\n- name: files\n  schema: raw_files\n  tables: [name: leads, name: tickets]\n"
-    )
-    return folder
 
 
 class TestWhatIsLeftAlone:
