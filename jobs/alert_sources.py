@@ -176,8 +176,9 @@ def refresh_conditions(session: Connection) -> list[Condition]:
             title=f"{group}: {_FRESHNESS[state]}, the oldest table by {age / 60:,.0f} minutes",
             text=f"{', '.join(models)}. `stageline jobs status` says more.",
             numbers={"tables": len(models), "age_seconds": int(age)},
+            channels=told,
         )
-        for group, owner, criticality, state, models, age in session.execute(_LATE_MODELS)
+        for group, owner, criticality, state, models, age, told in session.execute(_LATE_MODELS)
     ]
     bad = [
         Condition(
@@ -187,8 +188,9 @@ def refresh_conditions(session: Connection) -> list[Condition]:
             title=f"{group} was {_REFRESHED[status]}: {error}",
             text=f"`stageline jobs history {group}` says more.",
             numbers={"attempts": attempts},
+            channels=told,
         )
-        for group, owner, criticality, status, error, attempts in session.execute(_BAD_RUNS)
+        for group, owner, criticality, status, error, attempts, told in session.execute(_BAD_RUNS)
     ]
     slower = [
         Condition(
@@ -315,16 +317,20 @@ def _require_table(session: Connection, name: LiteralString) -> None:
 
 _LATE_MODELS = """
 select
-    group_name, owner, criticality, state,
-    array_agg(model order by reflects_until, model), max(age_seconds)
-from ops.model_freshness
-where state in ('breached', 'at risk') and not is_paused
-group by group_name, owner, criticality, state
-order by group_name, state
+    group_name, late.owner, late.criticality, late.state,
+    array_agg(late.model order by late.reflects_until, late.model), max(late.age_seconds),
+    groups.channels
+from ops.model_freshness as late
+inner join ops.refresh_groups as groups using (group_name)
+where late.state in ('breached', 'at risk') and not late.is_paused
+group by group_name, late.owner, late.criticality, late.state, groups.channels
+order by group_name, late.state
 """
 
 _BAD_RUNS = """
-select groups.group_name, groups.owner, groups.criticality, last.status, last.error, last.attempts
+select
+    groups.group_name, groups.owner, groups.criticality, last.status, last.error, last.attempts,
+    groups.channels
 from ops.refresh_groups as groups
 inner join lateral (
     select status, error, attempts

@@ -35,7 +35,8 @@ class Condition:
         numbers: Figures by name.
         since: Since when it holds, where its source knows. With another instant than before it is
             another occurrence: the one before is resolved.
-        channels: The only channels that it is for; None: all that take it.
+        channels: The only channels that it is for; None, or none of those that are there: all that
+            take it.
     """
 
     key: str
@@ -45,7 +46,7 @@ class Condition:
     text: str = ""
     numbers: Mapping[str, float | int] = field(default_factory=dict)
     since: datetime | None = None
-    channels: tuple[str, ...] | None = None
+    channels: Sequence[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -92,11 +93,11 @@ def take(
             if _rank(present[key][1].criticality) < _rank(alert.criticality)
         ]
         _resolve(session, [alert.alert_id for alert in gone], now, channels)
-        _write(session, known, present, now)
+        names = [channel.name for channel in channels]
+        _write(session, known, present, now, names)
         _tell_risen(session, risen, now, channels)
         for channel in channels:
             _tell_channel(session, channel, now)
-        names = [channel.name for channel in channels]
         session.execute(_DROP_OF_GONE_CHANNELS, {"names": names, "now": now})
     return Taken(len(present) - len(known), len(gone), len(present))
 
@@ -179,6 +180,7 @@ def _write(
     known: Mapping[str, _Open],
     present: Mapping[str, tuple[Kind, Condition]],
     now: datetime,
+    names: Sequence[str],
 ) -> None:
     rows = [
         {
@@ -189,7 +191,7 @@ def _write(
             "title": condition.title,
             "text": condition.text,
             "numbers": Jsonb(dict(condition.numbers)),
-            "channels": None if condition.channels is None else list(condition.channels),
+            "channels": [name for name in condition.channels or () if name in names] or None,
             "since": condition.since or now,
             "now": now,
         }

@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 from croniter import croniter
 from pydantic import AfterValidator, Field
 
-from jobs.channels import Criticality
+from jobs.channels import ChannelName, Criticality, channels
 from stageline.config import settings
 from stageline.errors import StagelineError
 from stageline.yaml_files import Checked, Duration, YamlFile, Zone
@@ -57,6 +57,7 @@ class _Group(_Shared):
     owner: Text
     loads: list[Load] | None = None
     exports: list[Export] | None = None
+    channels: Annotated[list[ChannelName], Field(min_length=1)] | None = None
 
 
 class _File(Checked):
@@ -81,6 +82,7 @@ class Group:
         timeout: An attempt that takes longer is stopped.
         loads: CRMs that are loaded before.
         exports: Files that are written afterwards.
+        channels: The channels that alone hear of it; None: all that take such alerts.
     """
 
     name: str
@@ -96,6 +98,7 @@ class Group:
     timeout: timedelta
     loads: tuple[str, ...] = ()
     exports: tuple[str, ...] = ()
+    channels: tuple[str, ...] | None = None
 
     @property
     def promised(self) -> timedelta:
@@ -149,6 +152,14 @@ def _group(file: YamlFile, name: str, said: _Group, defaults: _Shared) -> Group:
 
     if (said.never_older_than is None) == (said.done_within is None):
         raise _error(file, name, "needs one promise: either never_older_than or done_within")
+    if said.channels:
+        known = [channel.name for channel in channels()]
+        for position, channel in enumerate(said.channels):
+            if channel not in known:
+                raise file.error(
+                    ("groups", name, "channels", position),
+                    f"There is no channel {channel} in {settings().notifications}.",
+                )
     return Group(
         name,
         tag=said.tag,
@@ -163,6 +174,7 @@ def _group(file: YamlFile, name: str, said: _Group, defaults: _Shared) -> Group:
         timeout=either("timeout", said.timeout, defaults.timeout),
         loads=tuple(dict.fromkeys(said.loads or ())),
         exports=tuple(dict.fromkeys(said.exports or ())),
+        channels=tuple(said.channels) if said.channels else None,
     )
 
 

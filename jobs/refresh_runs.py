@@ -63,10 +63,10 @@ def sync(session: Session, groups: Mapping[str, Group], now: datetime) -> None:
             session.execute(
                 """
                 insert into ops.refresh_groups as mine (
-                    group_name, schedule, zone, criticality, owner,
+                    group_name, schedule, zone, criticality, owner, channels,
                     never_older_than_seconds, done_within_seconds
                 ) values (
-                    %(name)s, %(schedule)s, %(zone)s, %(criticality)s, %(owner)s,
+                    %(name)s, %(schedule)s, %(zone)s, %(criticality)s, %(owner)s, %(channels)s,
                     %(never_older_than)s, %(done_within)s
                 )
                 on conflict (group_name) do update set
@@ -74,6 +74,7 @@ def sync(session: Session, groups: Mapping[str, Group], now: datetime) -> None:
                     zone = excluded.zone,
                     criticality = excluded.criticality,
                     owner = excluded.owner,
+                    channels = excluded.channels,
                     never_older_than_seconds = excluded.never_older_than_seconds,
                     done_within_seconds = excluded.done_within_seconds,
                     next_slot = case
@@ -88,6 +89,7 @@ def sync(session: Session, groups: Mapping[str, Group], now: datetime) -> None:
                     "zone": group.zone.key,
                     "criticality": group.criticality,
                     "owner": group.owner,
+                    "channels": list(group.channels) if group.channels else None,
                     "never_older_than": _seconds(group.never_older_than),
                     "done_within": _seconds(group.done_within),
                     "next_slot": next(slots(group.schedule, group.zone, now)),

@@ -265,6 +265,7 @@ def test_a_channel_is_told_what_it_takes(world: World, sink: Sink) -> None:
         condition(1, criticality="medium"),
         condition(2, criticality="critical"),
         condition(3, criticality="critical", channels=("named",)),
+        condition(4, criticality="low", channels=("no-longer-there",)),
     )
     rows = world.rows(
         "select channel, subject from ops.notifications inner join ops.alerts using (alert_id)"
@@ -275,6 +276,7 @@ def test_a_channel_is_told_what_it_takes(world: World, sink: Sink) -> None:
         ("named", "raw_files.t1"),
         ("named", "raw_files.t2"),
         ("named", "raw_files.t3"),
+        ("named", "raw_files.t4"),
     ]
     assert sink.requests == []
 

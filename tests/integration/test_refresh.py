@@ -548,6 +548,10 @@ class TestFreshness:
             assert found["refresh|flow|breached"].text.startswith("orders. ")
             assert found["refresh|sales|failed"].criticality == "high"
             assert "division by zero" in found["refresh|sales|failed"].title
+            assert {each.channels for each in found.values()} == {None}
+            named = {name: replace(group, channels=(name,)) for name, group in GROUPS.items()}
+            runs.sync(session, named, datetime.now(UTC))
+            assert [each.channels for each in refresh_conditions(session)] == [["flow"], ["sales"]]
             session.execute("update ops.refresh_groups set paused_at = now()")
             assert refresh_conditions(session) == []
 

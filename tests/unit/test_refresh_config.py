@@ -9,7 +9,7 @@ import yaml
 
 from jobs.refresh_config import Load, read
 from loaders.registry import SOURCES
-from stageline.config import PROJECT_ROOT
+from stageline.config import PROJECT_ROOT, settings
 from stageline.errors import StagelineError
 
 GROUP = """\
@@ -109,6 +109,19 @@ def test_two_groups_do_not_refresh_the_same_models(tmp_path: Path) -> None:
     assert "line 15, column 5: Groups flow and again have one tag: give one up." in refusal(
         tmp_path, GROUP + again
     )
+
+
+def test_a_channel_that_is_named_has_to_be_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    channels = tmp_path / "channels.yml"
+    channels.write_text("channels:\n- {name: ops, kind: slack, url_variable: OPS_URL}\n")
+    monkeypatch.setattr(settings(), "notifications", channels)
+    path = tmp_path / "own.yml"
+    path.write_text(GROUP + "    channels: [ops]\n")
+    assert read(path)["flow"].channels == ("ops",)
+    said = refusal(tmp_path, GROUP + "    channels: [ops, obs]\n")
+    assert "line 14, column 21: There is no channel obs in " in said
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
