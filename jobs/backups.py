@@ -12,6 +12,7 @@ import psycopg
 from jobs.build import BusyError, only_build
 from jobs.retention import Backups
 from stageline import backup
+from stageline.config import settings
 from stageline.database import connect
 from stageline.errors import StagelineError
 
@@ -76,6 +77,11 @@ def make_by_the_clock(configured: Backups, stop: threading.Event) -> Mapping[str
     def watch(_: int) -> None:
         if stop.is_set():
             raise StoppedError("The backup was stopped.")
+        if not configured.folder.is_dir():  # a disk that is not mounted would be written beside
+            raise StagelineError(
+                f"There is no folder {configured.folder}, where backups go by"
+                f" {settings().retention}. Make it, or mount its disk."
+            )
 
     path = configured.folder / backup.file_name(datetime.now(UTC))
     manifest = make(path, watch)
@@ -86,13 +92,13 @@ def make_by_the_clock(configured: Backups, stop: threading.Event) -> Mapping[str
 def _make(path: Path, watch: backup.Watch) -> backup.Manifest:
     deadline = time.monotonic() + _PATIENCE
     while True:
+        watch(0)
         try:
             with only_build():
                 return backup.write(path, watch)
         except BusyError:
             if time.monotonic() > deadline:
                 raise
-        watch(0)
         time.sleep(_TICK)
 
 

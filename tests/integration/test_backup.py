@@ -274,10 +274,10 @@ def test_a_backup_that_fails_or_does_not_come_is_told_until_there_is_a_good_one(
         titles()
     (tmp_path / "file").touch()
     in_the_way = replace(by_the_clock, folder=tmp_path / "file")
-    with pytest.raises(StagelineError, match="cannot be written"):
+    with pytest.raises(StagelineError, match="There is no folder"):
         backups.make_by_the_clock(in_the_way, threading.Event())
     (title,) = titles()
-    assert title.startswith(f"No backup yet: {tmp_path}/file/stageline-")
+    assert title.startswith(f"No backup yet: There is no folder {tmp_path}/file, where backups go")
     backups.make_by_the_clock(by_the_clock, threading.Event())
     assert titles() == []
     with connect("owner") as session:
