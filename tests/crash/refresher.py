@@ -1,6 +1,7 @@
 """Builds a dbt project again and again, whatever happens to its builds.
 
-Run as ``python -m tests.crash.refresher <folder of the project>``.
+Run as ``python -m tests.crash.refresher <folder of the project>``; with ``--once`` after it, it
+builds once, and fails if that does.
 """
 
 import sys
@@ -16,6 +17,9 @@ from stageline.errors import StagelineError
 _REST = 0.1
 
 if __name__ == "__main__":
+    if "--once" in sys.argv:
+        build(project=Path(sys.argv[1]))
+        sys.exit()
     while True:
         try:
             build(project=Path(sys.argv[1]))

@@ -10,9 +10,8 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from stageline.config import PROJECT_ROOT
 from stageline.database import connect
-from tests.checkout import stageline
+from tests.checkout import copy, stageline
 from tests.conftest import DATABASE, Sample, _clone
 from tests.integration.test_kpis import KPIS, ask
 
@@ -43,14 +42,17 @@ def counted() -> dict[str, int]:
         }
 
 
-def test_nothing_is_written_but_to_folders_that_can_be_named(sample: Sample) -> None:
+def test_nothing_is_written_but_to_folders_that_can_be_named(
+    sample: Sample, tmp_path: Path
+) -> None:
     """So the rest of a deployment may be read-only (docs/deploy.md)."""
+    copy(tmp_path / "unused")
     places = {
         path.relative_to(sample.checkout).parts[0]
         for path in sample.checkout.rglob("*")
         if path.is_file()
         and "__pycache__" not in path.parts
-        and not (PROJECT_ROOT / path.relative_to(sample.checkout)).exists()
+        and not (tmp_path / "unused" / path.relative_to(sample.checkout)).exists()
     }
     assert places <= {".env", ".stageline", "logs", "output", "target"}
     assert {".stageline", "target"} <= places
