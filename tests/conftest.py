@@ -79,6 +79,7 @@ LONG = (
     "test_load_file",
     "test_load_pipedrive",
     "test_build",
+    "test_refresh",
     "test_quality",
     "test_load_salesforce",
     "test_working_time",
@@ -90,6 +91,9 @@ LONG = (
     "test_own_server",
     "test_notifications",
     "test_receiver_fuzz",
+    "test_refresh_runs",
+    "test_archive",
+    "test_backup",
     "test_rule_settings",
     "test_projects",
 )
