@@ -187,7 +187,14 @@ def note(
         built: What was built or tested -> whether it is good.
     """
     relations = look(session)
-    good = [name for name, is_good in built.items() if is_good and name in now]
+    good = {
+        name: relation
+        for name, is_good in built.items()
+        if is_good
+        and name in now
+        # Somebody may have removed it by now.
+        and (relation := _relation(project, relations, name)) is not None
+    }
     with session.transaction(), session.cursor() as cursor:
         cursor.execute(
             "delete from ops.unchanged_nodes where node = any(%s) or node != all(%s)",
@@ -195,16 +202,16 @@ def note(
         )
         cursor.executemany(
             "insert into ops.unchanged_nodes (node, mark, relation) values (%s, %s, %s)",
-            [(name, now[name], _relation(project, relations, name)) for name in good],
+            [(name, now[name], relation) for name, relation in good.items()],
         )
 
 
 def _relation(project: Project, relations: Relations, name: str) -> str | None:
-    """What stands in the database for a node; None for a test, and for what is not there."""
+    """A word for what stands in the database for a node; None where nothing does that should."""
     node = project.nodes[name]
-    key = node["schema"], node.get("alias") or node["name"]
     if node["resource_type"] == "test":
         return "test"
+    key = node["schema"], node["alias"]
     of_seed = relations.contents.get(key, "") if node["resource_type"] == "seed" else ""
     definition = relations.definitions.get(key)
     return None if definition is None else definition + of_seed

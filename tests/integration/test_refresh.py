@@ -708,6 +708,16 @@ class TestWhatIsLeftAlone:
         build(project=layers)
         assert self.todo(layers) == {"dated", "asked"}
 
+    def test_a_view_that_is_removed_before_it_is_noted(self, layers: Path) -> None:
+        build(project=layers)
+        known = known_project(layers)
+        assert known is not None
+        self.changed("drop view kpis.leads")
+        with connect("jobs", autocommit=True) as session:
+            marks = unchanged.marks(*known, unchanged.look(session))
+            unchanged.note(session, known[0], marks, {"model.tiny.leads": True})
+        assert self.todo(layers) == {"leads"}
+
     def test_what_the_server_forgot_counts_as_changed(self, layers: Path) -> None:
         build(project=layers)
         assert self.todo(layers) == set()
