@@ -53,8 +53,8 @@ def read(path: Path | None = None) -> ArchiveConfig | None:
     said = file.checked(_File)
     if said.folder is None and said.after_months is None:
         return None
-    for name, other in (("folder", "after_months"), ("after_months", "folder")):
-        if getattr(said, name) is None:
-            raise file.error([other], f"{name} is missing: {other} needs it.")
-    assert said.folder is not None and said.after_months is not None  # noqa: S101
+    if said.folder is None:
+        raise file.error(["after_months"], "folder is missing: after_months needs it.")
+    if said.after_months is None:
+        raise file.error(["folder"], "after_months is missing: folder needs it.")
     return ArchiveConfig(PROJECT_ROOT / said.folder, said.after_months)
