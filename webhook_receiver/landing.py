@@ -9,6 +9,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 from uuid import UUID
 
 import psycopg
@@ -18,7 +19,7 @@ from stageline.personal_data import frames
 from stageline.progress import log
 from webhook_receiver.delivery import ReadDelivery
 from webhook_receiver.raw_tables import Outcome, written
-from webhook_receiver.session import Session, connected, why
+from webhook_receiver.session import PATIENCE, Session, connected, why
 from webhook_receiver.spool import Spool, SpoolError
 
 #: Most deliveries, and most bytes of their bodies, that one transaction writes.
@@ -28,8 +29,20 @@ BATCH_BYTES = 2 * 1024 * 1024
 #: Seconds that a delivery waits for others to join, where the last one had company.
 COMPANY = 0.0005
 
+#: Seconds after which a delivery is not kept waiting for PostgreSQL any more: one that came while
+#: another statement hung does not wait for a second one to hang.
+QUEUED = PATIENCE / 2
+
 #: Told what became of a delivery; None if it is nowhere. It may neither fail nor wait.
 Tell = Callable[[Outcome | None], None]
+
+
+class _Waiting(NamedTuple):
+    """A delivery that is to be put on a disk."""
+
+    delivery: ReadDelivery
+    tell: Tell
+    since: float
 
 
 class Landing:
@@ -41,7 +54,7 @@ class Landing:
 
     def __init__(self, spool: Spool) -> None:
         self._spool = spool
-        self._waiting: queue.SimpleQueue[tuple[ReadDelivery, Tell] | None] = queue.SimpleQueue()
+        self._waiting: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
         self._had_company = False
         self._is_stopped = False
         self._session: Session | None = None
@@ -79,27 +92,31 @@ class Landing:
             tell: Called once, in another thread, when a crash cannot take it any more; with None
                 if nothing could take it, so that the sender has to send it again.
         """
-        self._waiting.put((delivery, tell))
+        self._waiting.put(_Waiting(delivery, tell, time.monotonic()))
 
     def _run(self) -> None:
         while batch := self._batch():
             try:
-                outcomes = self._outcomes([delivery for delivery, _ in batch])
+                outcomes = self._outcomes(
+                    [each.delivery for each in batch],
+                    is_late=time.monotonic() - batch[0].since > QUEUED,
+                )
             except Exception as error:  # noqa: BLE001 - this thread may not die
                 log().error(
                     "landing failed", error=type(error).__name__, at=frames(error.__traceback__)
                 )
                 outcomes = {}
-            for delivery, tell in batch:
-                outcome = outcomes.get(delivery.delivery_id)
-                tell(outcome)
+            for each in batch:
+                delivery_id = each.delivery.delivery_id
+                outcome = outcomes.get(delivery_id)
+                each.tell(outcome)
                 if outcome in (Outcome.STORED, Outcome.CONFLICT):
-                    outcomes[delivery.delivery_id] = Outcome.DUPLICATE  # if it came twice at once
+                    outcomes[delivery_id] = Outcome.DUPLICATE  # if it came twice at once
         self._hang_up()
 
-    def _batch(self) -> list[tuple[ReadDelivery, Tell]]:
+    def _batch(self) -> list[_Waiting]:
         """What waits, as soon as something does; nothing when the thread is to end."""
-        batch: list[tuple[ReadDelivery, Tell]] = []
+        batch: list[_Waiting] = []
         size = 0
         while not self._is_stopped and len(batch) < BATCH and size < BATCH_BYTES:
             try:
@@ -112,13 +129,15 @@ class Landing:
             if not batch and self._had_company:
                 time.sleep(COMPANY)
             batch.append(first)
-            size += len(first[0].delivery.body)
+            size += len(first.delivery.delivery.body)
         self._had_company = len(batch) > 1
         return batch
 
-    def _outcomes(self, deliveries: Sequence[ReadDelivery]) -> dict[UUID, Outcome]:
-        """What became of each id; of those that are nowhere, nothing."""
-        if self._trouble is None:
+    def _outcomes(
+        self, deliveries: Sequence[ReadDelivery], *, is_late: bool
+    ) -> dict[UUID, Outcome]:
+        """What became of each id; of those that are nowhere, nothing. What is late is spooled."""
+        if self._trouble is None and not is_late:
             try:
                 if self._session is None:
                     self._session = connected()

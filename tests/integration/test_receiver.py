@@ -9,7 +9,7 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
@@ -38,6 +38,7 @@ from webhook_receiver.events import Parsed
 from webhook_receiver.landing import Landing
 from webhook_receiver.raw_tables import Outcome
 from webhook_receiver.refusals import Refusals
+from webhook_receiver.session import PATIENCE
 from webhook_receiver.spool import Spool
 
 PUBLIC_URL = "https://hooks.example.test"
@@ -418,6 +419,37 @@ def test_a_delivery_that_comes_twice_while_another_is_written_is_stored_once(
             Outcome.DUPLICATE: 7,
         }
     assert shared.bodies(project) == [b"1", b"2"]
+
+
+def test_what_came_while_one_hung_does_not_wait_for_another_to_hang(
+    shared: Shared, tmp_path: Path
+) -> None:
+    project = shared.project()
+    first, second = (
+        read_delivery(Delivery("keycrm", project, datetime.now(UTC), (), {}, body, "UTC"))
+        for body in (b"1", b"2")
+    )
+
+    class Answering(Spool):
+        """The keeper finds, right then, that PostgreSQL answers: other tables are not locked."""
+
+        def put(self, deliveries: Sequence[Delivery]) -> None:
+            super().put(deliveries)
+            landing.saw_postgres(None)
+
+    with (
+        closing(Answering(tmp_path / "spool.sqlite", 2**20)) as spool,
+        running(spool) as landing,
+        ThreadPoolExecutor(2) as pool,
+        shared.session.transaction(),
+    ):
+        shared.session.execute("lock table raw.deliveries in access exclusive mode")
+        began = time.monotonic()
+        outcomes = [pool.submit(landed, landing, first)]
+        time.sleep(0.2)
+        outcomes.append(pool.submit(landed, landing, second))
+        assert {each.result() for each in outcomes} == {Outcome.SPOOLED}
+        assert time.monotonic() - began < 2 * PATIENCE
 
 
 def test_two_receivers_on_one_database_store_each_delivery_once(
