@@ -24,6 +24,7 @@ import psycopg
 
 from jobs import freshness, unchanged
 from jobs.dbt_process import DbtProcess
+from jobs.freshness import Still
 from jobs.project import Project, is_read, note_state, read_project, state_of
 from stageline.config import PROJECT_ROOT
 from stageline.database import connect, connection
@@ -206,6 +207,7 @@ def build(
     project: Path = PROJECT_ROOT,
     target_path: Path | None = None,
     limit: Limit | None = None,
+    still: Still | None = None,
 ) -> BuildReport:
     """Runs ``dbt build`` and returns only if every selected node is good.
 
@@ -220,6 +222,7 @@ def build(
         target_path: Where dbt keeps what it compiles; default: ``DBT_TARGET_PATH``, or ``target``
             in the project.
         limit: How it is stopped where it does not run in the main thread, which takes signals.
+        still: Tables that are as fresh as if they were built, though they are not selected.
 
     Raises:
         BuildError: a node failed, dbt could not start, or the build was stopped.
@@ -276,11 +279,13 @@ def build(
             if not is_known:
                 note_state(target_path, state)
             if command in _WITH_MODELS and target_name == _PROMISED:
-                freshness.note(ops, report.build_id, report.started_at, report.nodes, found)
-                unchanged.note(
-                    *(ops, found, unchanged.marks(found, state, relations)),
-                    {node.unique_id: node.status in _SPOTLESS for node in report.nodes},
+                freshness.note(
+                    *(ops, report.build_id, report.started_at, report.nodes, found),
+                    still or Still(),
                 )
+                marks = unchanged.marks(found, state, relations, unchanged.tables(ops, found))
+                spotless = {node.unique_id: node.status in _SPOTLESS for node in report.nodes}
+                unchanged.note(ops, found, marks, spotless)
     if failure is not None:
         raise failure
     return report

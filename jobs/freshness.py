@@ -1,12 +1,13 @@
 """How fresh each model is: up to when it holds what came in (``ops.model_states``).
 
-A table holds what had come in when the build that made it began, unless something it is made of was
-built earlier than that, or a CRM that it is made of was loaded earlier. A view is as fresh as what
-it reads.
+A table holds what had come in when the build that made it began, or when it was found that nothing
+had come in since, unless something it is made of was built earlier than that, or a CRM that it is
+made of was loaded earlier. A view is as fresh as what it reads.
 """
 
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from graphlib import TopologicalSorter
 from typing import Any, Protocol
@@ -42,12 +43,26 @@ class BuiltNode(Protocol):
     def is_good(self) -> bool: ...
 
 
+@dataclass(frozen=True)
+class Still:
+    """Tables that were found to hold all that there was, so that they were not built.
+
+    Attributes:
+        names: dbt's own names of them.
+        at: When that was found.
+    """
+
+    names: Collection[str] = ()
+    at: datetime = _LIVE
+
+
 def note(
     session: Session,
     build_id: uuid.UUID,
     started_at: datetime,
     nodes: Iterable[BuiltNode],
     project: Project,
+    still: Still,
 ) -> None:
     """Writes what a build did: its nodes, and how fresh the models are now.
 
@@ -57,6 +72,7 @@ def note(
         started_at: When it began.
         nodes: What became of each node.
         project: What dbt read of it.
+        still: What it left alone.
     """
     nodes = list(nodes)
     good = {node.unique_id for node in nodes if node.is_good}
@@ -74,7 +90,8 @@ def note(
         before = dict(
             cursor.execute("select model, reflects_until from ops.model_states").fetchall()
         )
-        states = _states(project, good, started_at, before, _loaded(session))
+        held_at = dict.fromkeys(still.names, still.at) | dict.fromkeys(good, started_at)
+        states = _states(project, good, held_at, before, _loaded(session))
         cursor.execute(
             "delete from ops.model_states where model != all(%s)",
             [[str(state["model"]) for state in states]],
@@ -122,7 +139,7 @@ def _rows(session: Session, project: Project) -> Callable[[str], int | None]:
 def _states(
     project: Project,
     good: set[str],
-    started_at: datetime,
+    held_at: Mapping[str, datetime],
     before: Mapping[str, datetime | None],
     loaded: Callable[[str], datetime | None],
 ) -> list[dict[str, Any]]:
@@ -148,8 +165,8 @@ def _states(
         is_stored = node["config"]["materialized"] in _STORED
         if not is_stored:
             reflects[name] = _earliest(of_parents) if of_parents else _LIVE
-        elif name in good:
-            reflects[name] = _earliest([started_at, *of_parents])
+        elif name in held_at:
+            reflects[name] = _earliest([held_at[name], *of_parents])
         else:
             reflects[name] = before.get(node["name"])
         if node["resource_type"] in _WITH_STATE:

@@ -6,7 +6,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -24,6 +24,7 @@ from jobs.build import (
     known_project,
     target_folder,
 )
+from jobs.freshness import Still
 from jobs.project import read_project
 from jobs.refresh_config import Group, read
 from jobs.refresh_runs import Run, Session
@@ -207,12 +208,14 @@ def _built(session: Session, work: _Work) -> BuildReport:
     names = sorted({run.group_name for run in work.runs})
     with traces.span("build", groups=",".join(names)):
         try:
+            terms, still = _selection(session, work)
             report = build(
-                _selection(session, work),
+                " ".join(terms),
                 _LEFT_OUT,
                 title=f"Refresh {names[0]}" if len(names) == 1 else f"Refresh {len(names)} groups",
                 project=work.project,
                 limit=Limit(work.stop, work.seconds_left()),
+                still=still,
             )
         except BuildError as error:
             _tell(error.report, is_good=False)
@@ -350,18 +353,17 @@ def _pass_on(child: subprocess.Popen[str], said: list[str]) -> None:
         sys.stderr.write(line)
 
 
-def _selection(session: Session, work: _Work) -> str:
+def _selection(session: Session, work: _Work) -> tuple[Iterable[str], Still]:
     """What the runs build: what of their groups may have changed, or what is to be tried again."""
+    retried = [node for run in work.runs for node in run.nodes_to_retry or ()]
+    groups = [work.of(run) for run in work.runs if not run.nodes_to_retry]
     known = known_project(work.project)
-    terms: list[str] = []
-    for run in work.runs:
-        if run.nodes_to_retry:
-            terms += run.nodes_to_retry
-        elif known is None:  # dbt has to read the project first
-            terms.append(work.of(run).selection)
-        else:
-            terms += unchanged.selection(session, *known, work.of(run))
-    return " ".join(dict.fromkeys(terms))
+    if known is not None:
+        todo = unchanged.todo(session, *known, [group.tag for group in groups])
+        if terms := [*retried, *todo.terms]:
+            return dict.fromkeys(terms), todo.still
+    # dbt has to read the project first, or is not to be asked for nothing.
+    return dict.fromkeys([*retried, *(group.selection for group in groups)]), Still()
 
 
 def _judged(session: Session, work: _Work, run: Run, error: str) -> Outcome:

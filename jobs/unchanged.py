@@ -8,22 +8,31 @@ that. What was good when it had the mark that it has now, and is still there, is
 Whether rows of a source changed is told by the counters of the server. They are lost when it stops:
 then everything counts as changed once. A change may be counted a moment late, and is then seen by
 the next refresh. What tables hold does not depend on it, only when a test of raw data finds fault.
+
+Tables that are built by what changed are left alone, too, where nothing did. That is not told by
+counters but by the model `int_flow_states`, exactly: by what transactions wrote. The mark of such a
+table is up to where it holds that.
 """
 
 import hashlib
 import json
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from graphlib import TopologicalSorter
 from typing import Any
 
 import psycopg
+from psycopg import sql
 
+from jobs.freshness import Still
 from jobs.project import Project
-from jobs.refresh_config import Group
 
 Session = psycopg.Connection[Any]
+
+#: The model that tells of each that is built by what changed whether anything did.
+_STATES = "int_flow_states"
 
 #: Kinds of nodes that may be left alone, where they read no table that is built each time.
 _KINDS = ("view", "seed", "test")
@@ -50,6 +59,32 @@ class Relations:
 
     contents: Mapping[tuple[str, str], str]
     definitions: Mapping[tuple[str, str], str]
+
+
+@dataclass(frozen=True)
+class Built:
+    """A table that is built by what changed.
+
+    Attributes:
+        until: Up to where it holds what was written.
+        is_behind: Whether something was written since.
+    """
+
+    until: str
+    is_behind: bool
+
+
+@dataclass(frozen=True)
+class Todo:
+    """What a refresh does and what it leaves alone.
+
+    Attributes:
+        terms: dbt selection of what it builds and tests, by names; dbt finds their tests.
+        still: Tables that hold all there is as they are.
+    """
+
+    terms: Sequence[str]
+    still: Still
 
 
 def look(session: Session) -> Relations:
@@ -85,13 +120,45 @@ def look(session: Session) -> Relations:
     )
 
 
-def marks(project: Project, state: str, relations: Relations) -> dict[str, str]:
+def tables(session: Session, project: Project) -> dict[str, Built]:
+    """The tables that are built by what changed, by dbt's own names; none before the first build.
+
+    Args:
+        session: Of the jobs role.
+        project: What dbt read of it.
+    """
+    models = {
+        node["name"]: name
+        for name, node in project.nodes.items()
+        if node["resource_type"] == "model"
+    }
+    if _STATES not in models:
+        return {}
+    node = project.nodes[models[_STATES]]
+    relation = sql.Identifier(node["schema"], node["alias"])
+    there = session.execute(
+        "select to_regclass(%s) is not null", [relation.as_string(session)]
+    ).fetchone()
+    if there != (True,):
+        return {}
+    query = sql.SQL("select model, concat_ws(' ', built_xid, built_as_of), is_behind from {}")
+    return {
+        models[model]: Built(until, is_behind)
+        for model, until, is_behind in session.execute(query.format(relation)).fetchall()
+        if model in models
+    }
+
+
+def marks(
+    project: Project, state: str, relations: Relations, built: Mapping[str, Built]
+) -> dict[str, str]:
     """The marks of all nodes that may be left alone, by dbt's own name of them.
 
     Args:
         project: What dbt read of it.
         state: Its state, see `jobs.project.state_of`.
         relations: What the server said before it was built.
+        built: What was told of tables after that.
     """
     sources = project.manifest["sources"]
     found: dict[str, str] = {}
@@ -103,10 +170,16 @@ def marks(project: Project, state: str, relations: Relations) -> dict[str, str]:
                 found[name] = contents
             continue
         node = project.nodes.get(name)
-        of_parents = [found.get(parent) for parent in project.parents[name]]
-        if node and None not in of_parents and _is_lasting(project, node):
+        if node is None:
+            continue
+        made_of: Sequence[str | None] = (
+            [built[name].until]
+            if name in built
+            else [found.get(parent) for parent in project.parents[name]]
+        )
+        if name in built or (None not in made_of and _is_lasting(project, node)):
             said = {key: value for key, value in node.items() if key not in _TELLS_NOTHING}
-            text = json.dumps([state, of_parents, said], sort_keys=True, default=str)
+            text = json.dumps([state, made_of, said], sort_keys=True, default=str)
             found[name] = hashlib.sha256(text.encode()).hexdigest()
     return {name: mark for name, mark in found.items() if name not in sources}
 
@@ -127,46 +200,63 @@ def _is_lasting(project: Project, node: Mapping[str, Any]) -> bool:
     return not any(_OF_THE_MOMENT.search(text) for text in texts)
 
 
-def selection(session: Session, project: Project, state: str, group: Group) -> list[str]:
-    """dbt selection of what a refresh of the group has to do, by names; dbt finds their tests.
+def todo(session: Session, project: Project, state: str, tags: Collection[str]) -> Todo:
+    """What a refresh of the models with one of ``tags`` has to do.
 
     Args:
         session: Of the jobs role.
         project: What dbt read of it.
         state: Its state.
-        group: What is refreshed.
+        tags: Those of the groups.
     """
-    todo = _to_do(session, project, state, project.made_of(group.tag))
+    looked_at = datetime.now(UTC)
+    built = tables(session, project)
+    nodes = {
+        name: node
+        for tag in tags
+        for name in project.made_of(tag)
+        if (node := project.nodes.get(name)) and node["resource_type"] != "unit_test"
+    }
+    found = _to_do(session, project, state, built, nodes)
     by_name = {
         name
-        for name in todo
-        if project.nodes[name]["resource_type"] != "test" or todo.isdisjoint(project.parents[name])
+        for name in found
+        if nodes[name]["resource_type"] != "test" or found.isdisjoint(project.parents[name])
     }
-    # For a bare name dbt would look for folders and files, too.
-    return [f"fqn:{'.'.join(project.nodes[name]['fqn'])}" for name in sorted(by_name)]
+    return Todo(
+        # For a bare name dbt would look for folders and files, too.
+        terms=[f"fqn:{'.'.join(nodes[name]['fqn'])}" for name in sorted(by_name)],
+        still=Still((built.keys() & nodes.keys()) - found, looked_at),
+    )
 
 
-def _to_do(session: Session, project: Project, state: str, nodes: Collection[str]) -> set[str]:
+def _to_do(
+    session: Session,
+    project: Project,
+    state: str,
+    built: Mapping[str, Built],
+    nodes: Collection[str],
+) -> set[str]:
     """What of ``nodes``, which hold all that they read, has to be built or tested."""
     relations = look(session)
-    now = marks(project, state, relations)
+    now = marks(project, state, relations, built)
     noted = {
         name: (mark, relation)
         for name, mark, relation in session.execute(
             "select node, mark, relation from ops.unchanged_nodes"
         ).fetchall()
     }
-    of_a_build = {
-        name: project.parents[name]
-        for name in nodes
-        if name in project.nodes and project.nodes[name]["resource_type"] != "unit_test"
-    }
     found: set[str] = set()
-    for name in TopologicalSorter(of_a_build).static_order():
-        if name in of_a_build and (
+    for name in TopologicalSorter({name: project.parents[name] for name in nodes}).static_order():
+        if name not in nodes:
+            continue
+        # What views show such a table is told with it: they count where it is not.
+        parents = built.keys() & project.parents[name] if name in built else project.parents[name]
+        if (
             name not in now
             or noted.get(name) != (now[name], _relation(project, relations, name))
-            or not found.isdisjoint(project.parents[name])
+            or not found.isdisjoint(parents)
+            or (name in built and built[name].is_behind)
         ):
             found.add(name)
     return found

@@ -21,7 +21,7 @@
     that they read, whether the run was given an instant (only then deletions count by when they
     happened), and the server that counts transactions. A dump that is restored to another server
     brings positions and rows along that mean nothing there. -#}
-{% macro flow_basis() -%}
+{% macro flow_basis(instant=none) -%}
     {%- set seeds = [
         ref('canonical_major_stages'),
         ref('canonical_substages'),
@@ -32,7 +32,7 @@
             concat_ws(
                 ' ',
                 (select system_identifier from pg_control_system()),
-                '{{ 'by as_of' if given_as_of() else 'by now' }}',
+                '{{ instant or ('by as_of' if given_as_of() else 'by now') }}',
                 md5(string_agg(definitions.line, ',' order by definitions.line))
             )
         from (

@@ -17,8 +17,7 @@
 {% macro default__count_stages() -%}
     {%- set stages = flow_stages(this) -%}
     {%- if not builds_changes() or load_relation(stages) is none -%}
-    drop table if exists {{ stages }};
-    create table {{ stages }} as
+    {%- set counted %}
     select
         source_system,
         project_id,
@@ -28,6 +27,10 @@
         max(entered_at) as latest_entered_at
     from {{ this }}
     group by source_system, project_id, pipeline_id, stage_id
+    {%- endset %}
+    create table if not exists {{ stages }} as {{ counted }} with no data;
+    delete from {{ stages }};
+    insert into {{ stages }} {{ counted }}
     {%- endif -%}
 {%- endmacro %}
 

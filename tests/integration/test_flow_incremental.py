@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from typing import LiteralString
 
 import pytest
@@ -11,7 +12,7 @@ from psycopg import sql
 
 from stageline.config import PROJECT_ROOT
 from stageline.database import connect
-from tests.flow_changes import AS_OF, ENTITIES, Session, World
+from tests.flow_changes import AS_OF, ENTITIES, LAST, Session, World
 from tests.warm_dbt import WarmDbt
 
 LAYERS = {"intermediate": "models/intermediate/flow", "kpis": "models/kpis/flow"}
@@ -22,13 +23,17 @@ BULKY = {"intermediate.int_working_calendar", "intermediate.int_working_days"}
 Contents = dict[tuple[str, str], list[str]]
 
 
+#: Say what a run does, not what is.
+OF_RUNS = {"int_flow_changes", "int_flow_states"}
+
+
 def relations() -> list[str]:
-    """Every flow model; int_flow_changes says what a run does, not what is."""
+    """Every flow model."""
     return sorted(
         f"{schema}.{path.stem}"
         for schema, folder in LAYERS.items()
         for path in (PROJECT_ROOT / folder).glob("*.sql")
-        if path.stem != "int_flow_changes"
+        if path.stem not in OF_RUNS
     )
 
 
@@ -212,3 +217,94 @@ def test_runs_by_what_changed_end_where_a_build_from_nothing_ends(dbt: WarmDbt) 
     by_changes = flow.run() | bulk()
     assert "kpis.deal_stage_timeline" in {name for name, _ in differing(rows, by_changes)}
     assert differing(by_changes, flow.run(full_refresh=True) | bulk()) == set()
+
+
+def behind(session: Session) -> set[str]:
+    """Models of which something is to be built, also for what ``session`` has not committed."""
+    query = "select model from intermediate.int_flow_states where is_behind"
+    with connect("owner") as later:
+        # A transaction is looked at once a later one has ended.
+        later.execute("select pg_current_xact_id()")
+    return {name for (name,) in session.execute(query).fetchall()}
+
+
+@pytest.mark.usefixtures("sample_database")
+def test_whatever_would_change_a_flow_model_is_told_before_it_is_built(dbt: WarmDbt) -> None:
+    world = World(20261122)
+    visited, deleted = LAST + timedelta(days=10), LAST + timedelta(days=20)
+    with connect("owner") as session:
+        world.begin(session)
+        session.execute(
+            "insert into raw_files.stage_events"
+            " (source_system, project_id, entity_type, entity_id, stage_id, entered_at)"
+            " values ('keycrm', 'untouched', 'order', '1', '1', %s)",
+            [visited],
+        )
+        session.execute(
+            "insert into raw.lifecycle_events (source_system, project_id, entity_type, entity_id,"
+            " event, occurred_at, delivery_id)"
+            " values ('keycrm', 'untouched', 'order', '2', 'deleted', %s, gen_random_uuid())",
+            [deleted],
+        )
+    dbt.run(*(f"path:{folder}" for folder in LAYERS.values()))
+
+    with connect("transformer") as session:
+        models = {
+            name for (name,) in session.execute("select model from intermediate.int_flow_states")
+        }
+    texts = {
+        path.stem: path.read_text()
+        for folder in LAYERS.values()
+        for path in (PROJECT_ROOT / folder).glob("*.sql")
+    }
+    assert models == {"int_flow_changes", "int_stage_map"} | {
+        name for name, text in texts.items() if "materialized=flow_materialized()" in text
+    }
+
+    of_webhooks = {"webhook_stats"}
+    of_entities = models - of_webhooks
+
+    def told(*changes: Callable[[Session], object]) -> set[str]:
+        """What is behind after changes, which are then undone."""
+        with connect("owner") as session:
+            for change in changes:
+                change(session)
+            found = behind(session)
+            session.rollback()
+        return found
+
+    def run(statement: LiteralString, *values: object) -> Callable[[Session], object]:
+        return lambda session: session.execute(statement, values)
+
+    def tried(change: Callable[[Session, str], None], project: str, session: Session) -> None:
+        """Until something is written: what happens at random may be what is there."""
+        for _ in range(20):
+            change(session, project)
+            if behind(session):
+                return
+
+    with connect("jobs") as session:
+        assert behind(session) == set()
+    for project, change in (world.log | world.settings).items():
+        assert told(partial(tried, change, project)) == of_entities, project
+    # What lay ahead when they were built, and has come to pass: a visit, then a deletion.
+    undeleted = "delete from raw.lifecycle_events where occurred_at = %s"
+    built_for = "update intermediate.flow_positions set as_of = %s"
+    second = timedelta(seconds=1)
+    for changes, found in (
+        ([run(built_for, deleted - second)], of_entities),
+        ([run(built_for, deleted + second)], set()),
+        ([run(built_for, visited - second), run(undeleted, deleted)], of_entities),
+        ([run(built_for, visited + second), run(undeleted, deleted)], set()),
+    ):
+        assert told(*changes) == found
+    for change_of_basis in (
+        "update intermediate.flow_basis set basis = 'another server'",
+        "update reference.canonical_stage_boundaries set exit_sub_key = entry_sub_key"
+        " where major_key = 'LEAD'",
+    ):
+        assert told(run(change_of_basis)) == of_entities
+    refused = "insert into raw.refusals (refused_at, reason) values (now(), 'unknown')"
+    assert told(run(refused)) == of_webhooks
+    # Of no deal and no order.
+    assert told(run("update raw_files.leads set created_at = now()")) == set()

@@ -642,8 +642,9 @@ class TestWhatIsLeftAlone:
         if known is None:
             return {"everything"}
         with connect("jobs", autocommit=True) as session:
-            terms = unchanged.selection(session, *known, replace(FLOW, tag="refresh_flow"))
-        found = {term.split(".")[-1] for term in terms}
+            found = unchanged.todo(session, *known, ["refresh_flow"])
+        assert found.still.names == set()
+        found = {term.split(".")[-1] for term in found.terms}
         assert "orders" in found
         return found - {"base", "orders"}
 
@@ -708,13 +709,83 @@ class TestWhatIsLeftAlone:
         build(project=layers)
         assert self.todo(layers) == {"dated", "asked"}
 
+    def test_a_table_that_is_built_by_what_changed(self, layers: Path) -> None:
+        with connect("transformer", autocommit=True) as session:
+            session.execute(
+                "create table kpis.positions as"
+                " select 'orders' as model, 1 as built_xid, now() as built_as_of, true as is_behind"
+            )
+        (layers / "models" / "int_flow_states.sql").write_text(
+            "{{ config(materialized='view', schema='intermediate',"
+            " grants={'select': ['stageline_jobs']}) }}"
+            " select model, built_xid, built_as_of, is_behind from kpis.positions"
+        )
+        (layers / "models" / "orders.sql").write_text(
+            "{{ config(materialized='incremental', tags=['refresh_flow'], post_hook="
+            "'update kpis.positions set built_xid = built_xid + 1, is_behind = false') }}"
+            " select id, now() as at from {{ ref('base') }}"
+            " union all select 0, now() from {{ ref('int_flow_states') }} where false"
+        )
+        (layers / "tests" / "orders_have_ids.sql").write_text(
+            "select * from {{ ref('orders') }} where id is null"
+        )
+
+        def refreshed() -> tuple[list[str], int]:
+            """What a refresh builds, and how many nodes with tests."""
+            request("flow")
+            assert refresh(layers)["flow"].error == ""
+            ((nodes,),) = rows("select nodes_ok from ops.builds order by started_at desc limit 1")
+            return built(), nodes
+
+        def told(statement: str) -> None:
+            with connect("transformer", autocommit=True) as session:
+                session.execute(statement)
+
+        def held_until() -> datetime:
+            ((instant,),) = rows(
+                "select reflects_until from ops.model_states where model = 'orders'"
+            )
+            return datetime.fromisoformat(str(instant))
+
+        assert refreshed() == (
+            ["base", "codes", "int_flow_states", "leads", "orders", "tickets"],
+            10,
+        )
+        first = held_until()
+        begun = datetime.now(UTC)
+        assert refreshed() == (["base"], 1)
+        assert first < begun < held_until() < datetime.now(UTC)
+
+        told("update kpis.positions set is_behind = true")
+        assert refreshed() == (["base", "orders"], 3)
+        assert refreshed() == (["base"], 1)
+        # As after a build that was killed: the table is another one, and was not tested.
+        told("update kpis.positions set built_xid = built_xid + 1")
+        assert refreshed() == (["base", "orders"], 3)
+        told("truncate kpis.orders")
+        assert refreshed() == (["base", "orders"], 3)
+        # A build that did not look leaves it as old as it is.
+        before = held_until()
+        build("base", project=layers)
+        assert held_until() == before
+        # Where no table says so, nothing is left alone.
+        told("drop view intermediate.int_flow_states cascade")
+        assert refreshed() == (["base", "int_flow_states", "orders"], 4)
+
+        # dbt asked for nothing would build everything.
+        (layers / "models" / "base.sql").write_text(
+            "{{ config(materialized='view') }} select 1 as id"
+        )
+        for _ in range(2):
+            assert refreshed() == (["base", "int_flow_states", "orders"], 4)
+
     def test_a_view_that_is_removed_before_it_is_noted(self, layers: Path) -> None:
         build(project=layers)
         known = known_project(layers)
         assert known is not None
         self.changed("drop view kpis.leads")
         with connect("jobs", autocommit=True) as session:
-            marks = unchanged.marks(*known, unchanged.look(session))
+            marks = unchanged.marks(*known, unchanged.look(session), {})
             unchanged.note(session, known[0], marks, {"model.tiny.leads": True})
         assert self.todo(layers) == {"leads"}
 

@@ -1,7 +1,7 @@
 {{ config(
     materialized='table',
     indexes=[{'columns': ['source_system', 'project_id', 'stage_id']}],
-    post_hook='{{ gather_statistics(this) }}',
+    post_hook=['{{ gather_statistics(this) }}', '{{ remember_flow_position() }}'],
 ) }}
 
 with

@@ -2,7 +2,7 @@
     materialized=flow_materialized(),
     incremental_strategy='by_project',
     on_schema_change='append_new_columns',
-    post_hook='{{ forget_touched() }}',
+    post_hook=['{{ remember_flow_position() }}', '{{ forget_touched() }}'],
 ) }}
 
 {#- How many deals or orders are named as samples. -#}
