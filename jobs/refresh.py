@@ -29,7 +29,7 @@ from jobs.project import read_project
 from jobs.refresh_config import Group, read
 from jobs.refresh_runs import Run, Session
 from stageline.config import PROJECT_ROOT
-from stageline.database import connect
+from stageline.database import connect, cut_short
 from stageline.errors import TRY_LATER, StagelineError
 from stageline.progress import log
 
@@ -105,8 +105,8 @@ def keep_fresh(stop: threading.Event) -> None:
             with connect("jobs", autocommit=True) as session:
                 _keep_fresh(session, groups, stop)
         except (psycopg.OperationalError, StagelineError) as error:
-            # Only of our own errors is it known that their words hold nothing that was read.
-            reason = str(error) if isinstance(error, StagelineError) else None
+            # Only of our own words is it known that they hold nothing that was read.
+            reason = str(error) if isinstance(error, StagelineError) else cut_short(error)
             log().error("refreshes wait", error=type(error).__name__, reason=reason)
             stop.wait(_RESTART)
 

@@ -43,7 +43,7 @@ from loaders.record_values import as_json
 from loaders.records import Rows, Table, rejects_of
 from loaders.sources import Finding, Page, Position, Pull, Resource, Source, Sweep
 from stageline.crm_values import identifier
-from stageline.database import connect
+from stageline.database import connect, cut_short
 from stageline.errors import StagelineError
 from stageline.progress import Step, log, step
 from stageline.settings import projects
@@ -253,9 +253,9 @@ def _alone(source: Source, project_id: str) -> Iterator[Session]:
                     " `stageline status` shows loads."
                 )
             yield session
-    except psycopg.OperationalError:
+    except psycopg.OperationalError as error:
         raise StagelineError(
-            "The database went away during the load. Run it again; what was loaded already is not"
+            f"{cut_short(error, ' during the load')}. Run it again; what was loaded already is not"
             " loaded twice."
         ) from None
 

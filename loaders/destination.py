@@ -19,7 +19,7 @@ import pyarrow as pa
 from psycopg import sql
 
 from stageline.config import settings
-from stageline.database import connect, connection
+from stageline.database import connect, connection, cut_short
 from stageline.errors import StagelineError
 from stageline.progress import step
 
@@ -72,7 +72,7 @@ def exclusive(dataset: str) -> Iterator[psycopg.Connection[Any]]:
             yield session
     except psycopg.OperationalError as error:
         raise StagelineError(
-            f"The database went away during the load: {_reason(error)}. Run it again; what was"
+            f"{cut_short(error, ' during the load')}: {_reason(error)}. Run it again; what was"
             " loaded already is not loaded twice."
         ) from None
 

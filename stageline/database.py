@@ -1,6 +1,7 @@
 """The one way to reach the database: who connects, and how."""
 
 import json
+import logging
 import os
 import re
 from dataclasses import dataclass, field
@@ -12,6 +13,9 @@ from psycopg.conninfo import conninfo_to_dict
 
 from stageline.config import settings
 from stageline.errors import StagelineError
+
+# What it cannot clean up after an error that it raises is nobody's to mend.
+logging.getLogger("psycopg").addHandler(logging.NullHandler())
 
 #: Short names of the roles, which are called ``stageline_<name>`` in the database; ``owner`` is the
 #: login that runs the migrations and owns the database.
@@ -113,6 +117,18 @@ def connect(role: Role, *, autocommit: bool = False) -> psycopg.Connection[Any]:
             f"Cannot reach PostgreSQL at {target.host}:{target.port} as {target.user}:"
             f" {_reason(error)}. {hint}"
         ) from None
+
+
+def cut_short(error: psycopg.OperationalError, doing: str = "") -> str:
+    """What ended a command in its midst, without a full stop.
+
+    Args:
+        error: How a session ended, or what the server could not do.
+        doing: What was being done, as in " during the load".
+    """
+    if isinstance(error, psycopg.errors.DiskFull):
+        return "PostgreSQL's disk is full: make room on it (`stageline doctor` shows how much)"
+    return f"The database went away{doing}"
 
 
 def _reason(error: psycopg.OperationalError) -> str:

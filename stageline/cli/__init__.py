@@ -114,30 +114,31 @@ class _Lazy(click.Group):
         except BrokenPipeError:  # the reader of our output (head, less) has left
             sys.stderr.close()
             sys.exit(0)
-        except OSError as error:
-            if error.errno not in _NOT_WRITABLE:
-                raise
-            where = f" {error.filename}" if error.filename else ""
-            click.echo(
-                f"error: Cannot write{where}: {error.strerror}. Mend that, or name another folder"
-                " with STAGELINE_OUTPUT, STAGELINE_HOME, DBT_TARGET_PATH or DBT_LOG_PATH.",
-                err=True,
-            )
-            sys.exit(1)
         except Exception as error:
-            if not _is_of_a_lost_session(error):
+            told = _told(error)
+            if told is None:
                 raise
-            click.echo(
-                "error: The database went away. Run it again; `stageline status` says how it is.",
-                err=True,
-            )
+            click.echo(f"error: {told}", err=True)
             sys.exit(1)
 
 
-def _is_of_a_lost_session(error: Exception) -> bool:
-    """Whether a database session ended under a command; who has one has imported its driver."""
-    driver = sys.modules.get("psycopg")
-    return driver is not None and isinstance(error, driver.OperationalError)
+def _told(error: Exception) -> str | None:
+    """A disk or a database that failed under a command, as a line; None for a fault of ours."""
+    driver = sys.modules.get("psycopg")  # who has a session has imported it
+    if driver is not None and isinstance(error, driver.OperationalError):
+        from stageline.database import cut_short
+
+        return f"{cut_short(error)}. Run it again; `stageline status` says how it is."
+    cause: BaseException | None = error
+    while cause is not None:  # a library may have put it into an error of its own
+        if isinstance(cause, OSError) and cause.errno in _NOT_WRITABLE:
+            where = f" {cause.filename}" if cause.filename else ""
+            return (
+                f"Cannot write{where}: {cause.strerror}. Mend that, or name another folder"
+                " with STAGELINE_OUTPUT, STAGELINE_HOME, DBT_TARGET_PATH or DBT_LOG_PATH."
+            )
+        cause = cause.__cause__ or cause.__context__
+    return None
 
 
 @click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})

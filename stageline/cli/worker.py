@@ -12,7 +12,7 @@ import psycopg
 from stageline import config
 from stageline.cli.build import require_migrations
 from stageline.cli.tables import Column, show
-from stageline.database import connect
+from stageline.database import connect, cut_short
 from stageline.errors import StagelineError
 
 if TYPE_CHECKING:
@@ -116,9 +116,9 @@ def _work_once() -> None:
         for follow_up, outcome in run_once():
             outcomes[outcome] += 1
             asked.add(_key(follow_up))
-    except psycopg.OperationalError:
+    except psycopg.OperationalError as error:
         raise StagelineError(
-            f"The database went away after {outcomes.total()} were asked about. Nothing is lost:"
+            f"{cut_short(error, f' after {outcomes.total()} were asked about')}. Nothing is lost:"
             " what was under way is asked again. Run `stageline worker --once` when it is back."
         ) from None
     with connect("jobs") as jobs:

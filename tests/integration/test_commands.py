@@ -199,10 +199,14 @@ def test_ctrl_c_is_one_line() -> None:
 
 
 @pytest.mark.usefixtures("database")
-def test_a_folder_that_cannot_be_written_is_one_line() -> None:
+@pytest.mark.parametrize("is_wrapped", [False, True])
+def test_a_folder_that_cannot_be_written_is_one_line(is_wrapped: bool) -> None:
+    """Also where a library says it in words of its own."""
     code = (
         "import stageline.migrate as migrate; from stageline.cli import main\n"
-        "def refused(): raise PermissionError(13, 'Permission denied', '/there/target')\n"
+        "def refused():\n"
+        "    try: raise PermissionError(13, 'Permission denied', '/there/target')\n"
+        f"    except OSError as error: raise {'ValueError(1) from ' if is_wrapped else ''}error\n"
         "migrate.current = refused\n"
         "main(['build'])"
     )
@@ -210,6 +214,25 @@ def test_a_folder_that_cannot_be_written_is_one_line() -> None:
     assert result.returncode == 1
     assert result.stderr.startswith("error: Cannot write /there/target: Permission denied. Mend")
     assert len(result.stderr.splitlines()) == 1
+
+
+@pytest.mark.usefixtures("database")
+def test_a_full_disk_of_the_server_is_told_as_such() -> None:
+    with connect("owner") as session:
+        session.execute(
+            "create function ops.no_room() returns trigger language plpgsql as $$ begin"
+            " raise sqlstate '53100' using message = 'could not extend file'; end $$"
+        )
+        session.execute(
+            "create trigger no_room before insert on ops.builds"
+            " for each row execute function ops.no_room()"
+        )
+    result = CliRunner().invoke(main, ["build", "-s", "stg_leads"])
+    assert result.exit_code == 1
+    assert result.stderr.splitlines()[-1] == (
+        "error: PostgreSQL's disk is full: make room on it (`stageline doctor` shows how much)."
+        " Run it again; `stageline status` says how it is."
+    )
 
 
 def test_status_says_when_nothing_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
