@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Annotated, Any
 from zoneinfo import ZoneInfo
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from jobs.refresh_config import Schedule
 from stageline.config import PROJECT_ROOT, settings
 from stageline.yaml_files import Checked, YamlFile, Zone
+
+#: How far `ops.node_costs` looks back, and with it the alert of what got slower.
+LOOKED_BACK = timedelta(days=14)
 
 _LASTING = re.compile(r"([1-9][0-9]{0,4})d|([1-9][0-9]?)y")
 
@@ -26,15 +29,22 @@ def _kept_for(text: Any) -> timedelta | None:
     return timedelta(days=days + 365 * years)
 
 
+def _looked_back_on(kept: timedelta | None) -> timedelta | None:
+    if kept is not None and kept < LOOKED_BACK:
+        raise ValueError(f"keep at least {LOOKED_BACK.days}d, which costs of models are told of")
+    return kept
+
+
 def _folder(text: Any) -> Path | None:
     return PROJECT_ROOT / Path(str(text)).expanduser() if text else None
 
 
 Lasting = Annotated[timedelta | None, BeforeValidator(_kept_for)]
+History = Annotated[Lasting, AfterValidator(_looked_back_on)]
 
 
 class _Keep(Checked):
-    job_history: Lasting
+    job_history: History
     snapshots: Lasting
 
 

@@ -36,6 +36,7 @@ def test_history_and_snapshots_are_kept_a_while_and_no_backup_is_made_unless_a_f
     ("before", "after", "said"),
     [
         ("90d", "3 months", "line 7, column 3: job_history: write days as 90d, years as 1y"),
+        ("90d", "13d", "line 7, column 3: job_history: keep at least 14d, which costs of models"),
         ("90d", "0d", "line 7, column 3: job_history: write days as 90d, years as 1y"),
         ("1y", "", "line 8, column 3: snapshots: write days"),
         ("job_history", "jobs_history", "line 7, column 3: There is no key jobs_history here"),
