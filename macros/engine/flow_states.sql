@@ -2,7 +2,8 @@
     Up to where each flow model holds what was written, and whether anything was since: what a refresh
     asks before it builds them. What would make one of them hold other rows was written to the log or
     to the settings, or lay ahead when it was built, or is what positions stand on. Asked between
-    builds, so for the moment of the question, whatever instant was given to the run that makes it.
+    builds, so for the moment of the question, whatever instant was given to the run that makes it;
+    by that, deletions count at once, whenever they are said to have happened.
 -#}
 {% macro flow_states() -%}
     {{ return(adapter.dispatch('flow_states')()) }}
@@ -28,12 +29,6 @@
             or exists (
                 select 1 from {{ entity_changes() }} as written
                 where {{ is_written_since('written_xid', since) }}
-            )
-            or exists (
-                select 1 from {{ entity_changes() }} as written
-                where
-                    stated_at > {{ earlier }}
-                    and stated_at <= {{ later }}
             )
             or exists (
                 select 1 from {{ ref('int_stage_intervals') }}
