@@ -11,6 +11,7 @@ import psycopg
 
 from jobs.build import BusyError, only_build
 from jobs.retention import Backups
+from jobs.slots import latest
 from stageline import backup
 from stageline.config import settings
 from stageline.database import connect
@@ -57,6 +58,24 @@ def make(path: Path, watch: backup.Watch) -> backup.Manifest:
         raise
     _note(path, started, manifest.dump_bytes, None)
     return manifest
+
+
+def make_if_due(configured: Backups, stop: threading.Event) -> Mapping[str, object] | None:
+    """As `make_by_the_clock`, where none was tried since the last slot.
+
+    So what a stopped worker did not finish is done by the next one.
+
+    Returns:
+        Figures for the log; None where none is due.
+    """
+    slot = latest(configured.schedule, configured.zone, datetime.now(UTC))
+    with connect("jobs") as session:
+        tried = session.execute(
+            "select exists (select from ops.backups where started_at >= %s"
+            " and starts_with(file, %s))",
+            [slot, f"{configured.folder}/"],
+        ).fetchone()
+    return None if tried == (True,) else make_by_the_clock(configured, stop)
 
 
 def make_by_the_clock(configured: Backups, stop: threading.Event) -> Mapping[str, object]:
