@@ -102,6 +102,12 @@ class Readers:
         for thread in self._threads:
             thread.join()
 
+    @property
+    def reads(self) -> int:
+        """How many were answered since `take` was called last."""
+        with self._lock:
+            return self._readings.reads
+
     def take(self) -> Readings:
         """What they saw since this was called last."""
         with self._lock:

@@ -78,7 +78,7 @@ def test_a_refresh_that_shows_a_table_before_it_is_whole_is_found_out(rebuild: s
         connect("transformer", autocommit=True) as session,
         Readers(["kpis.t"], number=1) as readers,
     ):
-        until(lambda: readers.take().reads > 0)
+        until(lambda: readers.reads > 0)
         for _ in range(60):
             for statement in REBUILDS[rebuild]:
                 session.execute(statement)
