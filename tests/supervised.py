@@ -77,6 +77,14 @@ class Run:
             and self.receives()
         )
 
+    def until(self, condition: Callable[[], bool]) -> None:
+        """As the function of that name, but tells what was logged last if it does not happen."""
+        try:
+            until(condition)
+        except AssertionError as error:
+            last = self.logs.read_text().splitlines()[-40:]
+            raise AssertionError("\n".join([str(error), *last])) from None
+
     def stop(self, seconds: float = 60.0) -> int:
         """Stops it in order; gives its exit code."""
         self.process.send_signal(signal.SIGTERM)

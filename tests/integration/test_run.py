@@ -12,12 +12,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import psutil
+import psycopg
 import pytest
 
 from jobs import refresh_runs
 from stageline import config, migrate, server
 from stageline.database import connect
-from stageline.supervisor import _Pause
+from stageline.supervisor import _Pause, _Postgres
 from tests.crash.processes import kill, kill_family
 from tests.plain_postgres import free_port
 from tests.refresh_groups import FLOW
@@ -85,7 +86,7 @@ def start(home: Path, short_folder: Path) -> Start:
 
 def test_it_stops_all_that_it_started_in_order(start: Start) -> None:
     with start() as run:
-        until(run.is_whole)
+        run.until(run.is_whole)
         family = psutil.Process(run.process.pid).children(recursive=True)
         assert run.stop() == 0
         ended = [line["what"] for line in run.lines("run", "ended")]
@@ -99,7 +100,7 @@ def test_killed_itself_it_leaves_only_postgresql_which_the_next_one_then_leaves_
     start: Start,
 ) -> None:
     with start() as run:
-        until(run.is_whole)
+        run.until(run.is_whole)
         started = [each for part in run.parts().values() for each in [part, *part.children()]]
         assert len(started) >= 3, "the receiver has a process for requests"
         run.process.kill()
@@ -108,7 +109,7 @@ def test_killed_itself_it_leaves_only_postgresql_which_the_next_one_then_leaves_
         postmaster = run.postmaster()
         assert postmaster is not None
     with start() as run:
-        until(run.is_whole)
+        run.until(run.is_whole)
         assert run.stop() == 0
         assert run.postmaster() == postmaster
     server.stop(run.home)
@@ -138,11 +139,35 @@ def test_what_cannot_start_ends_it_with_one_error_that_says_why(start: Start) ->
     assert run.postmaster() is None
 
 
+def test_postgresql_that_dies_while_it_is_started_is_started_again(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin, starts = server.start, []
+
+    def dies_at_first(folder: Path, port: int) -> server.Running:
+        starts.append(begin(folder, port))
+        if len(starts) > 1:
+            return starts[-1]
+        server.stop(folder)
+        raise psycopg.OperationalError("server closed the connection unexpectedly")
+
+    monkeypatch.setattr(server, "start", dies_at_first)
+    monkeypatch.setenv("STAGELINE_ENV_FILE", str(home.with_name("starts.env")))
+    config.settings.cache_clear()
+    keeper = _Postgres()
+    keeper.start()
+    try:
+        until(lambda: len(starts) == 2 and not keeper.is_away)
+    finally:
+        keeper.leave()
+        server.stop(home)
+
+
 @pytest.fixture(scope="module")
 def kept(start: Start) -> Iterator[Run]:
     """One that runs, for tests that leave it whole."""
     with start() as run:
-        until(run.is_whole)
+        run.until(run.is_whole)
         yield run
         assert run.stop() == 0
 
@@ -176,7 +201,7 @@ def test_each_line_says_which_part_it_is_of(kept: Run) -> None:
 def test_a_part_that_is_killed_is_started_again(kept: Run, part: str) -> None:
     killed = kept.parts()[part]
     kill([killed])
-    until(lambda: kept.is_whole() and kept.parts()[part].pid != killed.pid)
+    kept.until(lambda: kept.is_whole() and kept.parts()[part].pid != killed.pid)
     ended = [line for line in kept.lines("run", "ended") if line["what"] == part]
     assert (ended[-1]["signal"], ended[-1]["level"]) == (signal.SIGKILL, "warning")
 
@@ -186,7 +211,7 @@ def test_postgresql_is_started_again_and_takes_writes(kept: Run, whole: bool) ->
     killed = kept.postmaster()
     assert killed is not None
     (kill_family if whole else lambda process: kill([process]))(killed)
-    until(lambda: kept.is_whole() and kept.postmaster() != killed)
+    kept.until(lambda: kept.is_whole() and kept.postmaster() != killed)
     with server.superuser(kept.home, "stageline") as session:
         session.execute("create table kept_running (n int); drop table kept_running")
     assert kept.lines("run", "is gone")
