@@ -19,7 +19,7 @@ from stageline.personal_data import frames
 from stageline.progress import log
 from webhook_receiver.delivery import ReadDelivery
 from webhook_receiver.raw_tables import Outcome, written
-from webhook_receiver.session import PATIENCE, Session, connected, why
+from webhook_receiver.session import Session, connected, why
 from webhook_receiver.spool import Spool, SpoolError
 
 #: Most deliveries, and most bytes of their bodies, that one transaction writes.
@@ -28,10 +28,6 @@ BATCH_BYTES = 2 * 1024 * 1024
 
 #: Seconds that a delivery waits for others to join, where the last one had company.
 COMPANY = 0.0005
-
-#: Seconds after which a delivery is not kept waiting for PostgreSQL any more: one that came while
-#: another statement hung does not wait for a second one to hang.
-QUEUED = PATIENCE / 2
 
 #: Told what became of a delivery; None if it is nowhere. It may neither fail nor wait.
 Tell = Callable[[Outcome | None], None]
@@ -57,6 +53,7 @@ class Landing:
         self._waiting: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
         self._had_company = False
         self._is_stopped = False
+        self._failed_at = 0.0
         self._session: Session | None = None
         self._trouble: str | None = None
         self._thread = threading.Thread(target=self._run, name="stageline-landing", daemon=True)
@@ -99,7 +96,7 @@ class Landing:
             try:
                 outcomes = self._outcomes(
                     [each.delivery for each in batch],
-                    is_late=time.monotonic() - batch[0].since > QUEUED,
+                    has_waited=batch[0].since < self._failed_at,
                 )
             except Exception as error:  # noqa: BLE001 - this thread may not die
                 log().error(
@@ -134,15 +131,19 @@ class Landing:
         return batch
 
     def _outcomes(
-        self, deliveries: Sequence[ReadDelivery], *, is_late: bool
+        self, deliveries: Sequence[ReadDelivery], *, has_waited: bool
     ) -> dict[UUID, Outcome]:
-        """What became of each id; of those that are nowhere, nothing. What is late is spooled."""
-        if self._trouble is None and not is_late:
+        """What became of each id; of those that are nowhere, nothing.
+
+        What has waited for a statement that failed does not wait for another one to hang.
+        """
+        if self._trouble is None and not has_waited:
             try:
                 if self._session is None:
                     self._session = connected()
                 return written(self._session, deliveries)
             except (psycopg.Error, StagelineError) as error:
+                self._failed_at = time.monotonic()
                 self.saw_postgres(why(error))
                 self._hang_up()
         try:

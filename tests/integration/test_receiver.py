@@ -782,9 +782,10 @@ def test_a_delivery_whose_events_are_refused_fails_alone(shared: Shared, is_spoo
                 "grant insert on raw.deliveries to stageline_receiver",
             ):
                 answers = [shared.post("keycrm", project, body) for body in bodies]
-            until(lambda: is_over(shared.receiver))
         else:
             answers = at_once(30, lambda number: shared.post("keycrm", project, bodies[number]))
+        # A machine that stands still for a second has the receiver spool some of them, too.
+        until(lambda: is_over(shared.receiver))
     assert {answer.status_code for answer in answers} == {200}
     assert sorted(shared.bodies(project)) == sorted(bodies)
     assert len(shared.events(project).stage_events) == 29
