@@ -305,26 +305,27 @@ class _Postgres(threading.Thread):
         pause, started_at = _Pause(), time.monotonic()
         while not self._enough.wait(_LOOK):
             try:
-                if server.runs(server.home()):
+                if not self.is_away and server.runs(server.home()):
                     continue
                 self._start()
-            except Exception as error:  # noqa: BLE001 - it may be killed at any moment, this not
-                # Only of our own errors is it known that their words are meant for people.
-                is_ours = isinstance(error, StagelineError | OSError)
+            except Exception as error:  # noqa: BLE001 - nobody else would start it again
+                # What others say may hold anything.
+                is_telling = isinstance(error, StagelineError | OSError)
                 wait = pause.after(time.monotonic() - started_at)
                 _say(
                     "does not start",
                     level="error",
                     what="postgres",
-                    reason=str(error) if is_ours else type(error).__name__,
+                    reason=str(error) if is_telling else type(error).__name__,
                     again_in_seconds=wait,
                 )
                 self._enough.wait(wait)
             started_at = time.monotonic()
 
     def _start(self) -> None:
-        self.is_away = True
-        _say("is gone", level="warning", what="postgres")
+        if not self.is_away:
+            self.is_away = True
+            _say("is gone", level="warning", what="postgres")
         found = server.start(server.home(), settings().port)
         self.is_away = False
         dbt_environment.write(settings().env_file)  # the port may be another one

@@ -139,8 +139,9 @@ def test_what_cannot_start_ends_it_with_one_error_that_says_why(start: Start) ->
     assert run.postmaster() is None
 
 
+@pytest.mark.parametrize("is_gone", [True, False], ids=["all of it", "a session"])
 def test_postgresql_that_dies_while_it_is_started_is_started_again(
-    home: Path, monkeypatch: pytest.MonkeyPatch
+    home: Path, monkeypatch: pytest.MonkeyPatch, is_gone: bool
 ) -> None:
     begin, starts = server.start, []
 
@@ -148,7 +149,8 @@ def test_postgresql_that_dies_while_it_is_started_is_started_again(
         starts.append(begin(folder, port))
         if len(starts) > 1:
             return starts[-1]
-        server.stop(folder)
+        if is_gone:
+            server.stop(folder)
         raise psycopg.OperationalError("server closed the connection unexpectedly")
 
     monkeypatch.setattr(server, "start", dies_at_first)
