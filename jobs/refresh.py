@@ -207,8 +207,8 @@ def _build(session: Session, work: _Work) -> list[Outcome]:
 def _built(session: Session, work: _Work) -> BuildReport:
     names = sorted({run.group_name for run in work.runs})
     with traces.span("build", groups=",".join(names)):
+        terms, still = _selection(session, work)
         try:
-            terms, still = _selection(session, work)
             report = build(
                 " ".join(terms),
                 _LEFT_OUT,

@@ -250,7 +250,7 @@ def _to_do(
     for name in TopologicalSorter({name: project.parents[name] for name in nodes}).static_order():
         if name not in nodes:
             continue
-        # Whether what such a table reads changed is told with it, but for others of its kind.
+        # `is_behind` says whether what such a table reads changed, but for others of its kind.
         parents = built.keys() & project.parents[name] if name in built else project.parents[name]
         if (
             name not in now

@@ -34,11 +34,11 @@ Tell = Callable[[Outcome | None], None]
 
 
 class _Waiting(NamedTuple):
-    """A delivery that is to be put on a disk."""
+    """A delivery that is to be put on a disk, whom to tell, and when it came (monotonic)."""
 
     delivery: ReadDelivery
     tell: Tell
-    since: float
+    came_at: float
 
 
 class Landing:
@@ -96,7 +96,7 @@ class Landing:
             try:
                 outcomes = self._outcomes(
                     [each.delivery for each in batch],
-                    has_waited=batch[0].since < self._failed_at,
+                    has_waited=batch[0].came_at < self._failed_at,
                 )
             except Exception as error:  # noqa: BLE001 - this thread may not die
                 log().error(

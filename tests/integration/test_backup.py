@@ -296,10 +296,8 @@ def test_the_worker_backs_up_where_a_folder_is_named(
     assert "back up" in {task.name for task in periodic_tasks()}
 
 
-def test_one_is_made_after_each_slot_whatever_stopped_the_worker(
-    database: Connection,  # noqa: ARG001 - what is backed up
-    tmp_path: Path,
-) -> None:
+@pytest.mark.usefixtures("database")
+def test_one_is_made_after_each_slot_whatever_stopped_the_worker(tmp_path: Path) -> None:
     kept, elsewhere = tmp_path / "kept", tmp_path / "elsewhere"
     for folder in (kept, elsewhere):
         folder.mkdir()
