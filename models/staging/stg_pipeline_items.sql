@@ -5,7 +5,7 @@ items as (
 ),
 
 records as (
-    {{ records_of_active_projects(['items']) }}
+    {{ records_of_active_projects([ref('base_files__pipeline_items')]) }}
 ),
 
 sales_stages as (

@@ -130,7 +130,7 @@ final as (
         on
             {{ same_subject('these', 'previous') | indent(12) }}
             and these.period_type = previous.period_type
-            and these.period_start = case these.period_type
+            and these.period_start = case previous.period_type
                 when 'week'
                     then {{ date_of_day('(' ~ day_of_date('previous.period_start') ~ ' + 7)') }}
                 else {{ add_months('previous.period_start', 1) }}
