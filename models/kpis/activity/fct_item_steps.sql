@@ -1,4 +1,4 @@
-{{ config(post_hook='{{ gather_statistics(this) }}') }}
+{{ config(materialized='view') }}
 
 {%- set steps = ['call', 'proposal', 'agreement', 'list_due', 'list_out', 'first_sale'] %}
 {%- set durations = {'agreement': 'proposal_to_agreement', 'list_out': 'agreement_to_list'} %}
