@@ -40,6 +40,7 @@ OF_DBT = (
     "test_kpis",
     "test_demo",
     "test_activity_oracle",
+    "test_activity_incremental",
     "test_alert_replay",
     "test_call_hours",
     "test_crm_models",

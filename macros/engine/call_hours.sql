@@ -4,10 +4,12 @@
     of calls note themselves, what a row said before included (`raw_files.call_days`). "Since" is a
     position, as in flow: the oldest transaction that still ran when the last run looked. Beside what
     was written, days change by the instant that the model is made for, and by settings of projects.
+    `call_hours_contents` has a number of what each day holds, for models that stand on this one.
 -#}
 
-{% macro call_hours_state(name) -%}
-    {{ return(this.incorporate(path={'identifier': 'call_hours_' ~ name})) }}
+{#- A table beside int_call_hours, which `model` is. -#}
+{% macro call_hours_state(name, model=this) -%}
+    {{ return(model.incorporate(path={'identifier': 'call_hours_' ~ name})) }}
 {%- endmacro %}
 
 {#- In the transaction that builds the model, before it looks for changes. -#}
@@ -30,6 +32,13 @@
         source_system text,
         project_id text,
         call_date date,
+        primary key (source_system, project_id, call_date)
+    );
+    create table if not exists {{ call_hours_state('contents') }} (
+        source_system text,
+        project_id text,
+        call_date date,
+        contents numeric not null,
         primary key (source_system, project_id, call_date)
     );
     insert into {{ positions }} (state, position, as_of, server)
@@ -116,8 +125,33 @@
 
 {% macro default__remember_call_hours() -%}
     {%- set positions = call_hours_state('positions') -%}
+    {%- set days = call_hours_state('days') -%}
+    {%- set contents = call_hours_state('contents') -%}
     delete from {{ positions }} where state = 'built';
     update {{ positions }} set state = 'built' where state = 'building';
+    {%- if builds_changes() %}
+    delete from {{ contents }} using {{ days }} as days
+    where
+        {{ contents }}.source_system = days.source_system
+        and {{ contents }}.project_id = days.project_id
+        and {{ contents }}.call_date = days.call_date;
+    {%- else %}
+    truncate {{ contents }};
+    {%- endif %}
+    insert into {{ contents }} (source_system, project_id, call_date, contents)
+    select
+        source_system,
+        project_id,
+        call_date,
+        sum({{ contents_of('hour', [
+            'rep_id', 'call_hour', 'booked', 'due', 'held', 'conducted',
+        ]) }})
+    from {{ this }}
+    where
+        (source_system, project_id, call_date)
+        in (select source_system, project_id, call_date from {{ days }})
+        or not exists (select from {{ contents }})
+    group by source_system, project_id, call_date;
 {%- endmacro %}
 
 {% macro spark__remember_call_hours() -%} {%- endmacro %}

@@ -10,9 +10,9 @@ import pytest
 from psycopg import sql
 from psycopg.rows import dict_row
 
-from loaders.entities import ENTITIES
 from stageline import config
-from stageline.database import Connection, connect
+from stageline.database import Connection
+from tests.activity_database import load
 from tests.activity_oracle import GRAIN, kpis
 from tests.activity_worlds import AS_OF, World, random_world
 from tests.conftest import DATABASE, TEMPLATE, TestServer, _clone
@@ -42,65 +42,6 @@ class Built:
             return session.execute(
                 sql.SQL("select * from {}").format(sql.Identifier("kpis", name))
             ).fetchall()
-
-
-def load(worlds: Sequence[World]) -> None:
-    """Puts settings where operators would, and records where the file loader would."""
-    with connect("owner") as session, session.cursor() as cursor:
-        for world in worlds:
-            project = world.project
-            place = (project.source_system, project.project_id)
-            cursor.execute(
-                "insert into settings.projects"
-                " (source_system, project_id, timezone, currency, is_active)"
-                " values (%s, %s, %s, %s, %s)",
-                (*place, project.timezone, project.currency, project.is_active),
-            )
-            for week in world.weeks:
-                cursor.execute(
-                    "insert into settings.calendars (calendar_id, source_system, project_id,"
-                    " group_id, is_always_open, effective_from, effective_to)"
-                    " overriding system value values (%s, %s, %s, %s, %s, %s, %s)",
-                    (week.number, *place, week.group, week.is_always_open, week.since, week.until),
-                )
-                cursor.executemany(
-                    "insert into settings.calendar_windows"
-                    " (calendar_id, weekday, opens_second, closes_second) values (%s, %s, %s, %s)",
-                    [
-                        (week.number, weekday, *window)
-                        for weekday, windows in week.hours.items()
-                        for window in windows
-                    ],
-                )
-            cursor.executemany(
-                "insert into settings.day_exceptions (source_system, project_id, day, as_weekday)"
-                " values (%s, %s, %s, %s)",
-                [(*place, day, weekday) for day, weekday in world.exceptions.items()],
-            )
-            with cursor.copy(
-                "copy settings.kpi_targets (source_system, project_id, kpi, subject_type,"
-                " subject_id, period, target, currency, effective_from, effective_to) from stdin"
-            ) as copy:
-                for row in world.targets:
-                    copy.write_row(
-                        [
-                            *(*place, row.kpi, row.subject_type, row.subject_id, row.period),
-                            *(row.target, row.currency, row.since, row.until),
-                        ]
-                    )
-            for entity, rows in world.records.items():
-                columns = (
-                    "source_system",
-                    "project_id",
-                    *(f.name for f in ENTITIES[entity].fields),
-                )
-                statement = sql.SQL("copy {} ({}) from stdin").format(
-                    sql.Identifier("raw_files", entity),
-                    sql.SQL(", ").join(map(sql.Identifier, columns)),
-                )
-                with cursor.copy(statement) as copy:
-                    for record in rows:
-                        copy.write_row([record[column] for column in columns])
 
 
 @pytest.fixture(scope="module")

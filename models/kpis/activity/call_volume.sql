@@ -1,7 +1,16 @@
+{{ config(
+    materialized=flow_materialized(),
+    incremental_strategy='by_week',
+    on_schema_change='append_new_columns',
+    pre_hook='{{ begin_periods(call_volume_parts(), name_parts()) }}',
+    post_hook='{{ remember_periods() }}',
+) }}
+
 with
 
 call_hours as (
     select * from {{ ref('int_call_hours') }}
+    {{ where_week_changed('call_date') }}
 ),
 
 roster as (
@@ -10,11 +19,12 @@ roster as (
 
 work_days as (
     select * from {{ ref('int_work_days') }}
+    {{ where_week_changed('date_day') }}
 ),
 
 subject_weeks as (
     select * from {{ ref('int_subject_periods') }}
-    where period_type = 'week'
+    where period_type = 'week' {{ where_week_changed('period_start', 'and') }}
 ),
 
 target_candidates as (
