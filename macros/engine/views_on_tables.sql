@@ -17,7 +17,8 @@
     select views.schema_name, views.view_name
     from json_to_recordset(cast(current_setting('stageline.views') as json))
         as views (schema_name text, view_name text)
-    where to_regclass(format('%I.%I', views.schema_name, views.view_name)) is not null
+    inner join pg_namespace on views.schema_name = nspname
+    inner join pg_class on pg_namespace.oid = relnamespace and views.view_name = relname
     {%- endcall %}
     {#- dbt takes all of them for dropped. -#}
     {%- for schema_name, view_name in load_result('drop_relation')['data'] -%}

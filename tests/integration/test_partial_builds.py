@@ -129,6 +129,10 @@ def test_views_stay_while_the_table_that_they_stand_on_is_built_anew(project: Pa
         "on_other": 2,
         "on_view": 1,
     }
+    # What somebody else made of it where we may not look keeps no build from its end.
+    with connect("owner") as session:
+        session.execute("create schema of_analyst")
+        session.execute("create view of_analyst.mine as select n from staging.ground")
     # Those that nobody builds show the new table, and are the same views.
     assert built("ground", ground=table + "10 as n, 20 as other") == {
         "on_table": (view["on_table"], 10),
