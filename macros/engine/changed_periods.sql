@@ -21,17 +21,21 @@
 
 {#- The table that keeps what each period of this model was built of, and is made of now. -#}
 {% macro periods_of_this() -%}
+    {{ return(intermediate_table(this.identifier ~ '_periods')) }}
+{%- endmacro %}
+
+{#- A table that is no model, but is kept by one. -#}
+{% macro intermediate_table(name) -%}
     {{ return(this.incorporate(path={
-        'schema': generate_schema_name('intermediate', model),
-        'identifier': this.identifier ~ '_periods',
+        'schema': generate_schema_name('intermediate', model), 'identifier': name,
     })) }}
 {%- endmacro %}
 
 {#- Hook of a model that is incremental by period. `parts` is a query of what periods are made of, one
     part a row (source_system, project_id, period_type, period_start, contents); `common_parts` one of
-    what all periods of a project are made of (source_system, project_id, contents). Beside that they
-    are made of the model's own text. -#}
-{% macro begin_periods(parts, common_parts) -%}
+    what all periods of a project are made of (source_system, project_id, contents), or nothing. Beside
+    that they are made of the model's own text. -#}
+{% macro begin_periods(parts, common_parts=none) -%}
     {{ return(adapter.dispatch('begin_periods')(parts, common_parts)) }}
 {%- endmacro %}
 
@@ -58,9 +62,13 @@
         group by source_system, project_id, period_type, period_start
     ),
     common_parts as (
+        {%- if common_parts %}
         select source_system, project_id, sum(contents) as contents
         from ({{ common_parts }}) as common_parts
         group by source_system, project_id
+        {%- else %}
+        select '' as source_system, '' as project_id, 0 as contents
+        {%- endif %}
     )
     select
         source_system,
@@ -92,30 +100,69 @@
 
 {% macro spark__remember_periods() -%} {%- endmacro %}
 
-{#- Where a run builds what changed, `where` (or another word) with the condition that a period is to be
-    built anew. -#}
-{% macro where_period_changed(period_type, period_start, word='where') -%}
-    {%- if builds_changes() -%}
-        {{ word }} (source_system, project_id, {{ period_type }}, {{ period_start }})
-        in (
-            select source_system, project_id, period_type, period_start
-            from {{ periods_of_this() }}
-            where made_of is distinct from built_of
+{#- Condition that a run builds a period: all of them, or those that changed; if `with_previous`, those
+    before them as well, which are told beside them. -#}
+{% macro period_is_to_build(period_type, period_start, with_previous=false) -%}
+    {%- if not builds_changes() -%}
+        true
+    {%- else -%}
+        {%- set changed -%}
+            in (
+                select source_system, project_id, period_type, period_start
+                from {{ periods_of_this() }}
+                where made_of is distinct from built_of
+            )
+        {%- endset -%}
+        (
+            (source_system, project_id, {{ period_type }}, {{ period_start }}) {{ changed }}
+            {%- if with_previous %}
+            or (source_system, project_id, {{ period_type }}, {{ next_period(period_type, period_start) }})
+            {{ changed }}
+            {%- endif %}
         )
     {%- endif -%}
 {%- endmacro %}
 
-{#- The same of the week in which a date lies. -#}
-{% macro where_week_changed(date, word='where') -%}
-    {{ where_period_changed("'week'", week_of_date(date), word) }}
+{#- The same of the week, of the month, or of either, in which a date lies. -#}
+{% macro week_is_to_build(date) -%}
+    {{ period_is_to_build("'week'", week_of_date(date)) }}
 {%- endmacro %}
 
-{#- dbt's incremental materialization asks for these by the names of the strategies: rows are of the week
-    in which `period_start` lies. What is not known to be as it was is replaced. -#}
+{% macro month_is_to_build(date, with_previous=false) -%}
+    {{ period_is_to_build("'month'", month_of_date(date), with_previous) }}
+{%- endmacro %}
+
+{% macro week_or_month_is_to_build(date) -%}
+    ({{ week_is_to_build(date) }} or {{ month_is_to_build(date) }})
+{%- endmacro %}
+
+{% macro next_period(period_type, period_start) -%}
+    case {{ period_type }}
+        when 'week' then {{ period_start }} + 7
+        else {{ add_months(period_start, 1) }}
+    end
+{%- endmacro %}
+
+{% macro month_of_date(date) -%}
+    cast({{ dbt.date_trunc('month', date) }} as date)
+{%- endmacro %}
+
+{#- dbt's incremental materialization asks for these by the names of the strategies, which say what tells
+    the period of a row: the week in which `period_start` lies; `month`; `period_type` and
+    `period_start`. -#}
 {% macro get_incremental_by_week_sql(arguments) -%}
     {{ return(replace_periods(arguments, "'week'", week_of_date('built.period_start'))) }}
 {%- endmacro %}
 
+{% macro get_incremental_by_month_sql(arguments) -%}
+    {{ return(replace_periods(arguments, "'month'", 'built.month')) }}
+{%- endmacro %}
+
+{% macro get_incremental_by_period_type_sql(arguments) -%}
+    {{ return(replace_periods(arguments, 'built.period_type', 'built.period_start')) }}
+{%- endmacro %}
+
+{#- What is not known to be as it was is replaced. -#}
 {% macro replace_periods(arguments, period_type, period_start) -%}
     {%- set columns = get_quoted_csv(arguments.dest_columns | map(attribute='name')) %}
     delete from {{ arguments.target_relation }} as built
@@ -133,6 +180,106 @@
     from {{ arguments.temp_relation }};
 {%- endmacro %}
 
+{#- What weeks and months are made of, by what a model reads. `days` has queries of contents by day
+    (source_system, project_id, day, contents), `periods` of contents by period; if `with_previous`, a
+    period is made of the one before it, too. Each row counts with its date: what moves from a period to
+    the next one changes both. -#}
+{% macro parts_of_periods(period_types, days=[], periods=[], with_previous=false) -%}
+    with
+    parts as (
+        {%- for query in days %}
+        {%- for period_type in period_types %}
+        select
+            source_system,
+            project_id,
+            '{{ period_type }}' as period_type,
+            {{ week_of_date('day') if period_type == 'week' else month_of_date('day') }} as period_start,
+            {{ contents_of('day ' ~ loop.index, ['day', 'contents']) }} as contents
+        from ({{ query }}) as days
+        {{ 'union all' if not loop.last }}
+        {%- endfor %}
+        {{ 'union all' if not loop.last or periods }}
+        {%- endfor %}
+        {%- for query in periods %}
+        select
+            source_system,
+            project_id,
+            period_type,
+            period_start,
+            {{ contents_of('period ' ~ loop.index, ['period_type', 'period_start', 'contents']) }}
+                as contents
+        from ({{ query }}) as periods
+        where period_type in ('{{ period_types | join("', '") }}')
+        {{ 'union all' if not loop.last }}
+        {%- endfor %}
+    )
+    select * from parts
+    {%- if with_previous %}
+    union all
+    select
+        source_system,
+        project_id,
+        period_type,
+        {{ next_period('period_type', 'period_start') }},
+        contents
+    from parts
+    {%- endif %}
+{%- endmacro %}
+
+{#- Contents of steps of items, and of sales, by day. -#}
+{% macro item_days() -%}
+    select * from {{ ref('int_item_days') }}
+{%- endmacro %}
+
+{% macro sale_days() -%}
+    select
+        source_system,
+        project_id,
+        sold_date as day,
+        {{ contents_of('sale', ['rep_id', 'team_id', 'is_sale', 'amount', 'currency']) }} as contents
+    from {{ ref('fct_sales') }}
+    where excluded_reason is null
+{%- endmacro %}
+
+{#- Contents of calls by day: a day is made of what its week is. -#}
+{% macro call_days() -%}
+    select
+        periods.source_system,
+        periods.project_id,
+        periods.period_start + days.number as day,
+        periods.made_of as contents
+    from {{ intermediate_table('call_volume_periods') }} as periods
+    cross join generate_series(0, 6) as days (number)
+{%- endmacro %}
+
+{#- Contents of who is active, and of targets of a KPI or of all, by period. -#}
+{% macro subject_periods() -%}
+    select
+        source_system,
+        project_id,
+        period_type,
+        period_start,
+        {{ contents_of('subject', ['subject_type', 'subject_id', 'active_reps']) }} as contents
+    from {{ ref('int_subject_periods') }}
+{%- endmacro %}
+
+{% macro target_periods(kpi=none, columns=['target']) -%}
+    select
+        source_system,
+        project_id,
+        period_type,
+        period_start,
+        {{ contents_of('target', ['subject_type', 'subject_id', 'kpi', 'currency'] + columns) }} as contents
+    from {{ ref('int_target_periods') }}
+    {{ "where kpi = '" ~ kpi ~ "'" if kpi }}
+{%- endmacro %}
+
+{#- Contents of the periods of another model that is incremental by period. -#}
+{% macro contents_of_periods(relation) -%}
+    select source_system, project_id, period_type, period_start, made_of as contents
+    from {{ intermediate_table(relation.identifier ~ '_periods') }}
+{%- endmacro %}
+
 {#- What all periods of a project are made of whose rows have the names of reps. -#}
 {% macro name_parts() -%}
     select
@@ -140,6 +287,27 @@
         project_id,
         {{ contents_of('name', ['subject_type', 'subject_id', 'subject_name']) }} as contents
     from {{ ref('int_subjects') }}
+{%- endmacro %}
+
+{#- The same of what a score weighs, and of the currency of the project. -#}
+{% macro weight_parts() -%}
+    select
+        projects.source_system,
+        projects.project_id,
+        {{ contents_of('weight', ['weights.component', 'weights.weight']) }} as contents
+    from (
+        select distinct source_system, project_id from {{ ref('int_subject_periods') }}
+    ) as projects
+    cross join {{ ref('score_weights') }} as weights
+{%- endmacro %}
+
+{% macro currency_parts() -%}
+    select
+        source_system,
+        project_id,
+        {{ contents_of('currency', ['max(project_currency)']) }} as contents
+    from {{ ref('int_work_days') }}
+    group by source_system, project_id
 {%- endmacro %}
 
 {#- What the weeks of call_volume are made of. -#}

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from random import Random
 from typing import Any
 
@@ -12,7 +12,7 @@ from psycopg.rows import dict_row
 
 from stageline.database import connect
 from tests.activity_database import change, keyed, load
-from tests.activity_oracle import GRAIN, kpis
+from tests.activity_oracle import GRAIN, kpis, start_of
 from tests.activity_worlds import AS_OF, World, random_world
 from tests.integration.test_activity_oracle import SHOWN, differences
 from tests.warm_dbt import WarmDbt
@@ -44,11 +44,22 @@ def records(entity: str, share: float) -> Morph:
 
 
 def elsewhere(world: World, other: World) -> World:
-    """It is in another zone, and has another currency."""
-    project = replace(
-        world.project, timezone=other.project.timezone, currency=other.project.currency
-    )
-    return replace(world, project=project)
+    """It is in another zone."""
+    return replace(world, project=replace(world.project, timezone=other.project.timezone))
+
+
+def paid_otherwise(world: World, _: World) -> World:
+    """It has another currency."""
+    return replace(world, project=replace(world.project, currency="CHF"))
+
+
+def came_earlier(world: World, _: World) -> World:
+    """Who has done nothing so far has been there for longer."""
+    rows = [
+        {**row, "active_from": row["active_from"] - 40 * DAY} if row["rep_id"] == "kim" else row
+        for row in world.records["reps"]
+    ]
+    return replace(world, records={**world.records, "reps": rows})
 
 
 def open_otherwise(world: World, other: World) -> World:
@@ -66,10 +77,6 @@ def stop_or_go_on(world: World, _: World) -> World:
     return replace(world, project=replace(world.project, is_active=not world.project.is_active))
 
 
-def nothing(world: World, _: World) -> World:
-    return world
-
-
 MORPHS: tuple[Morph, ...] = (
     records("activities", 0.03),
     records("activities", 1),
@@ -80,8 +87,8 @@ MORPHS: tuple[Morph, ...] = (
     open_otherwise,
     aim_otherwise,
     stop_or_go_on,
-    nothing,
-    nothing,
+    came_earlier,
+    paid_otherwise,
     stop_or_go_on,
 )
 
@@ -130,23 +137,56 @@ def test_builds_of_what_changed_are_those_of_everything(dbt: WarmDbt) -> None:
             assert not found, (step, len(found), found[:SHOWN])
 
 
+#: Built by period -> the columns that tell the period of a row.
+BY_PERIOD = {
+    "call_volume": ("period_type", "period_start"),
+    "agreement_kpis": ("month",),
+    "list_out_kpis": ("month",),
+    "sales_conversion_rates": ("month",),
+    "revenue_efficiency": ("month",),
+    "bdr_leaderboard": ("period_type", "period_start"),
+    "kpi_target_attainment": ("period_type", "period_start"),
+}
+
+
+def periods(name: str, *, since: datetime) -> set[tuple[str, date]]:
+    """Project and first day of the weeks and months of which a table has rows built since."""
+    return {
+        (row["project_id"], start_of(*_period(name, row)))
+        for row in table(name)
+        if row["updated_at"] > since
+    }
+
+
+def _period(name: str, row: dict[str, Any]) -> tuple[str, date]:
+    kind, start = ("month",) * (2 - len(BY_PERIOD[name])) + tuple(row[c] for c in BY_PERIOD[name])
+    return ("week" if kind == "day" else kind), start
+
+
 @pytest.mark.usefixtures("database")
-def test_a_call_has_its_week_built_anew_and_no_other(dbt: WarmDbt) -> None:
+def test_only_periods_of_what_changed_are_built_anew(dbt: WarmDbt) -> None:
     load(random_world(seed) for seed in (0, 1))
     build(dbt, AS_OF, is_first=True)
-    before = {tuple(row.values()) for row in table("call_volume")}
+    first = max(row["updated_at"] for row in table("call_volume"))
     with connect("owner") as session:
-        session.execute(
+        ((day,),) = session.execute(
             "update raw_files.activities set rep_id = 'bob' where project_id = 'p1' and activity_id"
             " = (select activity_id from raw_files.activities where project_id = 'p1'"
             " and activity_type = 'call' and rep_id = 'ann' and is_deleted is not true"
-            " and %s - completed_at between interval '30 days' and interval '90 days' limit 1)",
+            " and scheduled_at is null and created_at < completed_at"
+            " and %s - completed_at between interval '30 days' and interval '90 days' limit 1)"
+            " returning (completed_at at time zone 'America/New_York')::date",
             [AS_OF],
-        )
+        ).fetchall()
     build(dbt, AS_OF)
 
-    anew = [row for row in table("call_volume") if tuple(row.values()) not in before]
-    weeks = {row["period_start"] - row["period_start"].weekday() * DAY for row in anew}
-    assert {row["project_id"] for row in anew} == {"p1"}
-    assert 1 <= len(weeks) <= 2
-    assert {"ann", "bob"} <= {row["subject_id"] for row in anew}
+    week, month = (start_of(period_type, day) for period_type in ("week", "month"))
+    next_ones = {start_of("week", week + 7 * DAY), start_of("month", month + 31 * DAY)}
+    built = {name: periods(name, since=first) for name in BY_PERIOD}
+    assert built == {
+        **{name: set() for name in BY_PERIOD},
+        "call_volume": {("p1", week)},
+        "revenue_efficiency": {("p1", month)},
+        "kpi_target_attainment": {("p1", week), ("p1", month)},
+        "bdr_leaderboard": {("p1", start) for start in {week, month} | next_ones},
+    }

@@ -1,20 +1,32 @@
-{{ config(materialized='table') }}
+{{ config(
+    materialized=flow_materialized(),
+    incremental_strategy='by_period_type',
+    on_schema_change='append_new_columns',
+    pre_hook='{{ begin_periods(
+        parts_of_periods(["week", "month"], days=[item_days(), sale_days(), call_days()])
+    ) }}',
+    post_hook='{{ remember_periods() }}',
+) }}
+-- depends_on: {{ ref('int_item_days') }}
 
 with
 
 steps as (
     select * from {{ ref('fct_item_steps') }}
-    where excluded_reason is null
+    where excluded_reason is null and {{ week_or_month_is_to_build('step_date') }}
 ),
 
 sales as (
     select * from {{ ref('fct_sales') }}
-    where excluded_reason is null
+    where excluded_reason is null and {{ week_or_month_is_to_build('sold_date') }}
 ),
 
 call_volume as (
     select * from {{ ref('call_volume') }}
-    where period_type = 'day' and conducted > 0
+    where
+        period_type = 'day'
+        and conducted > 0
+        and {{ week_or_month_is_to_build('period_start') }}
 ),
 
 things as (
@@ -99,6 +111,7 @@ final as (
         {{ start }} as period_start,
         cast(sum(actual) as {{ type_money() }}) as actual
     from subject_days
+    where {{ period_is_to_build("'" ~ period ~ "'", start) }}
     group by
         source_system,
         project_id,

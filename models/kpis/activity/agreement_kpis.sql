@@ -1,13 +1,33 @@
+{{ config(
+    materialized=flow_materialized(),
+    incremental_strategy='by_month',
+    on_schema_change='append_new_columns',
+    pre_hook='{{ begin_periods(
+        parts_of_periods(
+            ["month"],
+            days=[item_days()],
+            periods=[subject_periods(), target_periods("agreements")],
+            with_previous=true,
+        ),
+        name_parts(),
+    ) }}',
+    post_hook='{{ remember_periods() }}',
+) }}
+-- depends_on: {{ ref('int_item_days') }}
+
 with
 
 steps as (
     select * from {{ ref('fct_item_steps') }}
-    where excluded_reason is null and step in ('proposal', 'agreement')
+    where
+        excluded_reason is null
+        and step in ('proposal', 'agreement')
+        and {{ month_is_to_build('step_date', with_previous=true) }}
 ),
 
 subject_periods as (
     select * from {{ ref('int_subject_periods') }}
-    where period_type = 'month'
+    where period_type = 'month' and {{ month_is_to_build('period_start', with_previous=true) }}
 ),
 
 targets as (
@@ -83,6 +103,11 @@ rows_of_months as (
             and months.month = targets.period_start
 ),
 
+these as (
+    select * from rows_of_months
+    where {{ month_is_to_build('month') }}
+),
+
 final as (
     select
         these.source_system,
@@ -104,7 +129,7 @@ final as (
         these.p85_proposal_to_agreement_seconds,
         these.p95_proposal_to_agreement_seconds,
         {{ built_at() }} as updated_at
-    from rows_of_months as these
+    from these
     left join rows_of_months as previous
         on
             {{ same_subject('these', 'previous') | indent(12) }}

@@ -1,14 +1,29 @@
+{{ config(
+    materialized=flow_materialized(),
+    incremental_strategy='by_period_type',
+    on_schema_change='append_new_columns',
+    pre_hook='{{ begin_periods(
+        parts_of_periods(
+            ["week", "month"],
+            periods=[contents_of_periods(ref("int_kpi_actuals")), subject_periods()],
+            with_previous=true,
+        ),
+        name_parts() ~ " union all " ~ weight_parts(),
+    ) }}',
+    post_hook='{{ remember_periods() }}',
+) }}
 {%- set components = ['calls', 'agreements', 'lists', 'sales'] -%}
 
 with
 
 actuals as (
     select * from {{ ref('int_kpi_actuals') }}
+    where {{ period_is_to_build('period_type', 'period_start', with_previous=true) }}
 ),
 
 subject_periods as (
     select * from {{ ref('int_subject_periods') }}
-    where period_type in ('week', 'month')
+    where {{ period_is_to_build('period_type', 'period_start', with_previous=true) }}
 ),
 
 subjects as (
@@ -106,6 +121,11 @@ ranked as (
     from scored
 ),
 
+these as (
+    select * from ranked
+    where {{ period_is_to_build('period_type', 'period_start') }}
+),
+
 final as (
     select
         these.source_system,
@@ -125,7 +145,7 @@ final as (
         previous.place as previous_rank,
         previous.place - these.place as rank_change,
         {{ built_at() }} as updated_at
-    from ranked as these
+    from these
     left join ranked as previous
         on
             {{ same_subject('these', 'previous') | indent(12) }}

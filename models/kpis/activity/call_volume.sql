@@ -10,7 +10,7 @@ with
 
 call_hours as (
     select * from {{ ref('int_call_hours') }}
-    {{ where_week_changed('call_date') }}
+    where {{ week_is_to_build('call_date') }}
 ),
 
 roster as (
@@ -19,12 +19,12 @@ roster as (
 
 work_days as (
     select * from {{ ref('int_work_days') }}
-    {{ where_week_changed('date_day') }}
+    where {{ week_is_to_build('date_day') }}
 ),
 
 subject_weeks as (
     select * from {{ ref('int_subject_periods') }}
-    where period_type = 'week' {{ where_week_changed('period_start', 'and') }}
+    where period_type = 'week' and {{ week_is_to_build('period_start') }}
 ),
 
 target_candidates as (

@@ -1,11 +1,27 @@
+{{ config(
+    materialized=flow_materialized(),
+    incremental_strategy='by_period_type',
+    on_schema_change='append_new_columns',
+    pre_hook='{{ begin_periods(
+        parts_of_periods(["week", "month"], periods=[
+            target_periods(columns=["target", "target_to_date", "target_origin", "is_running"]),
+            contents_of_periods(ref("int_kpi_actuals")),
+        ]),
+        name_parts(),
+    ) }}',
+    post_hook='{{ remember_periods() }}',
+) }}
+
 with
 
 targets as (
     select * from {{ ref('int_target_periods') }}
+    where {{ period_is_to_build('period_type', 'period_start') }}
 ),
 
 actuals as (
     select * from {{ ref('int_kpi_actuals') }}
+    where {{ period_is_to_build('period_type', 'period_start') }}
 ),
 
 subjects as (

@@ -1,13 +1,30 @@
+{{ config(
+    materialized=flow_materialized(),
+    incremental_strategy='by_month',
+    on_schema_change='append_new_columns',
+    pre_hook='{{ begin_periods(
+        parts_of_periods(
+            ["month"], days=[item_days()], periods=[subject_periods(), target_periods("lists_out")]
+        ),
+        name_parts(),
+    ) }}',
+    post_hook='{{ remember_periods() }}',
+) }}
+-- depends_on: {{ ref('int_item_days') }}
+
 with
 
 steps as (
     select * from {{ ref('fct_item_steps') }}
-    where excluded_reason is null and step in ('list_due', 'list_out')
+    where
+        excluded_reason is null
+        and step in ('list_due', 'list_out')
+        and {{ month_is_to_build('step_date') }}
 ),
 
 subject_periods as (
     select * from {{ ref('int_subject_periods') }}
-    where period_type = 'month'
+    where period_type = 'month' and {{ month_is_to_build('period_start') }}
 ),
 
 targets as (

@@ -1,22 +1,38 @@
+{{ config(
+    materialized=flow_materialized(),
+    incremental_strategy='by_month',
+    on_schema_change='append_new_columns',
+    pre_hook='{{ begin_periods(
+        parts_of_periods(
+            ["month"],
+            days=[sale_days(), call_days()],
+            periods=[subject_periods(), contents_of_periods(ref("list_out_kpis"))],
+        ),
+        name_parts() ~ " union all " ~ currency_parts(),
+    ) }}',
+    post_hook='{{ remember_periods() }}',
+) }}
+
 with
 
 sales as (
     select * from {{ ref('fct_sales') }}
-    where excluded_reason is null
+    where excluded_reason is null and {{ month_is_to_build('sold_date') }}
 ),
 
 call_volume as (
     select * from {{ ref('call_volume') }}
-    where period_type = 'day'
+    where period_type = 'day' and {{ month_is_to_build('period_start') }}
 ),
 
 list_outs as (
     select * from {{ ref('list_out_kpis') }}
+    where {{ month_is_to_build('month') }}
 ),
 
 subject_periods as (
     select * from {{ ref('int_subject_periods') }}
-    where period_type = 'month'
+    where period_type = 'month' and {{ month_is_to_build('period_start') }}
 ),
 
 work_days as (

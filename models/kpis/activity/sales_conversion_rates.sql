@@ -1,3 +1,13 @@
+{{ config(
+    materialized=flow_materialized(),
+    incremental_strategy='by_month',
+    on_schema_change='append_new_columns',
+    pre_hook='{{ begin_periods(
+        parts_of_periods(["month"], days=[item_days()], periods=[subject_periods()]), name_parts()
+    ) }}',
+    post_hook='{{ remember_periods() }}',
+) }}
+-- depends_on: {{ ref('int_item_days') }}
 {%- set steps = ['calls', 'proposals', 'agreements', 'lists_out', 'first_sales'] %}
 
 with
@@ -11,12 +21,15 @@ items as (
         cohort_month as month,
         steps_reached
     from {{ ref('fct_pipeline_items') }}
-    where excluded_reason is null and cohort_month is not null
+    where
+        excluded_reason is null
+        and cohort_month is not null
+        and {{ month_is_to_build('cohort_month') }}
 ),
 
 subject_periods as (
     select * from {{ ref('int_subject_periods') }}
-    where period_type = 'month'
+    where period_type = 'month' and {{ month_is_to_build('period_start') }}
 ),
 
 subjects as (
