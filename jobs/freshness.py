@@ -129,7 +129,7 @@ def _rows(session: Session, project: Project) -> Callable[[str], int | None]:
 
     def rows(unique_id: str) -> int | None:
         node = project.nodes.get(unique_id)
-        if node is None or node["config"]["materialized"] not in _STORED:
+        if node is None or node["config"].get("materialized") not in _STORED:
             return None
         return counted.get((node["schema"], node["alias"]))
 

@@ -170,6 +170,23 @@ def test_failed_nodes_are_named_with_their_sql(tiny: Tiny) -> None:
     assert rows("select status, nodes_ok, nodes_failed from ops.builds") == [("failed", 2, 3)]
 
 
+def test_a_unit_test_that_fails_is_named_and_keeps_its_model_as_it_was(tiny: Tiny) -> None:
+    project = tiny({"ground": "select 1 as id", "above": "select id from {{ ref('ground') }}"})
+    (project / "models" / "above.yml").write_text(
+        "unit_tests: [{name: ids_are_doubled, model: above,"
+        " given: [{input: ref('ground'), rows: [{id: 1}]}], expect: {rows: [{id: 2}]}}]"
+    )
+
+    with pytest.raises(BuildError) as caught:
+        build(project=project)
+
+    assert [node.name for node in caught.value.report.failures] == ["above.ids_are_doubled"]
+    assert [node.name for node in caught.value.report.skipped] == ["above"]
+    assert rows("select node_kind, rows from ops.node_runs where status = 'fail'") == [
+        ("unit_test", None)
+    ]
+
+
 def test_a_value_in_a_database_error_is_hidden_and_noted_for_its_owner_alone(tiny: Tiny) -> None:
     """A failed cast repeats the row's value in dbt's log and results."""
     project = tiny(
