@@ -7,7 +7,7 @@
     ) }}',
     post_hook='{{ remember_periods() }}',
 ) }}
--- depends_on: {{ ref('int_item_days') }}
+{%- if not execute -%} {%- do ref('int_item_days') -%} {%- endif %}
 
 with
 

@@ -23,7 +23,9 @@ actuals as (
 
 subject_periods as (
     select * from {{ ref('int_subject_periods') }}
-    where {{ period_is_to_build('period_type', 'period_start', with_previous=true) }}
+    where
+        period_type in ('week', 'month')
+        and {{ period_is_to_build('period_type', 'period_start', with_previous=true) }}
 ),
 
 subjects as (

@@ -7,7 +7,7 @@
     ) }}',
     post_hook='{{ remember_periods() }}',
 ) }}
--- depends_on: {{ ref('int_item_days') }}
+{%- if not execute -%} {%- do ref('int_item_days') -%} {%- endif %}
 {%- set steps = ['calls', 'proposals', 'agreements', 'lists_out', 'first_sales'] %}
 
 with
