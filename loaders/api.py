@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
 from email.utils import parsedate_to_datetime
-from typing import Any, NoReturn, Self
+from typing import Any, NoReturn, Self, TypeVar
 from urllib.parse import quote_plus, urlencode, urlsplit
 
 import requests
@@ -32,6 +32,8 @@ SHORTEST_WAIT, LONGEST_WAIT = 1.0, 86_400.0
 DAILY_PROBE, WALL_PROBE = 3_600.0, 900.0
 #: A reset sooner than this is the short window's, not that of the daily budget (pipedrive 1.9).
 _LEAST_DAILY_RESET = 60.0
+
+_Read = TypeVar("_Read")
 
 _PIECE = 64 * 1024
 #: What a parameter holds as it is; but a blank, which is a plus there.
@@ -140,8 +142,7 @@ class Api:
         Raises:
             ApiError: in one of its three kinds.
         """
-        answer: dict[str, Any] | None = self._ask("GET", path, params=params, headers=headers)
-        return answer
+        return self._ask("GET", path, json_object, params=params, headers=headers)
 
     def post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any] | None:
         """The JSON object that answers a question of JSON; None where there is none (404).
@@ -149,10 +150,23 @@ class Api:
         Raises:
             ApiError: in one of its three kinds.
         """
+        return self.post_for(path, body, json_object)
+
+    def post_for(
+        self, path: str, body: Mapping[str, Any], read: Callable[[bytes], _Read | None]
+    ) -> _Read | None:
+        """What ``read`` makes of the answer to a question of JSON; None where there is none (404).
+
+        Args:
+            path, body: The question.
+            read: Gives None for what is no JSON object.
+
+        Raises:
+            ApiError: in one of its three kinds.
+        """
         written = json.dumps(body, allow_nan=False).encode()
         kind = {"Content-Type": "application/json"}
-        answer: dict[str, Any] | None = self._ask("POST", path, body=written, headers=kind)
-        return answer
+        return self._ask("POST", path, read, body=written, headers=kind)
 
     def download(self, path: str) -> bytes:
         """The body at ``path`` as it is.
@@ -160,8 +174,8 @@ class Api:
         Raises:
             ApiError: in one of its three kinds.
         """
-        body = self._ask("GET", path, is_json=False)
-        if not isinstance(body, bytes):
+        body = self._ask("GET", path, bytes)
+        if body is None:
             raise RefusedError("HTTP 404: is the address right?")
         return body
 
@@ -173,8 +187,7 @@ class Api:
         """
         written = urlencode(fields).encode()
         kind = {"Content-Type": "application/x-www-form-urlencoded"}
-        answer: dict[str, Any] | None = self._ask("POST", path, body=written, headers=kind)
-        return answer
+        return self._ask("POST", path, json_object, body=written, headers=kind)
 
     def open_with(self, token_header: tuple[str, str], base_url: str | None = None) -> None:
         """Goes on with another token, and at another address where one is given."""
@@ -195,12 +208,12 @@ class Api:
         self,
         method: str,
         path: str,
+        read: Callable[[bytes], _Read | None],
         *,
         params: Mapping[str, str | int] | None = None,
         headers: Mapping[str, str] | None = None,
         body: bytes | None = None,
-        is_json: bool = True,
-    ) -> Any:
+    ) -> _Read | None:
         _require_safe(self._base_url)
         self._before_call()
         connect_timeout, read_timeout = self._timeouts
@@ -219,12 +232,13 @@ class Api:
             raise RefusedError("the token has signs that a token cannot have") from None
         self.headers = response.headers
         status = response.status
-        if 200 <= status < 300 and not is_json:
-            return answer
+        if 200 <= status < 300:
+            return _told(status, answer, read)
         judged = None if status < 400 else self._judge(status, self.headers, answer)
         if judged is not None:
             raise judged
-        return read_answer(status, self.headers, answer, self._wait_unsaid)
+        read_answer(status, self.headers, answer, self._wait_unsaid)
+        return None
 
     def _body(self, response: BaseHTTPResponse) -> bytes:
         body = bytearray()
@@ -326,6 +340,15 @@ def path_id(entity_id: str) -> str:
     return entity_id
 
 
+def json_object(body: bytes) -> dict[str, Any] | None:
+    """The JSON object that a body is, numbers exact (Decimal); None where it is none."""
+    try:
+        answer = json.loads(body, parse_float=Decimal, parse_constant=_refuse_constant)
+    except (ValueError, ArithmeticError, RecursionError):
+        return None
+    return answer if isinstance(answer, dict) else None
+
+
 def read_answer(
     status: int, headers: Mapping[str, str], body: bytes, wait_unsaid: float
 ) -> dict[str, Any] | None:
@@ -339,12 +362,9 @@ def read_answer(
         ApiError: in one of its three kinds.
     """
     if 200 <= status < 300:
-        answer = _json_object(body)
-        if answer is None:  # Pipedrive answers /flow with 200 and `null` at times (contract 1.3)
-            raise FailedError(f"HTTP {status} with a body that is no JSON object")
-        return answer
+        return _told(status, body, json_object)
     if status == 404:
-        if _json_object(body) is None:  # a web server's page, not the API's word (contract 2.1)
+        if json_object(body) is None:  # a web server's page, not the API's word (contract 2.1)
             raise RefusedError("HTTP 404 without JSON: is the base URL of the API right?")
         return None
     if status == 429:
@@ -358,6 +378,13 @@ def read_answer(
     if refusal := _refusal(status):
         raise refusal
     raise FailedError(f"HTTP {status}", retry_after(headers))
+
+
+def _told(status: int, body: bytes, read: Callable[[bytes], _Read | None]) -> _Read:
+    answer = read(body)
+    if answer is None:  # Pipedrive answers /flow with 200 and `null` at times (contract 1.3)
+        raise FailedError(f"HTTP {status} with a body that is no JSON object")
+    return answer
 
 
 def _refusal(status: int) -> RefusedError | None:
@@ -409,14 +436,6 @@ def http_date(written: str | None) -> datetime | None:
     except ValueError:
         return None
     return read if read.tzinfo is not None else read.replace(tzinfo=UTC)
-
-
-def _json_object(body: bytes) -> dict[str, Any] | None:
-    try:
-        answer = json.loads(body, parse_float=Decimal, parse_constant=_refuse_constant)
-    except (ValueError, ArithmeticError, RecursionError):
-        return None
-    return answer if isinstance(answer, dict) else None
 
 
 def _refuse_constant(name: str) -> NoReturn:

@@ -84,7 +84,9 @@ class Turns:
             while True:
                 left = until - time.monotonic()
                 try:
-                    time.sleep(reserve(self._jobs, self.account, self._paces[each], left, each))
+                    pause = reserve(self._jobs, self.account, self._paces[each], left, each)
+                    if pause:  # a sleep of no time at all ends when the processor is free again
+                        time.sleep(pause)
                     break
                 except BusyError as error:
                     if error.seconds > left:
@@ -132,6 +134,17 @@ class Calls:
             ApiError: there is no answer, however often it is asked for.
         """
         return self.ask(lambda: self.api.post(path, body), kind)
+
+    def post_for(
+        self, path: str, body: Mapping[str, Any], read: Callable[[bytes], _Answer | None]
+    ) -> _Answer | None:
+        """What ``read`` makes of the answer to a question of JSON, as `Api.post_for` has it.
+
+        Raises:
+            LaterError: the account may not be called for long.
+            ApiError: there is no answer, however often it is asked for.
+        """
+        return self.ask(lambda: self.api.post_for(path, body, read))
 
     def ask(self, question: Callable[[], _Answer], kind: str = CALLS) -> _Answer:
         """What ``question`` gives, which is one call of the API.

@@ -9,9 +9,10 @@ import gc
 import json
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -40,7 +41,7 @@ from loaders.destination import (
 from loaders.load_log import Entry, logged
 from loaders.pace import Account
 from loaders.record_values import as_json
-from loaders.records import Rows, Table, rejects_of
+from loaders.records import Rows, Table, rejects_of, to_land
 from loaders.sources import Finding, Page, Position, Pull, Resource, Source, Sweep
 from stageline.crm_values import identifier
 from stageline.database import connect, cut_short
@@ -54,6 +55,9 @@ from stageline.settings.rule_tables import ProjectKey
 
 #: Rows, bytes, and seconds, after which what was fetched is loaded.
 PART_ROWS, PART_BYTES, PART_SECONDS = 250_000, 64 * 1024 * 1024, 30.0
+
+#: Rows that are landed where nothing else is being landed.
+EARLY_ROWS = 100_000
 
 #: Records that are fetched while those before them are loaded.
 RECORDS_AHEAD = 20_000
@@ -145,11 +149,13 @@ def load(
     with (
         _tuned(),
         _alone(source, project_id) as session,
-        _calls(source, project_id, account) as calls,
+        _calls(source, project_id, account) as (calls, *lines),
     ):
         work = _Load(
             *(source, Account(source.name, project_id), account.base_url),
-            *(session, calls, done),
+            *(session, calls),
+            done,
+            lines=lines,
             dry_run=dry_run,
         )
         if dry_run:
@@ -166,7 +172,7 @@ def load(
                     entry.loaded = sum(each.touched for each in done.tables.values())
                     entry.unchanged = entry.read - entry.loaded
                     entry.rejected = sum(each.rejected for each in done.tables.values())
-        done.calls = dict(calls.made)
+        done.calls = dict(sum((each.made for each in (calls, *lines)), Counter()))
     done.seconds = round(time.monotonic() - started, 3)
     return done
 
@@ -200,7 +206,7 @@ def check(source: Source, project_id: str, account: ApiAccount) -> list[Finding]
     Raises:
         StagelineError: the CRM refuses the account as a whole, or does not answer.
     """
-    with _calls(source, project_id, account) as calls:
+    with _calls(source, project_id, account) as (calls, *_):
         try:
             return list(source.check(calls))
         except (ApiError, LaterError) as error:
@@ -228,13 +234,17 @@ def _tuned() -> Iterator[None]:
 
 
 @contextmanager
-def _calls(source: Source, project_id: str, account: ApiAccount) -> Iterator[Calls]:
+def _calls(source: Source, project_id: str, account: ApiAccount) -> Iterator[list[Calls]]:
+    """A way to the API of an account, and the source's lines, which take their turns together."""
     paces = {kind: pace.times(account.allowance) for kind, pace in source.paces.items()}
     with connect("jobs", autocommit=True) as jobs:
         # To lose the last turns with a crash does no harm; to wait for the disk at each call does.
         jobs.execute("set synchronous_commit = off")
-        calls = source.open(Turns(jobs, Account(source.name, project_id), paces), account)
-        with calls.api:
+        turns = Turns(jobs, Account(source.name, project_id), paces)
+        with ExitStack() as opened:
+            calls = [source.open(turns, account) for _ in range(1 + source.lines)]
+            for each in calls:
+                opened.enter_context(each.api)
             yield calls
 
 
@@ -272,11 +282,13 @@ class _Load:
         calls: Calls,
         done: CrmLoad,
         *,
+        lines: Sequence[Calls],
         dry_run: bool,
     ) -> None:
         self._source, self._account, self._base_url = source, account, base_url
         self._of: dict[str, str | None] = {"base_url": base_url}
-        self._session, self._calls, self._done, self._dry_run = session, calls, done, dry_run
+        self._session, self._calls, self._lines = session, calls, lines
+        self._done, self._dry_run = done, dry_run
         self._rejects = rejects_of(source.dataset)
         self._rows = {table: Rows(table) for table in (*source.tables, self._rejects)}
         self._positions: dict[str, Position] = {}
@@ -302,14 +314,16 @@ class _Load:
                 positions.begin(
                     self._session, self._account, "backfill", {"since": earliest.isoformat()}
                 )
-        pull = Pull(self._account.project_id, self._calls, until, earliest, is_full)
+        pull = Pull(*(self._account.project_id, self._calls, until, earliest, is_full, self._lines))
         if is_first and not self._dry_run:  # while the first pages are fetched
             self._lander.submit(get_ready)
         try:
             for resource in self._source.resources:
                 position = None if is_full else known.get(resource.name)
-                if resource.reads_loaded:
-                    self._land()
+                if any(len(self._rows[table]) for table in resource.looks_up):
+                    self._begin_to_land()
+                if resource.looks_up:
+                    self._await_landed()
                 self._resource(resource, pull, position)
         finally:  # what came before an error is loaded all the same
             self._land()
@@ -329,7 +343,7 @@ class _Load:
         """Brings what belongs to records that a sweep has brought, which no resource knew of."""
         known = positions.all_of(self._session, self._account)
         for resource in self._source.resources:
-            if resource.reads_loaded:
+            if resource.looks_up:
                 self._resource(resource, pull, known.get(resource.name))
                 self._land()
 
@@ -412,8 +426,9 @@ class _Load:
         return _size(page)
 
     def _is_part(self) -> bool:
+        is_landing = self._landing is not None and not self._landing.done()
         return (
-            sum(map(len, self._rows.values())) >= PART_ROWS
+            sum(map(len, self._rows.values())) >= (PART_ROWS if is_landing else EARLY_ROWS)
             or sum(rows.size for rows in self._rows.values()) >= PART_BYTES
             or time.monotonic() > self._landed_at + PART_SECONDS
         )
@@ -437,11 +452,9 @@ class _Load:
         self._set_rejects_aside()
         part = []
         for table, rows in self._rows.items():
-            if (read := rows.take(self._account.project_id)) is not None:
+            if (read := rows.take()) is not None:
                 if table.name in self._done.tables:
-                    done = self._done.tables[table.name]
-                    done.read += read.num_rows
-                    done.unreadable = dict(rows.unreadable)
+                    self._done.tables[table.name].unreadable = dict(rows.unreadable)
                 part.append((table, read))
         self._landed_at = time.monotonic()
         self._landing = self._lander.submit(self._bring, part, passed)
@@ -451,8 +464,12 @@ class _Load:
     ) -> None:
         if part:  # only what has answered is the account of this project
             self._keep("account", self._of)
+        told = [(table, to_land(table, read, self._account.project_id)) for table, read in part]
+        for table, rows in told:
+            if table.name in self._done.tables:
+                self._done.tables[table.name].read += rows.num_rows
         if not self._dry_run:
-            news = [(table, new) for table, read in part if len(new := self._new(table, read))]
+            news = [(table, new) for table, rows in told if len(new := self._new(table, rows))]
             for is_last in (False, True):
                 self._merge([(table, new) for table, new in news if table.lands_last is is_last])
         for name, position in passed.items():

@@ -18,11 +18,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any
+from itertools import chain
+from typing import Any, NamedTuple
 
-from loaders.api import FailedError, RefusedError, TooLargeError
+import pyarrow as pa
+
+from loaders.ahead import at_once
+from loaders.api import FailedError, RefusedError, TooLargeError, json_object
 from loaders.calls import Calls, fitting
 from loaders.hubspot_api import SEARCH, listed, open_account, path, portal, results
+from loaders.hubspot_columns import deal_columns, read_deals
 from loaders.hubspot_links import RESOURCES as LINKS
 from loaders.hubspot_tables import (
     ARCHIVED_DEALS,
@@ -97,6 +102,13 @@ class _Kind:
         return deal_records(read) if self.history else {self.table: read}
 
 
+class _Part(NamedTuple):
+    """What some objects say, by table, and how many they are."""
+
+    size: int
+    records: Mapping[Table, Sequence[Record]]
+
+
 def _condition(name: str, operator: str, value: str | None = None) -> _Filter:
     condition = {"propertyName": name, "operator": operator}
     return condition if value is None else {**condition, "value": value}
@@ -155,33 +167,55 @@ def _names(pull: Pull, kind: _Kind) -> list[str]:
 
 
 def _read(
-    pull: Pull, kind: _Kind, ids: Sequence[str], names: Sequence[str], *, archived: bool = False
-) -> Iterator[list[Any]]:
+    calls: Calls, kind: _Kind, ids: Sequence[str], names: Sequence[str], *, archived: bool = False
+) -> Iterator[_Part]:
     """The records of these ids, in parts; those that are gone meanwhile are left out."""
     where = path("objects", kind.name, "batch", "read") + ("?archived=true" if archived else "")
     body: dict[str, Any] = {"properties": names}
     if kind.history:
         body["propertiesWithHistory"] = kind.history
 
-    def read(part: Sequence[str]) -> list[Any]:
+    def read(written: bytes) -> Any:
+        deals = read_deals(written, tuple(names)) if kind.history and not archived else None
+        return json_object(written) if deals is None else deals
+
+    def ask(part: Sequence[str]) -> list[Any]:
         inputs = [{"id": each} for each in part]
         try:
-            return results(pull.calls.post(where, {**body, "inputs": inputs}))
+            given = calls.post_for(where, {**body, "inputs": inputs}, read)
         except TooLargeError:
             if len(part) == 1:
                 raise
             half = len(part) // 2
-            return read(part[:half]) + read(part[half:])
+            return ask(part[:half]) + ask(part[half:])
+        return [given if isinstance(given, pa.Array) else results(given)]
 
+    in_columns = []
     for start in range(0, len(ids), kind.most):
         part = ids[start : start + kind.most]
-        found = read(part)
+        answers = ask(part)
         # Some may only have failed (contract 1.8): what is gone is not there a second time either.
-        if lacking := sorted(set(part) - {str(each["id"]) for each in found}):
-            found += read(lacking)
-        # In the order of the tables' keys the database has least to do.
-        found.sort(key=lambda each: str(each["id"]))
-        yield found
+        found = chain.from_iterable(map(_ids_of, answers))
+        if lacking := sorted(set(part).difference(found)):
+            answers += ask(lacking)
+        for answer in answers:
+            if isinstance(answer, pa.Array):
+                in_columns.append(answer)
+                continue
+            # In the order of the tables' keys the database has least to do.
+            answer.sort(key=lambda each: str(each["id"]))
+            records = {ARCHIVED_DEALS: answer} if archived else {}
+            yield _Part(len(answer), {**records, **kind.records(answer)})
+    if in_columns:  # Arrow has its price for each column, not for each value
+        deals = pa.concat_arrays(in_columns)
+        yield _Part(len(deals), deal_columns(deals))
+
+
+def _ids_of(answer: Any) -> list[str]:
+    if isinstance(answer, pa.Array):
+        ids: list[str] = answer.field("id").to_pylist()
+        return ids
+    return [str(each["id"]) for each in answer]
 
 
 def _pull(kind: _Kind, pull: Pull, position: Position | None) -> Iterator[Page]:
@@ -203,46 +237,73 @@ def _pull(kind: _Kind, pull: Pull, position: Position | None) -> Iterator[Page]:
 
 def _walk(pull: Pull, kind: _Kind, walk: Position) -> Iterator[Page]:
     """Goes through what a walk is about in the order of ids, from its ``next`` on."""
-    if "since" in walk:
-        groups = kind.wanted(str(walk["since"]))
-    else:
-        span = {"value": str(walk["from"]), "highValue": str(walk["until"])}
-        groups = [[{**_condition(_CHANGED, "BETWEEN"), **span}]]
     names = _names(pull, kind)
-    is_read_apart = bool(kind.history) or _is_long(_search(groups, walk["next"], names))
-    asked = ["hs_object_id"] if is_read_apart else names
+    is_read_apart = bool(kind.history) or _is_long(_search(walk, kind, names))
+    found = _searched(pull, kind, walk, ["hs_object_id"] if is_read_apart else names)
+
+    def read(calls: Calls, found: _Found) -> tuple[_Found, list[_Part]]:
+        ids = [str(each["id"]) for each in found.records]
+        return found, list(_read(calls, kind, ids, names))
+
+    if is_read_apart:
+        parted = at_once(found, [partial(read, calls) for calls in pull.at_once])
+    else:
+        parted = ((each, [_Part(len(each.records), {kind.table: each.records})]) for each in found)
     seen = given = 0
+    for each, parts in parted:
+        expected = None
+        for part in parts:
+            given += sum(map(len, part.records.values()))
+            seen += part.size
+            if each.left is not None and seen:
+                expected = given * max(each.left + seen - part.size, seen) // seen
+            yield Page(part.records, expected=expected)
+        yield Page(position=each.walk)
+
+
+class _Found(NamedTuple):
+    """What a search found.
+
+    Attributes:
+        records: Not one of which was found before.
+        left: How many there were, and more that are yet to be found; None where it is not said.
+        walk: Where the walk goes on after them.
+    """
+
+    records: list[Any]
+    left: int | None
+    walk: Position
+
+
+def _searched(pull: Pull, kind: _Kind, walk: Position, names: Sequence[str]) -> Iterator[_Found]:
+    """What the searches of a walk find."""
     size = SEARCHED
 
     def page(limit: int) -> dict[str, Any] | None:
-        body = {**_search(groups, walk["next"], asked), "limit": limit}
+        body = {**_search(walk, kind, names), "limit": limit}
         return pull.calls.post(path("objects", kind.name, "search"), body, SEARCH)
 
-    while True:
+    is_last = False
+    while not is_last:
         answer, size = fitting(page, size)
         found = results(answer)
         ids = [int(record["id"]) for record in found]
         if ids != sorted(set(ids)) or (ids and ids[0] < walk["next"]):
             raise FailedError("a search that is not in the order of ids")
         total = (answer or {}).get("total")
-        is_last = not found or (isinstance(total, int) and len(found) >= total)
+        left = total if isinstance(total, int) else None
+        is_last = not found or (left is not None and len(found) >= left)
         walk = {"until": walk["until"]} if is_last else {**walk, "next": ids[-1] + 1}
-        parts = _read(pull, kind, [str(each) for each in ids], names) if is_read_apart else [found]
-        expected = None
-        for part in parts:
-            records = kind.records(part)
-            given += sum(map(len, records.values()))
-            seen += len(part)
-            if isinstance(total, int) and seen:
-                expected = given * max(total + seen - len(part), seen) // seen
-            yield Page(records, expected=expected)
-        yield Page(position=walk)
-        if is_last:
-            return
+        yield _Found(found, left, walk)
 
 
-def _search(groups: _Groups, first_id: int, names: Sequence[str]) -> dict[str, Any]:
-    beyond = _condition("hs_object_id", "GTE", str(first_id))
+def _search(walk: Position, kind: _Kind, names: Sequence[str]) -> dict[str, Any]:
+    if "since" in walk:
+        groups = kind.wanted(str(walk["since"]))
+    else:
+        span = {"value": str(walk["from"]), "highValue": str(walk["until"])}
+        groups = [[{**_condition(_CHANGED, "BETWEEN"), **span}]]
+    beyond = _condition("hs_object_id", "GTE", str(walk["next"]))
     return {
         "filterGroups": [{"filters": [*group, beyond]} for group in groups],
         "sorts": [{"propertyName": "hs_object_id", "direction": "ASCENDING"}],
@@ -321,8 +382,8 @@ def _holds(condition: _Filter, record: Record) -> bool:
 
 
 def _fetch(kind: _Kind, pull: Pull, ids: Sequence[str]) -> Iterator[Page]:
-    for part in _read(pull, kind, ids, _names(pull, kind)):
-        yield Page(kind.records(part))
+    for part in _read(pull.calls, kind, ids, _names(pull, kind)):
+        yield Page(part.records)
 
 
 def _archived_ids(pull: Pull) -> Iterator[list[tuple[str, bool]]]:
@@ -332,8 +393,8 @@ def _archived_ids(pull: Pull) -> Iterator[list[tuple[str, bool]]]:
 
 
 def _fetch_archived(pull: Pull, ids: Sequence[str]) -> Iterator[Page]:
-    for part in _read(pull, _DEAL, ids, _names(pull, _DEAL), archived=True):
-        yield Page({ARCHIVED_DEALS: part, **deal_records(part)})
+    for part in _read(pull.calls, _DEAL, ids, _names(pull, _DEAL), archived=True):
+        yield Page(part.records)
 
 
 def _sweep_of_stages(of: _Kind, pipelines: Table, stages: Table) -> tuple[Sweep, Sweep]:
@@ -437,5 +498,6 @@ SOURCE = Source(
     # One less than is allowed in any ten seconds, and no more than five searches in any one, which
     # no plan has more of (contract 1.3).
     paces={"calls": Pace(99, 10.0), SEARCH: Pace(9, 2.0, grows=False)},
+    lines=2,
     api_path="/crm/",
 )

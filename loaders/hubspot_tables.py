@@ -4,7 +4,7 @@ HubSpot gives every value of a property as text. Properties that every account k
 their own; all others of a record go to its ``custom_fields``.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from hashlib import blake2b
@@ -26,18 +26,28 @@ WITH_HISTORY = (
     "deal_currency_code",
     "hs_deal_stage_probability",
 )
-_NUMBERS = {"amount", "hs_deal_stage_probability"}
-_INSTANTS = {"closedate"}
+#: Of these, the properties that are numbers, and those that are instants.
+NUMBERS = {"amount", "hs_deal_stage_probability"}
+INSTANTS = {"closedate"}
+#: A property that says the id of its record once more.
+OWN_ID = "hs_object_id"
+#: Characters of an instant that is written as a date alone.
+WITHOUT_TIME = 10
 _NEVER = datetime.min.replace(tzinfo=UTC)
+
+
+#: What HubSpot means by a date alone goes on with this.
+MIDNIGHT = "T00:00:00Z"
 
 
 def moment(value: object) -> object:
     """A value of a property that is an instant; HubSpot means midnight UTC by a date alone."""
-    return f"{value}T00:00:00Z" if isinstance(value, str) and len(value) == 10 else value
+    is_date = isinstance(value, str) and len(value) == WITHOUT_TIME
+    return f"{value}{MIDNIGHT}" if is_date else value
 
 
 def _moments(values: list[Any]) -> list[object]:
-    return [moment(each) if isinstance(each, str) and len(each) == 10 else each for each in values]
+    return list(map(moment, values))
 
 
 def properties_of(record: Record) -> Mapping[str, Any]:
@@ -46,7 +56,8 @@ def properties_of(record: Record) -> Mapping[str, Any]:
 
 
 @lru_cache(maxsize=10_000)
-def _mark(value: str) -> str:
+def mark(value: str) -> str:
+    """What tells a value of a history from others; an empty one is one, too."""
     return blake2b(value.encode("utf-8", "replace"), digest_size=8).hexdigest()
 
 
@@ -60,13 +71,13 @@ def _object_table(
     name: str, key: str, properties: Mapping[str, tuple[str, Type]], *, is_swept: bool = True
 ) -> Table:
     """A table of CRM objects: column -> property and type, and all others as custom fields."""
-    typed = frozenset(name for name, _ in properties.values()) | {"hs_object_id"}
+    typed = frozenset(name for name, _ in properties.values())
 
     def custom(record: Record) -> object:
         return {
             name: value
             for name, value in properties_of(record).items()
-            if name not in typed and value not in (None, "")
+            if name not in typed and name != OWN_ID and value not in (None, "")
         }
 
     return Table(
@@ -188,7 +199,7 @@ DEAL_HISTORY = Table(
         Column("deal_id", "id"),
         Column("property", "text"),
         Column("changed_at", "timestamp"),
-        # Two entries may have one instant; and an empty value is one, too.
+        # Two entries may have one instant.
         Column("value_mark", "id"),
         Column("value", "text"),
         Column("number", "numeric"),
@@ -346,13 +357,20 @@ def deal_records(deals: Sequence[Record]) -> dict[Table, Sequence[Record]]:
     return {
         DEALS: deals,
         DEAL_HISTORY: _history(deals),
-        MERGED_DEALS: [
-            {"deal_id": merged, "merged_into": deal.get("id")}
-            for deal in deals
-            for merged in (properties_of(deal).get("hs_merged_object_ids") or "").split(";")
-            if merged
-        ],
+        MERGED_DEALS: merges(
+            (deal.get("id"), properties_of(deal).get("hs_merged_object_ids")) for deal in deals
+        ),
     }
+
+
+def merges(deals: Iterable[tuple[object, str | None]]) -> list[Record]:
+    """What deals tell of those that were merged into them, given the id and the ids of each."""
+    return [
+        {"deal_id": each, "merged_into": deal_id}
+        for deal_id, merged in deals
+        for each in (merged or "").split(";")
+        if each
+    ]
 
 
 def _history(deals: Sequence[Record]) -> Columns:
@@ -381,17 +399,17 @@ def _history(deals: Sequence[Record]) -> Columns:
             "deal_id": ids,
             "property": list(names),
             "changed_at": changed_at,
-            "value_mark": [_mark(str(value or "")) for value in values],
+            "value_mark": [mark(str(value or "")) for value in values],
             "value": list(values),
             "number": [
-                value if name in _NUMBERS else None
+                value if name in NUMBERS else None
                 for name, value in zip(names, values, strict=True)
             ],
             "instant": [
-                moment(value) if name in _INSTANTS else None
+                moment(value) if name in INSTANTS else None
                 for name, value in zip(names, values, strict=True)
             ],
-            "place": list(_places(ids, names, changed_at)),
+            "place": list(places(ids, names, changed_at)),
             "source_type": [entry.get("sourceType") for entry in entries],
             "source_id": [entry.get("sourceId") for entry in entries],
             "updated_by": [entry.get("updatedByUserId") for entry in entries],
@@ -399,7 +417,7 @@ def _history(deals: Sequence[Record]) -> Columns:
     )
 
 
-def _places(
+def places(
     ids: Sequence[object], names: Sequence[str], changed_at: Sequence[object]
 ) -> Iterator[int]:
     """Of each entry, how many before it have its deal, property and instant."""

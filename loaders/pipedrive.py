@@ -10,8 +10,10 @@ costs 62 tokens, once a day 60 more and 30 for 500 deals, and once a week 10 for
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
+from loaders.ahead import at_once
 from loaders.api import DAILY_PROBE, Api, ApiError, RefusedError, ThrottledError
 from loaders.calls import DEADLINE, Calls, Turns
 from loaders.pace import CALLS
@@ -276,13 +278,12 @@ def _histories(pull: Pull, position: Position | None) -> Iterator[Page]:
             },
         ).fetchall()
     refused, is_left = 0, False
-    for deal_id, mark, is_deleted in due:
-        try:
-            entries = flow(pull.calls.get, deal_id)
-        except RefusedError as error:
+    ways = [partial(_flow_of, calls) for calls in pull.at_once]
+    for (deal_id, mark, is_deleted), entries in at_once(map(_Due._make, due), ways):
+        if isinstance(entries, RefusedError):
             refused, is_left = refused + 1, True
-            if error.concerns_account or refused == min(_REFUSED_IN_A_ROW, len(due)):
-                raise
+            if entries.concerns_account or refused == min(_REFUSED_IN_A_ROW, len(due)):
+                raise entries
             continue
         refused = 0
         if entries is None and not is_deleted:
@@ -295,6 +296,22 @@ def _histories(pull: Pull, position: Position | None) -> Iterator[Page]:
         )
     if not is_left:
         yield Page(position={"asked_since": asked_since, **since.position})
+
+
+class _Due(NamedTuple):
+    """A deal whose history is to be read."""
+
+    deal_id: str
+    mark: str
+    is_deleted: bool
+
+
+def _flow_of(calls: Calls, deal: _Due) -> tuple[_Due, list[Any] | RefusedError | None]:
+    """What the CRM says of a deal's past, or why it does not."""
+    try:
+        return deal, flow(calls.get, deal.deal_id)
+    except RefusedError as error:
+        return deal, error
 
 
 def _changes(deal_id: str, entries: Sequence[Any]) -> list[Record]:
@@ -433,13 +450,20 @@ SOURCE = Source(
             organizations,
             "the scope contacts:read",
             is_optional=True,
-            reads_loaded=True,
+            looks_up=(LISTED_DEALS,),
         ),
-        Resource("histories", _histories, _ASK_FOR_HISTORY, is_optional=True, reads_loaded=True),
+        Resource(
+            "histories",
+            _histories,
+            _ASK_FOR_HISTORY,
+            is_optional=True,
+            looks_up=(LISTED_DEALS, DEAL_HISTORIES),
+        ),
     ),
     open=_open,
     check=_check,
     paces={CALLS: PACE},
+    lines=3,
     api_path="/api/v2",
     sweeps=(
         Sweep(PIPELINES, ids_of("/api/v2/pipelines"), _all_of(PIPELINES, "/api/v2/pipelines")),

@@ -89,11 +89,19 @@ _NATURAL: dict[Type, set[type]] = {
 _FAR_FROM_LIMIT: dict[Type, int] = {"id": 2**62, "text": 2**62, "integer": 2**62, "int32": 2**30}
 
 
-def read_values(values: Sequence[object], kind: Type) -> tuple[pa.Array, dict[int, object]]:
+def read_values(
+    values: Sequence[object] | pa.Array, kind: Type
+) -> tuple[pa.Array, dict[int, object]]:
     """What JSON values mean: an array of ``ARROW[kind]``, and by place those that do not fit.
 
     What does not fit, and what means no value, is null in the array.
+
+    Args:
+        values: As JSON is read by Python; or texts, or whole numbers of 64 bits, as Arrow reads it.
+        kind: How they are read.
     """
+    if isinstance(values, pa.Array):
+        return _array(values, kind)
     types = set(map(type, values)) - {type(None)}
     if not types:
         return pa.nulls(len(values), ARROW[kind]), {}
@@ -111,13 +119,34 @@ def _natural(values: Sequence[object], kind: Type) -> pa.Array | None:
     try:
         if kind in {"numeric", "boolean"}:
             return pa.array(values, ARROW[kind])
-        numbers = pa.array(values, pa.int64())
+        return _whole_numbers(pa.array(values, pa.int64()), kind)
     except (pa.ArrowInvalid, OverflowError):
         return None
+
+
+def _whole_numbers(numbers: pa.Array, kind: Type) -> pa.Array | None:
+    """Numbers of a type that has a limit; None where one of them is for its reader."""
     bounds = pc.min_max(numbers).as_py()
     if max(abs(bounds["min"]), abs(bounds["max"])) > _FAR_FROM_LIMIT[kind]:
         return None
     return numbers.cast(ARROW[kind])
+
+
+def _array(values: pa.Array, kind: Type) -> tuple[pa.Array, dict[int, object]]:
+    if values.null_count == len(values):
+        return pa.nulls(len(values), ARROW[kind]), {}
+    if pa.types.is_string(values.type) and kind in _PLAIN:
+        return _plain_texts(values, kind)
+    if pa.types.is_integer(values.type) and kind in _FAR_FROM_LIMIT:
+        numbers = _whole_numbers(values, kind)
+        if numbers is not None:
+            return numbers, {}
+    told = values.dictionary_encode()
+    answers, unfit = _by_value(told.dictionary.to_pylist(), kind)
+    places = enumerate(told.indices.to_pylist()) if unfit else ()
+    return answers.take(told.indices), {
+        place: unfit[code] for place, code in places if code in unfit
+    }
 
 
 def _texts(values: Sequence[object], kind: Type) -> tuple[pa.Array, dict[int, object]]:
@@ -125,8 +154,13 @@ def _texts(values: Sequence[object], kind: Type) -> tuple[pa.Array, dict[int, ob
         texts = pa.array(values, pa.string())
     except UnicodeEncodeError:  # half of a character
         return _by_value(values, kind)
+    return _plain_texts(texts, kind)
+
+
+def _plain_texts(texts: pa.Array, kind: Type) -> tuple[pa.Array, dict[int, object]]:
     if (at_once := _plain_at_a_glance(texts, kind)) is not None:
         return at_once, {}
+    given = texts
     odd: list[int] = []
     if not pc.all(_in_plain_form(texts, kind)).as_py():
         texts = _tidied(texts, kind)
@@ -138,7 +172,7 @@ def _texts(values: Sequence[object], kind: Type) -> tuple[pa.Array, dict[int, ob
     try:
         read = plain.cast(ARROW[kind])
     except pa.ArrowInvalid:  # the 30th of February, 25 o'clock
-        return _by_value(values, kind)
+        return _by_value(given.to_pylist(), kind)
     if odd and kind == "timestamp":
         is_count = pc.fill_null(pc.match_substring_regex(texts, _MILLISECONDS), False)
         counts = pc.if_else(is_count, texts, pa.scalar(None, pa.string())).cast(pa.int64())
@@ -147,7 +181,7 @@ def _texts(values: Sequence[object], kind: Type) -> tuple[pa.Array, dict[int, ob
         odd = pc.indices_nonzero(is_odd).to_pylist()
     if not odd:
         return read, {}
-    answers, unfit = _by_value([values[place] for place in odd], kind)
+    answers, unfit = _by_value(given.take(pa.array(odd)).to_pylist(), kind)
     read = pc.replace_with_mask(read, is_odd, answers)
     return read, {odd[place]: value for place, value in unfit.items()}
 
@@ -159,6 +193,8 @@ def _plain_at_a_glance(texts: pa.Array, kind: Type) -> pa.Array | None:
     if kind not in _PLAIN_BYTES and kind != "timestamp":
         return None
     written = texts.buffers()[2].to_pybytes()
+    if pc.sum(pc.binary_length(texts)).as_py() != len(written):  # of which others are a part
+        return None
     if kind != "timestamp":
         plain, longest = _PLAIN_BYTES[kind]
         if written.translate(None, plain):

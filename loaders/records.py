@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from hashlib import sha256
 from itertools import chain
-from typing import Any, overload
+from typing import Any, TypeAlias, overload
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -26,8 +26,12 @@ Record = Mapping[str, Any]
 READ_TOGETHER = 3_000
 
 
+#: Values of a column, as `read_values` takes them.
+Values: TypeAlias = Sequence[object] | pa.Array
+
+
 class Columns(Sequence[Record]):
-    """Records that are kept as lists of values, each under its column's name.
+    """Records that are kept as the values of columns, each under its column's name.
 
     Where there are many small ones, to make an object of each would take longer than to read them.
 
@@ -35,7 +39,7 @@ class Columns(Sequence[Record]):
         values: Name -> values, as many for each name.
     """
 
-    def __init__(self, values: dict[str, list[object]]) -> None:
+    def __init__(self, values: Mapping[str, Values]) -> None:
         self.values = values
 
     def __len__(self) -> int:
@@ -48,13 +52,29 @@ class Columns(Sequence[Record]):
     def __getitem__(self, place: slice) -> "Columns": ...
 
     def __getitem__(self, place: int | slice) -> "Record | Columns":
-        found: dict[str, Any] = {name: values[place] for name, values in self.values.items()}
-        return Columns(found) if isinstance(place, slice) else found
+        if isinstance(place, slice):
+            return Columns({name: values[place] for name, values in self.values.items()})
+        return {
+            name: values[place].as_py() if isinstance(values, pa.Array) else values[place]
+            for name, values in self.values.items()
+        }
 
-    def extend(self, records: "Columns") -> None:
-        """These records follow."""
-        for name, values in records.values.items():
-            self.values.setdefault(name, []).extend(values)
+    @staticmethod
+    def joined(parts: Sequence["Columns"]) -> "Columns":
+        """All records of the parts, which have the same columns."""
+        return Columns(
+            {name: _joined([part.values[name] for part in parts]) for name in parts[0].values}
+        )
+
+
+def _joined(parts: Sequence[Values]) -> Values:
+    if all(isinstance(part, pa.Array) for part in parts):
+        return pa.concat_arrays(parts)
+    return list(
+        chain.from_iterable(
+            part.to_pylist() if isinstance(part, pa.Array) else part for part in parts
+        )
+    )
 
 
 @dataclass(frozen=True)
@@ -74,7 +94,7 @@ class Column:
     of: str | Callable[[Record], object] = ""
     meant: Callable[[list[Any]], list[object]] | None = None
 
-    def found(self, records: Sequence[Record], known: dict[str, Sequence[Record]]) -> list[object]:
+    def found(self, records: Sequence[Record], known: dict[str, Sequence[Record]]) -> Values:
         """The values of all records as they came; None where there is none.
 
         Args:
@@ -154,35 +174,39 @@ class Rows:
     size: int = 0
     _count: int = 0
     _raw: list[Record] = field(default_factory=list, repr=False)
-    _columns: Columns = field(default_factory=lambda: Columns({}), repr=False)
+    _columns: list[Columns] = field(default_factory=list, repr=False)
     _fetched_at: list[tuple[datetime, int]] = field(default_factory=list, repr=False)
     _parts: list[pa.Table] = field(default_factory=list, repr=False)
 
     def __len__(self) -> int:
-        return self._count + len(self._raw) + len(self._columns)
+        return self._count + self._waiting
+
+    @property
+    def _waiting(self) -> int:
+        """How many records are yet to be read."""
+        return sum(count for _, count in self._fetched_at)
 
     def read(self, records: Sequence[Record], fetched_at: datetime) -> None:
-        """Reads what was fetched at an instant; at once, or when more of it has come.
-
-        Args:
-            records: All of one table are of one kind: objects, or `Columns`.
-            fetched_at: When.
-        """
+        """Reads what was fetched at an instant; at once, or when more of it has come."""
         if isinstance(records, Columns):
-            self._columns.extend(records)
+            if self._raw:
+                self.finish()
+            self._columns.append(records)
         else:
+            if self._columns:
+                self.finish()
             self._raw += records
         self._fetched_at.append((fetched_at, len(records)))
-        if len(self._raw) + len(self._columns) >= READ_TOGETHER:
+        if self._waiting >= READ_TOGETHER:
             self.finish()
 
     def finish(self) -> None:
         """Reads what waits to be read: rejects, sizes and counts are whole then."""
-        records: Sequence[Record] = self._raw or self._columns
-        if not records:
+        if not self._waiting:
             return
+        records: Sequence[Record] = self._raw or Columns.joined(self._columns)
         fetched_at = self._fetched_at
-        self._raw, self._columns, self._fetched_at = [], Columns({}), []
+        self._raw, self._columns, self._fetched_at = [], [], []
         arrays: dict[str, pa.Array] = {}
         unfit: dict[int, dict[str, object]] = {}
         known: dict[str, Sequence[Record]] = {}
@@ -219,30 +243,36 @@ class Rows:
                         self.rejects.append((as_json(records[place]), f"without a readable {name}"))
         return rejected
 
-    def take(self, project_id: str) -> pa.Table | None:
-        """The rows as they go into the database, of equal keys the last; they are then no longer
-        here. None where there is none.
+    def take(self) -> pa.Table | None:
+        """The rows as they were read, for `to_land`; they are then no longer here. None where there
+        is none.
         """
         self.finish()
         if not self._parts:
             return None
-        read = _last_of_equal(pa.concat_tables(self._parts).combine_chunks(), self.table.key)
+        read = pa.concat_tables(self._parts)
         self._parts.clear()
         self._count = self.size = 0
-        told = [*(column.name for column in self.table.columns), "unreadable"]
-        arrays = {name: read[name] for name in told}
-        marks = fingerprints(content(list(arrays.values())))
-        if self.table.is_swept:  # whatever is fetched is there
-            arrays["is_gone"] = pa.repeat(False, read.num_rows)
-            arrays["gone_seen_at"] = pa.nulls(read.num_rows, TYPES["timestamp"])
-        return pa.table(
-            {
-                "project_id": pa.repeat(project_id, read.num_rows),
-                **arrays,
-                "fetched_at": read["fetched_at"],
-                FINGERPRINT: marks,
-            }
-        )
+        return read
+
+
+def to_land(table: Table, read: pa.Table, project_id: str) -> pa.Table:
+    """The rows of a table as they go into the database, of equal keys the last."""
+    rows = _last_of_equal(read.combine_chunks(), table.key)
+    told = [*(column.name for column in table.columns), "unreadable"]
+    arrays = {name: rows[name] for name in told}
+    marks = fingerprints(content(list(arrays.values())))
+    if table.is_swept:  # whatever is fetched is there
+        arrays["is_gone"] = pa.repeat(False, rows.num_rows)
+        arrays["gone_seen_at"] = pa.nulls(rows.num_rows, TYPES["timestamp"])
+    return pa.table(
+        {
+            "project_id": pa.repeat(project_id, rows.num_rows),
+            **arrays,
+            "fetched_at": rows["fetched_at"],
+            FINGERPRINT: marks,
+        }
+    )
 
 
 def _texts_at(values: Mapping[int, Mapping[str, object]], count: int) -> pa.Array:
@@ -256,7 +286,7 @@ def _texts_at(values: Mapping[int, Mapping[str, object]], count: int) -> pa.Arra
 
 
 def _last_of_equal(rows: pa.Table, key: tuple[str, ...]) -> pa.Table:
-    places = pa.array(range(rows.num_rows), pa.int64())
+    places = pa.arange(0, rows.num_rows)
     last = (
         rows.select(key)
         .append_column("place", places)

@@ -51,6 +51,7 @@ class Pull:
             clocks differ, and nothing is missed.
         since: How far back closed deals are brought.
         is_full: Everything is asked for again.
+        lines: More ways to the API, each for one thread; none where the source has but one.
     """
 
     project_id: str
@@ -58,6 +59,12 @@ class Pull:
     until: datetime
     since: datetime
     is_full: bool = False
+    lines: Sequence[Calls] = ()
+
+    @property
+    def at_once(self) -> Sequence[Calls]:
+        """Ways to the API for questions that are asked at the same time."""
+        return self.lines or (self.calls,)
 
 
 @dataclass(frozen=True)
@@ -69,14 +76,14 @@ class Resource:
         pull: Gives its pages, from a position on; None at first, and in a full load.
         needs: The scope or plan that the account needs for it.
         is_optional: An account that lacks it is loaded without, and told so.
-        reads_loaded: It looks up in the database what those before it brought.
+        looks_up: Tables in which it looks up what the resources before it brought.
     """
 
     name: str
     pull: Callable[[Pull, Position | None], Iterator[Page]]
     needs: str
     is_optional: bool = False
-    reads_loaded: bool = False
+    looks_up: tuple[Table, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -120,6 +127,9 @@ class Source:
         open: Gives the way to the API of an account.
         check: Tries each resource of an account, with as few calls as it can.
         paces: Kind of call -> pace of the smallest plan.
+        lines: How many of its questions are asked at the same time, where a resource has many that
+            do not depend on each other: one after the other would use a part of the pace alone, as
+            most of the time goes with waiting for answers.
         api_path: How the paths of its API begin. An address that holds it, as spec pulls gives one,
             is cut there.
         identify: Asks, with one call, what the CRM itself calls the account that the token opens;
@@ -134,6 +144,7 @@ class Source:
     open: Callable[[Turns, ApiAccount], Calls]
     check: Callable[[Calls], Iterator[Finding]]
     paces: Mapping[str, Pace]
+    lines: int = 0
     api_path: str = ""
     sweeps: tuple[Sweep, ...] = ()
     identify: Callable[[Calls], object] = lambda _: None

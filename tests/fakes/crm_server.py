@@ -221,6 +221,11 @@ class _Http(ThreadingHTTPServer):
         """Nothing: clients that were killed are part of the tests."""
 
 
+def _pause(seconds: float) -> None:
+    if seconds:  # to sleep for no time at all waits for a turn of the processor all the same
+        time.sleep(seconds)
+
+
 def _handler_of(server: CrmServer) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -242,7 +247,7 @@ def _handler_of(server: CrmServer) -> type[BaseHTTPRequestHandler]:
             self._send(server.handle(Call(at, parts.path, query, headers, body)))
 
         def _send(self, reply: Reply) -> None:
-            time.sleep(reply.wait)
+            _pause(reply.wait)
             if reply.breaks == "at once":
                 self._cut()
                 return
@@ -264,7 +269,7 @@ def _handler_of(server: CrmServer) -> type[BaseHTTPRequestHandler]:
             step = 1 if reply.trickle else len(body) or 1
             for start in range(0, len(body), step):
                 self.wfile.write(body[start : start + step])
-                time.sleep(reply.trickle)
+                _pause(reply.trickle)
 
         def _cut(self) -> None:
             self.wfile.flush()

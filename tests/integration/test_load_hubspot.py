@@ -144,7 +144,7 @@ def test_nothing_is_kept_of_what_came_after_a_part_that_did_not_land(
     fake: FakeHubspot, project: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ever = datetime(2000, 1, 1, tzinfo=UTC)
-    refused = sorted(fake.deals)[17]  # of the last part before a position is passed
+    refused = sorted(fake.deals)[17]  # of the fourth part
     with connect("owner", autocommit=True) as owner:
         owner.execute(
             sql.SQL(
@@ -153,8 +153,9 @@ def test_nothing_is_kept_of_what_came_after_a_part_that_did_not_land(
             ).format(project, str(refused))
         )
         with monkeypatch.context() as patch, pytest.raises(StagelineError, match="refused"):
+            patch.setattr(crm, "EARLY_ROWS", 1)
             patch.setattr(crm, "PART_ROWS", 1)
-            patch.setattr(hubspot, "SEARCHED", 20)
+            patch.setattr(hubspot, "SEARCHED", 5)
             patch.setattr(hubspot, "READ_WITH_HISTORY", 5)
             load_now("hubspot", project, since=ever)
         there = sorted(int(row["deal_id"]) for row in rows(DEALS, project))
