@@ -5,6 +5,7 @@ server that fails, a cut connection. What does not pass within minutes ends the 
 (`LaterError`); the next one goes on where this one stopped.
 """
 
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -36,6 +37,8 @@ ATTEMPTS, LONGEST_PAUSE = 7, 30.0
 THROTTLED = 20
 #: Seconds by which this machine's clock may be ahead of the CRM's.
 FAST_CLOCK = 300.0
+#: Seconds for which turns hold that were taken beforehand.
+HELD = 1.0
 #: Seconds that a single answer may take.
 DEADLINE = 90.0
 
@@ -55,7 +58,7 @@ class LaterError(Exception):
 
 
 class Turns:
-    """The budget of an account, which all processes that call it share.
+    """The budget of an account, which all processes that call it share. For several threads.
 
     Args:
         jobs: A connection of the jobs, in autocommit mode.
@@ -71,6 +74,9 @@ class Turns:
         self, jobs: psycopg.Connection[Any], account: Account, paces: Mapping[str, Pace]
     ) -> None:
         self._jobs, self.account, self._paces = jobs, account, paces
+        self._lock = threading.Lock()
+        #: Kind of call -> turns that were taken beforehand, and until when they hold.
+        self._taken: dict[str, tuple[int, float]] = {}
 
     def wait(self, kind: str) -> None:
         """Sleeps until the account's turn.
@@ -84,17 +90,31 @@ class Turns:
             while True:
                 left = until - time.monotonic()
                 try:
-                    pause = reserve(self._jobs, self.account, self._paces[each], left, each)
-                    if pause:  # a sleep of no time at all ends when the processor is free again
-                        time.sleep(pause)
+                    if pause := self._take(each, left):
+                        time.sleep(pause)  # of no time at all, it ends when a processor is free
                     break
                 except BusyError as error:
                     if error.seconds > left:
                         raise LaterError(str(error), error.seconds) from None
                     time.sleep(error.seconds)
 
+    def _take(self, kind: str, patience: float) -> float:
+        """Takes a turn, or some that lie close together; gives the seconds to wait for it."""
+        with self._lock:
+            count, until = self._taken.get(kind, (0, 0.0))
+            if count and time.monotonic() < until:
+                self._taken[kind] = count - 1, until
+                return 0.0
+        pace = self._paces[kind]
+        pause = reserve(self._jobs, self.account, pace, patience, kind, pace.together)
+        with self._lock:
+            self._taken[kind] = pace.together - 1, time.monotonic() + pause + HELD
+        return pause
+
     def block(self, error: ThrottledError) -> None:
         """Keeps all processes from calling for as long as the CRM wants to be left alone."""
+        with self._lock:
+            self._taken.clear()
         block(self._jobs, self.account, error.seconds, str(error))
 
 

@@ -41,7 +41,7 @@ from loaders.destination import (
 from loaders.load_log import Entry, logged
 from loaders.pace import Account
 from loaders.record_values import as_json
-from loaders.records import Rows, Table, rejects_of, to_land
+from loaders.records import Rows, Table, rejects_of
 from loaders.sources import Finding, Page, Position, Pull, Resource, Source, Sweep
 from stageline.crm_values import identifier
 from stageline.database import connect, cut_short
@@ -56,8 +56,8 @@ from stageline.settings.rule_tables import ProjectKey
 #: Rows, bytes, and seconds, after which what was fetched is loaded.
 PART_ROWS, PART_BYTES, PART_SECONDS = 250_000, 64 * 1024 * 1024, 30.0
 
-#: Rows that are landed where nothing else is being landed.
-EARLY_ROWS = 100_000
+#: Rows that are landed where nothing else is being landed, and between two resources.
+EARLY_ROWS, LEFT_ROWS = 80_000, 10_000
 
 #: Records that are fetched while those before them are loaded.
 RECORDS_AHEAD = 20_000
@@ -320,10 +320,7 @@ class _Load:
         try:
             for resource in self._source.resources:
                 position = None if is_full else known.get(resource.name)
-                if any(len(self._rows[table]) for table in resource.looks_up):
-                    self._begin_to_land()
-                if resource.looks_up:
-                    self._await_landed()
+                self._land_before(resource)
                 self._resource(resource, pull, position)
         finally:  # what came before an error is loaded all the same
             self._land()
@@ -426,12 +423,27 @@ class _Load:
         return _size(page)
 
     def _is_part(self) -> bool:
-        is_landing = self._landing is not None and not self._landing.done()
         return (
-            sum(map(len, self._rows.values())) >= (PART_ROWS if is_landing else EARLY_ROWS)
+            self._waiting() >= (PART_ROWS if self._is_landing() else EARLY_ROWS)
             or sum(rows.size for rows in self._rows.values()) >= PART_BYTES
             or time.monotonic() > self._landed_at + PART_SECONDS
         )
+
+    def _waiting(self) -> int:
+        """Rows that wait to be landed."""
+        return sum(map(len, self._rows.values()))
+
+    def _is_landing(self) -> bool:
+        return self._landing is not None and not self._landing.done()
+
+    def _land_before(self, resource: Resource) -> None:
+        """Lands what a resource looks up, and else what is worth it while the resource fetches."""
+        if any(len(self._rows[table]) for table in resource.looks_up):
+            self._begin_to_land()
+        if resource.looks_up:
+            self._await_landed()
+        if self._waiting() >= LEFT_ROWS and not self._is_landing():
+            self._begin_to_land()
 
     def _land(self) -> None:
         """Brings the rows that wait to the database, then keeps the positions after them."""
@@ -452,9 +464,11 @@ class _Load:
         self._set_rejects_aside()
         part = []
         for table, rows in self._rows.items():
-            if (read := rows.take()) is not None:
+            if (read := rows.take(self._account.project_id)) is not None:
                 if table.name in self._done.tables:
-                    self._done.tables[table.name].unreadable = dict(rows.unreadable)
+                    done = self._done.tables[table.name]
+                    done.read += read.num_rows
+                    done.unreadable = dict(rows.unreadable)
                 part.append((table, read))
         self._landed_at = time.monotonic()
         self._landing = self._lander.submit(self._bring, part, passed)
@@ -464,12 +478,8 @@ class _Load:
     ) -> None:
         if part:  # only what has answered is the account of this project
             self._keep("account", self._of)
-        told = [(table, to_land(table, read, self._account.project_id)) for table, read in part]
-        for table, rows in told:
-            if table.name in self._done.tables:
-                self._done.tables[table.name].read += rows.num_rows
         if not self._dry_run:
-            news = [(table, new) for table, rows in told if len(new := self._new(table, rows))]
+            news = [(table, new) for table, read in part if len(new := self._new(table, read))]
             for is_last in (False, True):
                 self._merge([(table, new) for table, new in news if table.lands_last is is_last])
         for name, position in passed.items():

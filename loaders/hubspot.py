@@ -238,7 +238,8 @@ def _pull(kind: _Kind, pull: Pull, position: Position | None) -> Iterator[Page]:
 def _walk(pull: Pull, kind: _Kind, walk: Position) -> Iterator[Page]:
     """Goes through what a walk is about in the order of ids, from its ``next`` on."""
     names = _names(pull, kind)
-    is_read_apart = bool(kind.history) or _is_long(_search(walk, kind, names))
+    first = _search(_groups(kind, walk), walk["next"], names)
+    is_read_apart = bool(kind.history) or _is_long(first)
     found = _searched(pull, kind, walk, ["hs_object_id"] if is_read_apart else names)
 
     def read(calls: Calls, found: _Found) -> tuple[_Found, list[_Part]]:
@@ -277,10 +278,10 @@ class _Found(NamedTuple):
 
 def _searched(pull: Pull, kind: _Kind, walk: Position, names: Sequence[str]) -> Iterator[_Found]:
     """What the searches of a walk find."""
-    size = SEARCHED
+    groups, size = _groups(kind, walk), SEARCHED
 
     def page(limit: int) -> dict[str, Any] | None:
-        body = {**_search(walk, kind, names), "limit": limit}
+        body = {**_search(groups, walk["next"], names), "limit": limit}
         return pull.calls.post(path("objects", kind.name, "search"), body, SEARCH)
 
     is_last = False
@@ -297,13 +298,16 @@ def _searched(pull: Pull, kind: _Kind, walk: Position, names: Sequence[str]) -> 
         yield _Found(found, left, walk)
 
 
-def _search(walk: Position, kind: _Kind, names: Sequence[str]) -> dict[str, Any]:
+def _groups(kind: _Kind, walk: Position) -> _Groups:
+    """What a walk is about."""
     if "since" in walk:
-        groups = kind.wanted(str(walk["since"]))
-    else:
-        span = {"value": str(walk["from"]), "highValue": str(walk["until"])}
-        groups = [[{**_condition(_CHANGED, "BETWEEN"), **span}]]
-    beyond = _condition("hs_object_id", "GTE", str(walk["next"]))
+        return kind.wanted(str(walk["since"]))
+    span = {"value": str(walk["from"]), "highValue": str(walk["until"])}
+    return [[{**_condition(_CHANGED, "BETWEEN"), **span}]]
+
+
+def _search(groups: _Groups, first_id: int, names: Sequence[str]) -> dict[str, Any]:
+    beyond = _condition("hs_object_id", "GTE", str(first_id))
     return {
         "filterGroups": [{"filters": [*group, beyond]} for group in groups],
         "sorts": [{"propertyName": "hs_object_id", "direction": "ASCENDING"}],
@@ -498,6 +502,6 @@ SOURCE = Source(
     # One less than is allowed in any ten seconds, and no more than five searches in any one, which
     # no plan has more of (contract 1.3).
     paces={"calls": Pace(99, 10.0), SEARCH: Pace(9, 2.0, grows=False)},
-    lines=2,
+    lines=3,
     api_path="/crm/",
 )

@@ -16,6 +16,8 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
+from loaders.ahead import at_once
+from loaders.calls import Calls
 from loaders.hubspot_api import path, results
 from loaders.hubspot_tables import ASSOCIATIONS, CALLS, COMPANIES, DEALS, MEETINGS
 from loaders.records import Record, Table
@@ -110,11 +112,12 @@ def _read_links(
     pull: Pull, from_type: str, to_type: str, due: Sequence[tuple[str, str | None]]
 ) -> Iterator[Page]:
     where = path("associations", from_type, to_type, "batch", "read")
-    for start in range(0, len(due), _LINKED):
+
+    def read(calls: Calls, start: int) -> Page:
         part = due[start : start + _LINKED]
-        answer = pull.calls.post(where, {"inputs": [{"id": each} for each, _ in part]})
+        answer = calls.post(where, {"inputs": [{"id": each} for each, _ in part]})
         found = {str(each["from"]["id"]): each.get("to") or [] for each in results(answer)}
-        yield Page(
+        return Page(
             {
                 ASSOCIATIONS: [
                     {
@@ -129,6 +132,9 @@ def _read_links(
             },
             expected=len(due),
         )
+
+    starts = iter(range(0, len(due), _LINKED))
+    yield from at_once(starts, [partial(read, calls) for calls in pull.at_once])
 
 
 def _ids(found: Sequence[Record]) -> list[int]:

@@ -173,6 +173,7 @@ class Rows:
     rejects: list[tuple[str, str]] = field(default_factory=list)
     size: int = 0
     _count: int = 0
+    _waiting: int = 0
     _raw: list[Record] = field(default_factory=list, repr=False)
     _columns: list[Columns] = field(default_factory=list, repr=False)
     _fetched_at: list[tuple[datetime, int]] = field(default_factory=list, repr=False)
@@ -180,11 +181,6 @@ class Rows:
 
     def __len__(self) -> int:
         return self._count + self._waiting
-
-    @property
-    def _waiting(self) -> int:
-        """How many records are yet to be read."""
-        return sum(count for _, count in self._fetched_at)
 
     def read(self, records: Sequence[Record], fetched_at: datetime) -> None:
         """Reads what was fetched at an instant; at once, or when more of it has come."""
@@ -197,6 +193,7 @@ class Rows:
                 self.finish()
             self._raw += records
         self._fetched_at.append((fetched_at, len(records)))
+        self._waiting += len(records)
         if self._waiting >= READ_TOGETHER:
             self.finish()
 
@@ -206,7 +203,7 @@ class Rows:
             return
         records: Sequence[Record] = self._raw or Columns.joined(self._columns)
         fetched_at = self._fetched_at
-        self._raw, self._columns, self._fetched_at = [], [], []
+        self._raw, self._columns, self._fetched_at, self._waiting = [], [], [], 0
         arrays: dict[str, pa.Array] = {}
         unfit: dict[int, dict[str, object]] = {}
         known: dict[str, Sequence[Record]] = {}
@@ -221,10 +218,11 @@ class Rows:
         for name in chain.from_iterable(unfit.values()):
             self.unreadable[name] = self.unreadable.get(name, 0) + 1
         arrays["unreadable"] = _texts_at(unfit, len(records))
+        marks = fingerprints(content(list(arrays.values())))
         arrays["fetched_at"] = pa.concat_arrays(
             [pa.repeat(pa.scalar(at, TYPES["timestamp"]), count) for at, count in fetched_at]
         )
-        part = pa.table(arrays)
+        part = pa.table({**arrays, FINGERPRINT: marks})
         if rejected:
             part = part.filter(pa.array([place not in rejected for place in range(len(records))]))
         if part.num_rows:
@@ -243,36 +241,29 @@ class Rows:
                         self.rejects.append((as_json(records[place]), f"without a readable {name}"))
         return rejected
 
-    def take(self) -> pa.Table | None:
-        """The rows as they were read, for `to_land`; they are then no longer here. None where there
-        is none.
+    def take(self, project_id: str) -> pa.Table | None:
+        """The rows as they go into the database, of equal keys the last; they are then no longer
+        here. None where there is none.
         """
         self.finish()
         if not self._parts:
             return None
-        read = pa.concat_tables(self._parts)
+        read = _last_of_equal(pa.concat_tables(self._parts).combine_chunks(), self.table.key)
         self._parts.clear()
         self._count = self.size = 0
-        return read
-
-
-def to_land(table: Table, read: pa.Table, project_id: str) -> pa.Table:
-    """The rows of a table as they go into the database, of equal keys the last."""
-    rows = _last_of_equal(read.combine_chunks(), table.key)
-    told = [*(column.name for column in table.columns), "unreadable"]
-    arrays = {name: rows[name] for name in told}
-    marks = fingerprints(content(list(arrays.values())))
-    if table.is_swept:  # whatever is fetched is there
-        arrays["is_gone"] = pa.repeat(False, rows.num_rows)
-        arrays["gone_seen_at"] = pa.nulls(rows.num_rows, TYPES["timestamp"])
-    return pa.table(
-        {
-            "project_id": pa.repeat(project_id, rows.num_rows),
-            **arrays,
-            "fetched_at": rows["fetched_at"],
-            FINGERPRINT: marks,
-        }
-    )
+        told = [*(column.name for column in self.table.columns), "unreadable"]
+        arrays = {name: read[name] for name in told}
+        if self.table.is_swept:  # whatever is fetched is there
+            arrays["is_gone"] = pa.repeat(False, read.num_rows)
+            arrays["gone_seen_at"] = pa.nulls(read.num_rows, TYPES["timestamp"])
+        return pa.table(
+            {
+                "project_id": pa.repeat(project_id, read.num_rows),
+                **arrays,
+                "fetched_at": read["fetched_at"],
+                FINGERPRINT: read[FINGERPRINT],
+            }
+        )
 
 
 def _texts_at(values: Mapping[int, Mapping[str, object]], count: int) -> pa.Array:

@@ -29,6 +29,8 @@ from jobs.follow_ups import (
     states,
 )
 from loaders import keycrm_orders, pipedrive_deals
+from loaders.api import ThrottledError
+from loaders.calls import PATIENCE, LaterError, Turns
 from loaders.pace import Account, BusyError, Pace, block, reserve
 from stageline import config
 from stageline.database import connect
@@ -857,6 +859,21 @@ def test_slots_lie_at_even_distances_across_connections(here: Setting) -> None:
     with connect("jobs", autocommit=True) as other:
         waits = [reserve(c, SHOP, pace) for c in (here.jobs, other) * 5]
     assert waits == pytest.approx([n * 0.1 for n in range(10)], abs=0.05)
+
+
+def test_slots_that_lie_close_are_taken_together_until_the_account_is_blocked(
+    here: Setting,
+) -> None:
+    slow, quick = Pace(10, 1.0), Pace(1_000, 1.0)
+    assert (slow.together, quick.together) == (1, 10)
+    turns = Turns(here.jobs, SHOP, {"calls": quick})
+    for _ in range(20):
+        turns.wait("calls")
+    assert reserve(here.jobs, SHOP, slow) == pytest.approx(0.01, abs=0.01)  # 20 of 1 ms each
+    turns.wait("calls")  # of those that are taken with it, nine are left
+    turns.block(ThrottledError("too many", PATIENCE + 10))
+    with pytest.raises(LaterError, match="too many"):
+        turns.wait("calls")
 
 
 def test_a_slot_too_far_away_is_not_taken(here: Setting) -> None:

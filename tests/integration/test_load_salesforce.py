@@ -15,7 +15,7 @@ from psycopg import sql
 
 from loaders import salesforce_queries
 from loaders.crm import BACKFILL
-from loaders.records import Rows, Table, to_land
+from loaders.records import Rows, Table
 from loaders.salesforce import OVERLAP, SOURCE
 from loaders.salesforce_tables import (
     CASE_COMMENTS,
@@ -106,9 +106,9 @@ def told(table: Table, records: list[Record]) -> dict[tuple[Any, ...], dict[str,
     read = Rows(table)
     read.read(records, datetime.now(UTC))
     assert not read.rejects
-    taken = read.take()
+    taken = read.take(PROJECT)
     names = [column.name for column in table.columns]
-    found = to_land(table, taken, PROJECT).select(names).to_pylist() if taken is not None else []
+    found = taken.select(names).to_pylist() if taken is not None else []
     return {tuple(row[name] for name in table.key): row for row in found}
 
 

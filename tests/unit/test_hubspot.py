@@ -13,7 +13,7 @@ from loaders.hubspot_tables import (
     DEALS,
     deal_records,
 )
-from loaders.records import Rows, to_land
+from loaders.records import Rows
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -53,7 +53,7 @@ def test_errors_mean_what_the_contract_says(
 def read(table: Any, *records: dict[str, Any]) -> list[dict[str, Any]]:
     rows = Rows(table)
     rows.read(records, AT)
-    found: list[dict[str, Any]] = to_land(table, rows.take(), "p").to_pylist()
+    found: list[dict[str, Any]] = rows.take("p").to_pylist()
     return found
 
 

@@ -19,7 +19,7 @@ from loaders.hubspot_tables import (
     deal_records,
 )
 from loaders.record_values import as_json
-from loaders.records import Record, Rows, Table, to_land
+from loaders.records import Record, Rows, Table
 
 AT = datetime(2026, 11, 2, 9, 30, tzinfo=UTC)
 NAMES = (*PROPERTIES[DEALS], "facility_code", "their_note")
@@ -69,8 +69,8 @@ def landed(records: dict[Table, Any]) -> dict[str, tuple[list[Any], list[Any], d
     for table, of_table in records.items():
         rows = Rows(table)
         rows.read(of_table, AT)
-        read = rows.take()
-        told = [] if read is None else to_land(table, read, "main").to_pylist()
+        read = rows.take("main")
+        told = [] if read is None else read.to_pylist()
         found[table.name] = sorted(map(as_json, told)), sorted(rows.rejects), rows.unreadable
     return found
 

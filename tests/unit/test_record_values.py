@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loaders.record_values import READERS, Type, as_json, read_values
-from loaders.records import Column, Rows, Table, to_land
+from loaders.records import Column, Rows, Table
 
 AT = datetime(2026, 11, 2, 9, 30, tzinfo=UTC)
 
@@ -140,7 +140,7 @@ def test_objects_within_records_are_found_also_where_they_are_none() -> None:
         ],
         AT,
     )
-    read = to_land(THINGS, rows.take(), "main").to_pylist()
+    read = rows.take("main").to_pylist()
     assert [(each["thing_id"], each["price"], each["unit"], each["size"]) for each in read] == [
         ("1", Decimal("2.50"), "kg", 2),
         ("2", None, None, 2),
@@ -154,10 +154,7 @@ def test_of_equal_keys_the_last_stays_whenever_it_was_read() -> None:
     rows = Rows(THINGS)
     rows.read([{"id": 1, "of": {"price": 1}}, {"id": 2}, {"id": "1", "of": {"price": 2}}], AT)
     rows.read([{"id": 3}, {"id": 2, "of": {"price": 4}}], AT)
-    assert [
-        (each["thing_id"], each["price"])
-        for each in to_land(THINGS, rows.take(), "main").to_pylist()
-    ] == [
+    assert [(each["thing_id"], each["price"]) for each in rows.take("main").to_pylist()] == [
         ("1", Decimal(2)),
         ("3", None),
         ("2", Decimal(4)),
@@ -173,7 +170,7 @@ def test_what_does_not_fit_stays_with_its_row_and_what_has_no_key_is_kept_apart(
     rows.finish()
     assert rows.unreadable == {"price": 1}
     assert rows.rejects == [('{"id": [2], "of": {"price": "few"}}', "without a readable thing_id")]
-    read = to_land(THINGS, rows.take(), "main").to_pylist()
+    read = rows.take("main").to_pylist()
     assert [each["unreadable"] and json.loads(each["unreadable"]) for each in read] == [
         {"price": "much"},
         None,
