@@ -10,10 +10,8 @@ costs 62 tokens, once a day 60 more and 30 for 500 deals, and once a week 10 for
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
-from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
-from loaders.ahead import at_once
 from loaders.api import DAILY_PROBE, Api, ApiError, RefusedError, ThrottledError
 from loaders.calls import DEADLINE, Calls, Turns
 from loaders.pace import CALLS
@@ -278,12 +276,13 @@ def _histories(pull: Pull, position: Position | None) -> Iterator[Page]:
             },
         ).fetchall()
     refused, is_left = 0, False
-    ways = [partial(_flow_of, calls) for calls in pull.at_once]
-    for (deal_id, mark, is_deleted), entries in at_once(map(_Due._make, due), ways):
-        if isinstance(entries, RefusedError):
+    for deal_id, mark, is_deleted in due:
+        try:
+            entries = flow(pull.calls.get, deal_id)
+        except RefusedError as error:
             refused, is_left = refused + 1, True
-            if entries.concerns_account or refused == min(_REFUSED_IN_A_ROW, len(due)):
-                raise entries
+            if error.concerns_account or refused == min(_REFUSED_IN_A_ROW, len(due)):
+                raise
             continue
         refused = 0
         if entries is None and not is_deleted:
@@ -296,22 +295,6 @@ def _histories(pull: Pull, position: Position | None) -> Iterator[Page]:
         )
     if not is_left:
         yield Page(position={"asked_since": asked_since, **since.position})
-
-
-class _Due(NamedTuple):
-    """A deal whose history is to be read."""
-
-    deal_id: str
-    mark: str
-    is_deleted: bool
-
-
-def _flow_of(calls: Calls, deal: _Due) -> tuple[_Due, list[Any] | RefusedError | None]:
-    """What the CRM says of a deal's past, or why it does not."""
-    try:
-        return deal, flow(calls.get, deal.deal_id)
-    except RefusedError as error:
-        return deal, error
 
 
 def _changes(deal_id: str, entries: Sequence[Any]) -> list[Record]:
@@ -463,7 +446,6 @@ SOURCE = Source(
     open=_open,
     check=_check,
     paces={CALLS: PACE},
-    lines=3,
     api_path="/api/v2",
     sweeps=(
         Sweep(PIPELINES, ids_of("/api/v2/pipelines"), _all_of(PIPELINES, "/api/v2/pipelines")),
