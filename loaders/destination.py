@@ -182,8 +182,8 @@ def _dlt() -> "ModuleType":
         # small files and few at a time: each is held in memory while it is copied
         DATA_WRITER__FILE_MAX_ITEMS="50000",
         DATA_WRITER__BUFFER_MAX_ITEMS="1",
-        # what is written is sent whole, then written on: so the database has something to do
-        DATA_WRITER__ROW_GROUP_SIZE="5000",
+        # a group is written as a whole, then sent: the database has the one before to work on
+        DATA_WRITER__ROW_GROUP_SIZE="20000",
         LOAD__WORKERS="1",
     )
     import dlt
