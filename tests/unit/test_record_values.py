@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, get_args
 
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -86,6 +87,32 @@ def one_by_one(values: list[Any], kind: Type) -> tuple[list[Any], dict[int, Any]
 def test_a_column_is_read_as_its_values_are_one_by_one(kind: Type, values: list[Any]) -> None:
     array, unfit = read_values(values, kind)
     assert (array.to_pylist(), unfit) == one_by_one(values, kind)
+
+
+@pytest.mark.parametrize("kind", get_args(Type))
+@settings(max_examples=80, deadline=None)
+@given(
+    values=st.one_of(
+        *(
+            st.lists(st.none() | each, max_size=8)
+            for each in (
+                st.text(st.characters(exclude_categories=["Cs"]), max_size=8),
+                _STAMPS,
+                _IN_UTC | _COUNTS,
+                st.sampled_from([each for each in _ODD if each != "\ud83d"]),
+                st.integers(-(2**63), 2**63 - 1),
+            )
+        )
+    ),
+    first=st.integers(0, 2),
+)
+def test_a_column_of_arrow_is_read_as_its_values_are_one_by_one(
+    kind: Type, values: list[Any], first: int
+) -> None:
+    are_numbers = any(isinstance(each, int) for each in values)
+    column = pa.array(values, pa.int64() if are_numbers else pa.string())[first:]
+    array, unfit = read_values(column, kind)
+    assert (array.to_pylist(), unfit) == one_by_one(values[first:], kind)
 
 
 @pytest.mark.parametrize("kind", get_args(Type))
