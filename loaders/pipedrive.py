@@ -9,7 +9,7 @@ costs 62 tokens, once a day 60 more and 30 for 500 deals, and once a week 10 for
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from loaders.api import DAILY_PROBE, Api, ApiError, RefusedError, ThrottledError
@@ -262,7 +262,7 @@ def _histories(pull: Pull, position: Position | None) -> Iterator[Page]:
     """
     asked_since = (position or {}).get("asked_since")
     if pull.is_full:
-        asked_since, position = written(pull.until), None
+        asked_since, position = datetime.now(UTC).isoformat(), None
         yield Page(position={"asked_since": asked_since})
     with connect("loader", autocommit=True) as session:
         since = last_look(session, position)
@@ -277,6 +277,7 @@ def _histories(pull: Pull, position: Position | None) -> Iterator[Page]:
         ).fetchall()
     refused, is_left = 0, False
     for deal_id, mark, is_deleted in due:
+        asked_at = datetime.now(UTC)
         try:
             entries = flow(pull.calls.get, deal_id)
         except RefusedError as error:
@@ -288,9 +289,9 @@ def _histories(pull: Pull, position: Position | None) -> Iterator[Page]:
         if entries is None and not is_deleted:
             is_left = True  # purged since it was listed: the sweep sees to it
             continue
-        histories = [{"deal_id": deal_id, "history_mark": mark, "asked_at": written(pull.until)}]
+        history = {"deal_id": deal_id, "history_mark": mark, "asked_at": asked_at.isoformat()}
         yield Page(
-            {DEAL_CHANGES: _changes(deal_id, entries or ()), DEAL_HISTORIES: histories},
+            {DEAL_CHANGES: _changes(deal_id, entries or ()), DEAL_HISTORIES: [history]},
             expected=2 * len(due),
         )
     if not is_left:

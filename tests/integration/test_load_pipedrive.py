@@ -4,7 +4,7 @@ import itertools
 import random
 import re
 from collections.abc import Iterator
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta, tzinfo
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -538,6 +538,25 @@ def test_a_deal_that_a_webhook_named_is_not_read_twice(fake: FakePipedrive) -> N
     follow_up(deal)
     load()
     assert written(DEAL_CHANGES, DEAL_HISTORIES) == marked
+
+
+def test_a_full_load_asks_for_all_histories_however_soon_it_follows(
+    fake: FakePipedrive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Stopped(datetime):
+        at = datetime.now(UTC)
+
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> datetime:
+            return cls.at if tz is None else cls.at.astimezone(tz)
+
+    monkeypatch.setattr("loaders.crm.datetime", Stopped)
+    for _ in range(3):
+        fake.update(fake.create(), value=5)
+    load()
+    fake.calls.clear()
+    load(is_full=True)
+    assert len(fake.calls_of("flow")) == 3
 
 
 def test_names_of_organizations_are_asked_for_once_and_when_they_change(
