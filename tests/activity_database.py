@@ -5,6 +5,7 @@ from typing import Any
 
 import psycopg
 from psycopg import sql
+from psycopg.rows import dict_row
 
 from loaders.entities import ENTITIES
 from stageline.database import connect
@@ -56,6 +57,14 @@ def change(before: World, after: World) -> None:
             }
             _delete_records(cursor, entity, place, differing)
             _load_records(cursor, entity, [row for row in differing.values() if row])
+
+
+def table(name: str) -> list[Row]:
+    """The rows of a table of schema kpis."""
+    with connect("reader") as session, session.cursor(row_factory=dict_row) as cursor:
+        return cursor.execute(
+            sql.SQL("select * from {}").format(sql.Identifier("kpis", name))
+        ).fetchall()
 
 
 def keyed(entity: str, rows: Iterable[Row]) -> dict[tuple[Any, ...], Row]:

@@ -7,11 +7,9 @@ from random import Random
 from typing import Any
 
 import pytest
-from psycopg import sql
-from psycopg.rows import dict_row
 
 from stageline.database import connect
-from tests.activity_database import change, keyed, load
+from tests.activity_database import change, keyed, load, table
 from tests.activity_oracle import GRAIN, kpis, start_of
 from tests.activity_worlds import AS_OF, World, random_world
 from tests.integration.test_activity_oracle import SHOWN, differences
@@ -109,14 +107,6 @@ def build(dbt: WarmDbt, as_of: datetime, *, is_first: bool = False) -> None:
     )
 
 
-def table(name: str) -> list[dict[str, Any]]:
-    """The rows of a table of schema kpis."""
-    with connect("reader") as session, session.cursor(row_factory=dict_row) as cursor:
-        return cursor.execute(
-            sql.SQL("select * from {}").format(sql.Identifier("kpis", name))
-        ).fetchall()
-
-
 @pytest.mark.usefixtures("database")
 def test_builds_of_what_changed_are_those_of_everything(dbt: WarmDbt) -> None:
     worlds = [random_world(seed) for seed in SEEDS]
@@ -136,30 +126,28 @@ def test_builds_of_what_changed_are_those_of_everything(dbt: WarmDbt) -> None:
             assert not found, (step, len(found), found[:SHOWN])
 
 
-#: Built by period -> the columns that tell the period of a row.
-BY_PERIOD = {
-    "call_volume": ("period_type", "period_start"),
-    "agreement_kpis": ("month",),
-    "list_out_kpis": ("month",),
-    "sales_conversion_rates": ("month",),
-    "revenue_efficiency": ("month",),
-    "bdr_leaderboard": ("period_type", "period_start"),
-    "kpi_target_attainment": ("period_type", "period_start"),
-}
+#: Tables that are built by period.
+BY_PERIOD = (
+    *("call_volume", "agreement_kpis", "list_out_kpis", "sales_conversion_rates"),
+    *("revenue_efficiency", "bdr_leaderboard", "kpi_target_attainment"),
+)
 
 
 def periods(name: str, *, since: datetime) -> set[tuple[str, date]]:
     """Project and first day of the weeks and months of which a table has rows built since."""
     return {
-        (row["project_id"], start_of(*_period(name, row)))
+        (row["project_id"], start_of(*_period(row)))
         for row in table(name)
         if row["updated_at"] > since
     }
 
 
-def _period(name: str, row: dict[str, Any]) -> tuple[str, date]:
-    kind, start = ("month",) * (2 - len(BY_PERIOD[name])) + tuple(row[c] for c in BY_PERIOD[name])
-    return ("week" if kind == "day" else kind), start
+def _period(row: dict[str, Any]) -> tuple[str, date]:
+    """The week or month that a row is of; a day's is its week."""
+    if "month" in row:
+        return "month", row["month"]
+    kind = row["period_type"]
+    return ("week" if kind == "day" else kind), row["period_start"]
 
 
 @pytest.mark.usefixtures("database")
@@ -189,3 +177,10 @@ def test_only_periods_of_what_changed_are_built_anew(dbt: WarmDbt) -> None:
         "kpi_target_attainment": {("p1", week), ("p1", month)},
         "bdr_leaderboard": {("p1", start) for start in {week, month} | next_ones},
     }
+
+    # What a score weighs is what all of them are made of.
+    before = {row["score"] for row in table("bdr_leaderboard")}
+    with connect("owner") as session:
+        session.execute("update reference.score_weights set weight = 2 * weight")
+    build(dbt, AS_OF)
+    assert {row["score"] for row in table("bdr_leaderboard")} == {2 * score for score in before}

@@ -1,18 +1,13 @@
 """The KPIs of sales activity on random, ugly data, held against a second computation of them."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
-from psycopg import sql
-from psycopg.rows import dict_row
 
 from stageline import config
-from stageline.database import Connection
-from tests.activity_database import load
+from tests.activity_database import load, table
 from tests.activity_oracle import GRAIN, kpis
 from tests.activity_worlds import AS_OF, World, random_world
 from tests.conftest import DATABASE, TEMPLATE, TestServer, _clone
@@ -29,41 +24,26 @@ ASIDE = {"updated_at", "expected_more", "forecast_coverage"}
 SHOWN = 12
 
 
-@dataclass(frozen=True)
-class Built:
-    """A database in which all worlds are loaded and built."""
-
-    owner: Connection
-    worlds: Sequence[World]
-
-    def table(self, name: str) -> list[dict[str, Any]]:
-        """The rows of a table of schema kpis."""
-        with psycopg.connect(**self.owner.libpq(), row_factory=dict_row) as session:
-            return session.execute(
-                sql.SQL("select * from {}").format(sql.Identifier("kpis", name))
-            ).fetchall()
-
-
 @pytest.fixture(scope="module")
-def built(server: TestServer, dbt: WarmDbt, short_folder: Path) -> Iterator[Built]:
+def built(server: TestServer, dbt: WarmDbt, short_folder: Path) -> Iterator[Sequence[World]]:
     """All worlds in one database, built once."""
     folder = short_folder / "activity_oracle"
     folder.mkdir()
     worlds = [random_world(seed) for seed in SEEDS]
     with (
         pytest.MonkeyPatch.context() as patch,
-        _clone(server, TEMPLATE, folder, patch, DATABASE) as owner,
+        _clone(server, TEMPLATE, folder, patch, DATABASE),
     ):
         load(worlds)
         dbt.run(*(f"+{name}" for name in GRAIN), variables=VARIABLES)
-        yield Built(owner, worlds)
+        yield worlds
     config.settings.cache_clear()
 
 
 @pytest.fixture(scope="module")
-def expected(built: Built) -> dict[str, Table]:
+def expected(built: Sequence[World]) -> dict[str, Table]:
     """The tables as they should be."""
-    return kpis(built.worlds)
+    return kpis(built)
 
 
 def differences(name: str, expected: Table, found: list[dict[str, Any]]) -> list[str]:
@@ -91,10 +71,8 @@ def differences(name: str, expected: Table, found: list[dict[str, Any]]) -> list
 
 
 @pytest.mark.parametrize("name", GRAIN)
-def test_every_cell_is_what_its_definition_says(
-    name: str, built: Built, expected: dict[str, Table]
-) -> None:
-    found = differences(name, expected[name], built.table(name))
+def test_every_cell_is_what_its_definition_says(name: str, expected: dict[str, Table]) -> None:
+    found = differences(name, expected[name], table(name))
     assert expected[name]
     if found:
         pytest.fail("\n".join([f"{len(found)} differences", *found[:SHOWN]]), pytrace=False)
