@@ -47,6 +47,11 @@
     {{ date_of_day('(' ~ day ~ ' - ' ~ weekday_of_day(day) ~ ' + 1)') }}
 {%- endmacro %}
 
+{#- First day of the month in which it lies. -#}
+{% macro month_of_date(date) -%}
+    cast({{ dbt.date_trunc('month', date) }} as date)
+{%- endmacro %}
+
 {#- Weeks and months up to those of `as_of`, of a project's days. The first week, which ends in the first
     month that is told of, may begin in the one before, of which only some days are known. -#}
 {% macro periods_of(work_days) -%}
@@ -73,7 +78,7 @@
     where
         {{ start }} <= as_of_{{ period }}
         {%- if period == 'month' %}
-        and month >= cast({{ dbt.date_trunc('month', 'first_week_end') }} as date)
+        and month >= {{ month_of_date('first_week_end') }}
         {%- endif %}
     group by
         source_system,

@@ -7,7 +7,7 @@
     ) }}',
     post_hook='{{ remember_periods() }}',
 ) }}
-{%- if not execute -%} {%- do ref('int_item_days') -%} {%- endif %}
+{{- read_by_hooks('int_item_days') }}
 
 with
 
@@ -98,7 +98,7 @@ subject_days as (
 final as (
     {%- for period, start in {
         'week': week_of_date('thing_date'),
-        'month': "cast(" ~ dbt.date_trunc('month', 'thing_date') ~ " as date)",
+        'month': month_of_date('thing_date'),
     }.items() %}
     select
         source_system,

@@ -79,7 +79,7 @@ dated_projects as (
 bounded_projects as (
     select
         dated_projects.*,
-        cast({{ dbt.date_trunc('month', 'coalesce(first_date, as_of_month)') }} as date)
+        {{ month_of_date('coalesce(first_date, as_of_month)') }}
             as first_month,
         {{ add_months('as_of_month', 2) }} as end_month
     from dated_projects
@@ -97,7 +97,7 @@ days as (
         bounded_projects.as_of_month,
         dates.date_day,
         {{ day_of_date('dates.date_day') }} as day,
-        cast({{ dbt.date_trunc('month', 'dates.date_day') }} as date) as month
+        {{ month_of_date('dates.date_day') }} as month
     from bounded_projects
     inner join dates
         on

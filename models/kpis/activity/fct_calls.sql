@@ -42,7 +42,7 @@ final as (
         end as is_in_window,
         calls.call_date,
         {{ week_of_date('calls.call_date') }} as call_week,
-        cast({{ dbt.date_trunc('month', 'calls.call_date') }} as date) as call_month,
+        {{ month_of_date('calls.call_date') }} as call_month,
         calls.counted_at,
         {{ built_at() }} as updated_at
     from calls

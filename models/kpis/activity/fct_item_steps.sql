@@ -82,7 +82,7 @@ final as (
         placed.sales_from_list,
         placed.seconds_since_step_before,
         placed.step_date,
-        cast({{ dbt.date_trunc('month', 'placed.step_date') }} as date) as month,
+        {{ month_of_date('placed.step_date') }} as month,
         placed.step_at,
         {{ built_at() }} as updated_at
     from placed

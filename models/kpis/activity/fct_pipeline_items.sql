@@ -157,7 +157,7 @@ final as (
                 then judged.raw_agreement_to_list_seconds
         end as agreement_to_list_seconds,
         judged.cohort_date,
-        cast({{ dbt.date_trunc('month', 'judged.cohort_date') }} as date) as cohort_month,
+        {{ month_of_date('judged.cohort_date') }} as cohort_month,
         judged.call_date,
         judged.proposal_date,
         judged.agreement_date,

@@ -35,7 +35,7 @@ final as (
         {{ flag('dated.amount >= 0') }} as is_sale,
         cast(dated.amount as {{ type_money() }}) as amount,
         dated.sold_date,
-        cast({{ dbt.date_trunc('month', 'dated.sold_date') }} as date) as month,
+        {{ month_of_date('dated.sold_date') }} as month,
         dated.sold_at,
         {{ built_at() }} as updated_at
     from dated

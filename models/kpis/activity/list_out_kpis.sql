@@ -10,7 +10,7 @@
     ) }}',
     post_hook='{{ remember_periods() }}',
 ) }}
-{%- if not execute -%} {%- do ref('int_item_days') -%} {%- endif %}
+{{- read_by_hooks('int_item_days') }}
 
 with
 

@@ -70,7 +70,7 @@ calls as (
         project_id,
         subject_type,
         subject_id,
-        cast({{ dbt.date_trunc('month', 'period_start') }} as date) as month,
+        {{ month_of_date('period_start') }} as month,
         sum(conducted) as calls
     from call_volume
     where conducted > 0
@@ -79,7 +79,7 @@ calls as (
         project_id,
         subject_type,
         subject_id,
-        cast({{ dbt.date_trunc('month', 'period_start') }} as date)
+        {{ month_of_date('period_start') }}
 ),
 
 months as (

@@ -7,7 +7,7 @@
     ) }}',
     post_hook='{{ remember_periods() }}',
 ) }}
-{%- if not execute -%} {%- do ref('int_item_days') -%} {%- endif %}
+{{- read_by_hooks('int_item_days') }}
 {%- set steps = ['calls', 'proposals', 'agreements', 'lists_out', 'first_sales'] %}
 
 with
