@@ -195,7 +195,7 @@ def _count_anew(session: psycopg.Connection[Any]) -> None:
     session.execute("update ops.follow_up_position set server = ''")
     session.execute("update ops.load_positions set position = position - 'server'")
     session.execute("delete from ops.unchanged_nodes")
-    for table in ("flow_positions", "call_hours_positions"):
+    for table in ("flow_positions", "int_call_hours_positions", "int_pipeline_items_positions"):
         row = session.execute(
             "select to_regclass(%s) is not null", [f"intermediate.{table}"]
         ).fetchone()

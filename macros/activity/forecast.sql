@@ -1,3 +1,18 @@
+{#- What is forecast: the day from which on an item may bring it, and the one on which it did. A step
+    that was noted before the one it follows from began with itself. -#}
+{% macro forecast_steps() -%}
+    {{ return({
+        'agreements': {
+            'entry': 'least(coalesce(call_date, proposal_date), agreement_date)',
+            'event': 'agreement_date',
+        },
+        'lists_out': {
+            'entry': 'least(agreement_date, list_out_date)',
+            'event': 'list_out_date',
+        },
+    }) }}
+{%- endmacro %}
+
 {#- Days before a forecast whose entries it learns from: conversion, and pace of arrivals. -#}
 {% macro forecast_learned_days() -%}
     {{ return(180) }}

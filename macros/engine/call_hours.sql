@@ -17,17 +17,9 @@
     {{ return(adapter.dispatch('begin_call_hours')()) }}
 {%- endmacro %}
 
-{#- A dump that is restored to another server brings positions that mean nothing there. -#}
 {% macro default__begin_call_hours() -%}
-    {%- set positions = call_hours_state('positions') -%}
     {%- set days = call_hours_state('days') -%}
     {%- set noted = source('raw_files', 'call_days') -%}
-    create table if not exists {{ positions }} (
-        state text primary key,
-        position xid8 not null,
-        as_of timestamptz not null,
-        server text not null
-    );
     create table if not exists {{ days }} (
         source_system text,
         project_id text,
@@ -41,29 +33,19 @@
         contents numeric not null,
         primary key (source_system, project_id, call_date)
     );
-    insert into {{ positions }} (state, position, as_of, server)
-    select 'building', pg_snapshot_xmin(pg_current_snapshot()), {{ as_of() }}, system_identifier::text
-    from pg_control_system()
-    on conflict (state) do update set
-        position = excluded.position, as_of = excluded.as_of, server = excluded.server;
+    {{ begin_position() }}
     truncate {{ days }};
     {%- if builds_changes() %}
     insert into {{ days }} (source_system, project_id, call_date)
     with
     since as (
-        select
-            case when built.server = building.server then built.position else '0' end as position,
-            least(built.as_of, building.as_of) as earlier,
-            greatest(built.as_of, building.as_of) as later
-        from {{ positions }} as building
-        left join {{ positions }} as built on built.state = 'built'
-        where building.state = 'building'
+        {{ since_position() }}
     ),
     changed as (
         select noted.source_system, noted.project_id, noted.utc_day
         from {{ noted }} as noted
         cross join since
-        where {{ is_written_since('noted.written_xid', 'since.position') }} or since.position is null
+        where {{ is_written_since('noted.written_xid', 'since.position') }}
         union
         select noted.source_system, noted.project_id, noted.utc_day
         from {{ noted }} as noted
@@ -124,11 +106,9 @@
 {%- endmacro %}
 
 {% macro default__remember_call_hours() -%}
-    {%- set positions = call_hours_state('positions') -%}
     {%- set days = call_hours_state('days') -%}
     {%- set contents = call_hours_state('contents') -%}
-    delete from {{ positions }} where state = 'built';
-    update {{ positions }} set state = 'built' where state = 'building';
+    {{ remember_position() }}
     {%- if builds_changes() %}
     delete from {{ contents }} using {{ days }} as days
     where

@@ -19,9 +19,9 @@
     xxhash64({{ (["'" ~ kind ~ "'"] + columns) | join(', ') }})
 {%- endmacro %}
 
-{#- The table that keeps what each period of this model was built of, and is made of now. -#}
-{% macro periods_of_this() -%}
-    {{ return(intermediate_table(this.identifier ~ '_periods')) }}
+{#- The table that keeps what each period of a model, of this one, was built of, and is made of now. -#}
+{% macro kept_periods(name=none) -%}
+    {{ return(intermediate_table((name or this.identifier) ~ '_periods')) }}
 {%- endmacro %}
 
 {#- A table that is no model, but is kept by one. -#}
@@ -34,13 +34,19 @@
 {#- Hook of a model that is incremental by period. `parts` is a query of what periods are made of, one
     part a row (source_system, project_id, period_type, period_start, contents); `common_parts` one of
     what all periods of a project are made of (source_system, project_id, contents), or nothing. Beside
-    that they are made of the model's own text. -#}
-{% macro begin_periods(parts, common_parts=none) -%}
-    {{ return(adapter.dispatch('begin_periods')(parts, common_parts)) }}
+    that they are made of the model's own text. Where it takes several models to build a period, the
+    first of them has the hook, and `models` are those after it, the last one the one that keeps them. -#}
+{% macro begin_periods(parts, common_parts=none, models=[]) -%}
+    {{ return(adapter.dispatch('begin_periods')(parts, common_parts, models)) }}
 {%- endmacro %}
 
-{% macro default__begin_periods(parts, common_parts) -%}
-    {%- set periods = periods_of_this() -%}
+{% macro default__begin_periods(parts, common_parts, models) -%}
+    {%- set kept_by = models[-1] if models else this.identifier -%}
+    {%- set periods = kept_periods(kept_by) -%}
+    {%- set texts = [model.raw_code] -%}
+    {%- for name in models if execute -%}
+        {%- do texts.append(graph.nodes['model.' ~ project_name ~ '.' ~ name].raw_code) -%}
+    {%- endfor -%}
     create table if not exists {{ periods }} (
         source_system text,
         project_id text,
@@ -50,7 +56,7 @@
         made_of numeric,
         primary key (source_system, project_id, period_type, period_start)
     );
-    {%- if not builds_changes() %}
+    {%- if flags.FULL_REFRESH or load_relation(this.incorporate(path={'identifier': kept_by})) is none %}
     truncate {{ periods }};
     {%- endif %}
     update {{ periods }} set made_of = null where made_of is not null;
@@ -77,7 +83,7 @@
         parts.period_start,
         parts.contents
         + coalesce(common_parts.contents, 0)
-        + {{ contents_of(local_md5(model.raw_code), []) }}
+        + {{ contents_of(local_md5(texts | join), []) }}
     from parts
     left join common_parts using (source_system, project_id)
     on conflict (source_system, project_id, period_type, period_start)
@@ -85,7 +91,21 @@
     analyze {{ periods }};
 {%- endmacro %}
 
-{% macro spark__begin_periods(parts, common_parts) -%} {%- endmacro %}
+{% macro spark__begin_periods(parts, common_parts, models) -%} {%- endmacro %}
+
+{#- Hook of a model that other ones begin periods for: where its table is not there any more, and it is
+    made by what they hold now, periods that were built before are not among it. -#}
+{% macro forget_built_periods() -%}
+    {{ return(adapter.dispatch('forget_built_periods')()) }}
+{%- endmacro %}
+
+{% macro default__forget_built_periods() -%}
+    {%- if not builds_changes() -%}
+        delete from {{ kept_periods() }} where made_of = built_of
+    {%- endif -%}
+{%- endmacro %}
+
+{% macro spark__forget_built_periods() -%} {%- endmacro %}
 
 {#- Hook of such a model, in the same transaction, at its end. -#}
 {% macro remember_periods() -%}
@@ -93,7 +113,7 @@
 {%- endmacro %}
 
 {% macro default__remember_periods() -%}
-    {%- set periods = periods_of_this() -%}
+    {%- set periods = kept_periods() -%}
     delete from {{ periods }} where made_of is null;
     update {{ periods }} set built_of = made_of where built_of is distinct from made_of;
 {%- endmacro %}
@@ -107,40 +127,58 @@
     {%- endif -%}
 {%- endmacro %}
 
+{% macro in_changed_periods(name=none) -%}
+    in (
+        select source_system, project_id, period_type, period_start
+        from {{ kept_periods(name) }}
+        where made_of is distinct from built_of
+    )
+{%- endmacro %}
+
 {#- Condition that a run builds a period: all of them, or those that changed; if `with_previous`, those
     before them as well, which are told beside them. -#}
 {% macro period_is_to_build(period_type, period_start, with_previous=false) -%}
     {%- if not builds_changes() -%}
         true
     {%- else -%}
-        {%- set changed -%}
-            in (
-                select source_system, project_id, period_type, period_start
-                from {{ periods_of_this() }}
-                where made_of is distinct from built_of
-            )
-        {%- endset -%}
         (
-            (source_system, project_id, {{ period_type }}, {{ period_start }}) {{ changed }}
+            (source_system, project_id, {{ period_type }}, {{ period_start }}) {{ in_changed_periods() }}
             {%- if with_previous %}
             or (source_system, project_id, {{ period_type }}, {{ next_period(period_type, period_start) }})
-            {{ changed }}
+            {{ in_changed_periods() }}
             {%- endif %}
         )
     {%- endif -%}
 {%- endmacro %}
 
-{#- The same of the week, of the month, or of either, in which a date lies. -#}
+{#- The same of the week, of the month, or of either, in which a date lies. Dates from before all that
+    changed are told at once. -#}
 {% macro week_is_to_build(date) -%}
-    {{ period_is_to_build("'week'", week_of_date(date)) }}
+    {{ since_changes(date) }}{{ period_is_to_build("'week'", week_of_date(date)) }}
 {%- endmacro %}
 
 {% macro month_is_to_build(date, with_previous=false) -%}
-    {{ period_is_to_build("'month'", month_of_date(date), with_previous) }}
+    {{ since_changes(date) }}{{ period_is_to_build("'month'", month_of_date(date), with_previous) }}
 {%- endmacro %}
 
 {% macro week_or_month_is_to_build(date) -%}
-    ({{ week_is_to_build(date) }} or {{ month_is_to_build(date) }})
+    {{ since_changes(date) -}}
+    (
+        {{ period_is_to_build("'week'", week_of_date(date)) }}
+        or {{ period_is_to_build("'month'", month_of_date(date)) }}
+    )
+{%- endmacro %}
+
+{#- Periods before those that changed may have to be told, too: a month at most. -#}
+{% macro since_changes(date) -%}
+    {%- if builds_changes() -%}
+        {{ date }} >= (
+            select min(period_start) - 31
+            from {{ kept_periods() }}
+            where made_of is distinct from built_of
+        )
+        and{{ ' ' }}
+    {%- endif -%}
 {%- endmacro %}
 
 {% macro next_period(period_type, period_start) -%}
@@ -152,7 +190,7 @@
 
 {#- dbt's incremental materialization asks for these by the names of the strategies, which say what tells
     the period of a row: the week in which `period_start` lies; `month`; `period_type` and
-    `period_start`. -#}
+    `period_start`; the day `made_for_date`. -#}
 {% macro get_incremental_by_week_sql(arguments) -%}
     {{ return(replace_periods(arguments, "'week'", week_of_date('built.period_start'))) }}
 {%- endmacro %}
@@ -165,12 +203,16 @@
     {{ return(replace_periods(arguments, 'built.period_type', 'built.period_start')) }}
 {%- endmacro %}
 
+{% macro get_incremental_by_day_sql(arguments) -%}
+    {{ return(replace_periods(arguments, "'day'", 'built.made_for_date')) }}
+{%- endmacro %}
+
 {#- What is not known to be as it was is replaced. -#}
 {% macro replace_periods(arguments, period_type, period_start) -%}
     {%- set columns = get_quoted_csv(arguments.dest_columns | map(attribute='name')) %}
     delete from {{ arguments.target_relation }} as built
     where not exists (
-        select from {{ periods_of_this() }} as periods
+        select from {{ kept_periods() }} as periods
         where
             periods.source_system = built.source_system
             and periods.project_id = built.project_id

@@ -235,7 +235,7 @@ def test_days_that_changed_are_counted_as_all_days_are(dbt: WarmDbt) -> None:
 
 def restore_elsewhere(session: Session) -> None:
     """As if the database were a dump, restored to a server that has counted fewer transactions."""
-    session.execute("update intermediate.call_hours_positions set server = 'another'")
+    session.execute("update intermediate.int_call_hours_positions set basis = 'another server'")
     session.execute(
         "update raw_files.call_days"
         " set written_xid = ((written_xid::text::bigint + 10^9)::bigint::text)::xid8"

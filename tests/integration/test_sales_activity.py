@@ -98,7 +98,7 @@ def test_the_generated_department_has_figures_of_all_kinds() -> None:
 
 def test_no_table_can_have_two_rows_of_one_key() -> None:
     folder = PROJECT_ROOT / "models/kpis/activity"
-    views = {"fct_activities", "fct_calls", "fct_item_steps"}
+    views = {"fct_activities", "fct_calls", "fct_pipeline_items", "fct_item_steps"}
     with connect("reader") as session:
         keys = session.execute(
             "select relname, array_agg(attname::text"

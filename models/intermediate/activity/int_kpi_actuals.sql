@@ -3,11 +3,13 @@
     incremental_strategy='by_period_type',
     on_schema_change='append_new_columns',
     pre_hook='{{ begin_periods(
-        parts_of_periods(["week", "month"], days=[item_days(), sale_days(), call_days()])
+        parts_of_periods(
+            ["week", "month"], days=[item_days(), sale_days(), call_days()], periods=[item_teams()]
+        )
     ) }}',
     post_hook='{{ remember_periods() }}',
 ) }}
-{{- read_by_hooks('int_item_days') }}
+{{- read_by_hooks('int_pipeline_items') }}
 
 with
 

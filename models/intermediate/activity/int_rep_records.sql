@@ -7,8 +7,8 @@ call_hours as (
 ),
 
 items as (
-    select * from {{ ref('stg_pipeline_items') }}
-    where not is_deleted and created_at <= {{ as_of() }}
+    select * from {{ ref('int_pipeline_items') }}
+    where excluded_reason is null and created_at is not null
 ),
 
 sales as (
@@ -16,37 +16,22 @@ sales as (
     where not is_deleted and sold_at <= {{ as_of() }}
 ),
 
-{%- set instants = [
-    'created_at', 'call_conducted_at', 'proposal_at', 'agreement_at', 'partner_list_sent_at',
-    'first_sale_at',
-] %}
+{%- set steps = ['created', 'call', 'proposal', 'agreement', 'list_out', 'first_sale'] %}
 
 -- Which the source may have dated before it wrote the item down. One date that cannot be, as of
 -- 1948, does not make a rep active for all the years since.
 told_items as (
     select
-        {%- for instant in instants %}
+        {%- for step in steps %}
         case
-            when {{ instant }} <= {{ as_of() }} and not {{ is_implausible(instant) }}
-                then {{ instant }}
-        end as {{ instant }},
+            when not {{ is_implausible(step ~ '_at') }}
+                then {{ step }}_date
+        end as {{ step }}_date,
         {%- endfor %}
         source_system,
         project_id,
-        rep_id,
-        timezone
+        rep_id
     from items
-),
-
-instants_of_items as (
-    select
-        source_system,
-        project_id,
-        rep_id,
-        timezone,
-        least({{ instants | join(', ') }}) as first_at,
-        greatest({{ instants | join(', ') }}) as last_at
-    from told_items
 ),
 
 told_calls as (
@@ -78,9 +63,9 @@ records as (
         source_system,
         project_id,
         rep_id,
-        {{ date_of_day('min(' ~ local_day('first_at', 'timezone') ~ ')') }} as first_date,
-        {{ date_of_day('max(' ~ local_day('last_at', 'timezone') ~ ')') }} as last_date
-    from instants_of_items
+        min(least({{ steps | join('_date, ') }}_date)) as first_date,
+        max(greatest({{ steps | join('_date, ') }}_date)) as last_date
+    from told_items
     group by
         source_system,
         project_id,

@@ -6,14 +6,14 @@
         parts_of_periods(
             ["month"],
             days=[item_days()],
-            periods=[subject_periods(), target_periods("agreements")],
+            periods=[item_teams(), subject_periods(), target_periods("agreements")],
             with_previous=true,
         ),
         name_parts(),
     ) }}',
     post_hook='{{ remember_periods() }}',
 ) }}
-{{- read_by_hooks('int_item_days') }}
+{{- read_by_hooks('int_pipeline_items') }}
 
 with
 

@@ -5,10 +5,6 @@
 
 with
 
-items as (
-    select * from {{ ref('fct_pipeline_items') }}
-),
-
 roster as (
     select * from {{ ref('int_roster') }}
 ),
@@ -18,6 +14,7 @@ roster as (
     'excluded_reason', 'record_origin',
 ] %}
 
+-- A query that several read PostgreSQL would write to a file first, whole.
 placed as (
     {%- for step in steps %}
     select
@@ -53,7 +50,7 @@ placed as (
         0 as has_impossible_duration,
         cast(null as bigint) as seconds_since_step_before
         {%- endif %}
-    from items
+    from {{ ref('int_pipeline_items') }}
     where {{ step }}_date is not null
     {%- if not loop.last %}
     union all

@@ -4,13 +4,15 @@
     on_schema_change='append_new_columns',
     pre_hook='{{ begin_periods(
         parts_of_periods(
-            ["month"], days=[item_days()], periods=[subject_periods(), target_periods("lists_out")]
+            ["month"],
+            days=[item_days()],
+            periods=[item_teams(), subject_periods(), target_periods("lists_out")],
         ),
         name_parts(),
     ) }}',
     post_hook='{{ remember_periods() }}',
 ) }}
-{{- read_by_hooks('int_item_days') }}
+{{- read_by_hooks('int_pipeline_items') }}
 
 with
 

@@ -3,11 +3,14 @@
     incremental_strategy='by_month',
     on_schema_change='append_new_columns',
     pre_hook='{{ begin_periods(
-        parts_of_periods(["month"], days=[item_days()], periods=[subject_periods()]), name_parts()
+        parts_of_periods(
+            ["month"], days=[item_days()], periods=[item_teams(), subject_periods()]
+        ),
+        name_parts(),
     ) }}',
     post_hook='{{ remember_periods() }}',
 ) }}
-{{- read_by_hooks('int_item_days') }}
+{{- read_by_hooks('int_pipeline_items') }}
 {%- set steps = ['calls', 'proposals', 'agreements', 'lists_out', 'first_sales'] %}
 
 with
