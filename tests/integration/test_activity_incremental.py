@@ -98,13 +98,28 @@ STEPS = (
 )
 
 
+#: Tables of forecasts; the test of what they say is another one.
+FORECASTS = ("sales_forecast", "sales_forecast_backtest")
+
+
 def build(dbt: WarmDbt, as_of: datetime, *, is_first: bool = False) -> None:
     """Builds the tables under test, and of what they are made of what depends on the instant."""
     layers = ("",) if is_first else (",path:models/intermediate", ",path:models/kpis")
     dbt.run(
-        *(f"+{name}{layer}" for name in GRAIN for layer in layers),
+        *(f"+{name}{layer}" for name in (*GRAIN, *FORECASTS) for layer in layers),
         variables={"as_of": as_of.isoformat()},
     )
+
+
+def forecasts() -> dict[str, set[tuple[object, ...]]]:
+    """What the tables of forecasts say."""
+    return {
+        name: {
+            tuple(value for column, value in row.items() if column != "updated_at")
+            for row in table(name)
+        }
+        for name in FORECASTS
+    }
 
 
 @pytest.mark.usefixtures("database")
@@ -124,6 +139,14 @@ def test_builds_of_what_changed_are_those_of_everything(dbt: WarmDbt) -> None:
         for name in GRAIN:
             found = differences(name, expected[name], table(name))
             assert not found, (step, len(found), found[:SHOWN])
+        told = forecasts()
+        assert all(told.values())
+        dbt.run(
+            *("int_forecast_days+,path:models/intermediate", *FORECASTS),
+            variables={"as_of": as_of.isoformat()},
+            full_refresh=True,
+        )
+        assert told == forecasts(), step
 
 
 #: Tables that are built by period.
@@ -142,6 +165,17 @@ def periods(name: str, *, since: datetime) -> set[tuple[str, date]]:
     }
 
 
+def made_by() -> dict[date, set[str]]:
+    """The transactions that made the forecasts of project p1, by the day they are made for."""
+    with connect("owner") as session:
+        return dict(
+            session.execute(
+                "select made_for_date, array_agg(distinct xmin::text)"
+                " from intermediate.int_sales_forecasts where project_id = 'p1' group by 1"
+            ).fetchall()
+        )
+
+
 def _period(row: dict[str, Any]) -> tuple[str, date]:
     """The week or month that a row is of; a day's is its week."""
     if "month" in row:
@@ -155,6 +189,7 @@ def test_only_periods_of_what_changed_are_built_anew(dbt: WarmDbt) -> None:
     load(random_world(seed) for seed in (0, 1))
     build(dbt, AS_OF, is_first=True)
     first = max(row["updated_at"] for row in table("call_volume"))
+    made_first = made_by()
     with connect("owner") as session:
         ((day,),) = session.execute(
             "update raw_files.activities set rep_id = 'bob' where project_id = 'p1' and activity_id"
@@ -177,10 +212,24 @@ def test_only_periods_of_what_changed_are_built_anew(dbt: WarmDbt) -> None:
         "kpi_target_attainment": {("p1", week), ("p1", month)},
         "bdr_leaderboard": {("p1", start) for start in {week, month} | next_ones},
     }
+    assert made_by() == made_first
 
     # What a score weighs is what all of them are made of.
     before = {row["score"] for row in table("bdr_leaderboard")}
     with connect("owner") as session:
         session.execute("update reference.score_weights set weight = 2 * weight")
+        ((closed,),) = session.execute(
+            "update raw_files.pipeline_items set closed_at = %s - interval '20 days'"
+            " where project_id = 'p1' and item_id = (select item_id from raw_files.pipeline_items"
+            " where project_id = 'p1' and closed_at is null and agreement_at is null"
+            " and is_deleted is not true and proposal_at < %s - interval '20 days' limit 1)"
+            " returning (closed_at at time zone 'America/New_York')::date",
+            [AS_OF, AS_OF],
+        ).fetchall()
     build(dbt, AS_OF)
     assert {row["score"] for row in table("bdr_leaderboard")} == {2 * score for score in before}
+
+    # Forecasts read of days up to the end of their months.
+    made_anew = {day for day, by in made_by().items() if by != made_first[day]}
+    assert made_anew and made_anew < made_first.keys()
+    assert made_anew == {day for day in made_first if closed < start_of("month", day + 31 * DAY)}

@@ -1,4 +1,10 @@
-{{ config(materialized='table', post_hook='{{ gather_statistics(this) }}') }}
+{{ config(
+    materialized='table',
+    post_hook=['{{ gather_statistics(this) }}', '{{ begin_forecasts() }}'],
+) }}
+{{- read_by_hooks('int_forecast_sales') }}
+{{- read_by_hooks('int_roster') }}
+{{- read_by_hooks('int_subjects') }}
 
 {#- Days of a month whose forecast is made again, to be held against what came. -#}
 {%- set looked_back_on = [1, 8, 15, 22] -%}
@@ -16,7 +22,8 @@ work_days as (
 ),
 
 items as (
-    select * from {{ ref('int_forecast_items') }}
+    select * from {{ ref('int_pipeline_items') }}
+    where excluded_reason is null
 ),
 
 projects as (
@@ -38,7 +45,9 @@ known_since as (
     select
         source_system,
         project_id,
-        min(entry_day) as first_day
+        min({{ day_of_date(
+            'least(' ~ forecast_steps().values() | map(attribute='entry') | join(', ') ~ ')'
+        ) }}) as first_day
     from items
     group by source_system, project_id
 ),

@@ -1,53 +1,40 @@
 {{ config(materialized='table', post_hook='{{ gather_statistics(this) }}') }}
 
-{#- What is forecast, and from which step on an item may bring it. -#}
-{%- set forecasts = {
-    'agreements': {'entry': 'coalesce(call_day, proposal_day)', 'event': 'agreement_day'},
-    'lists_out': {'entry': 'agreement_day', 'event': 'list_out_day'},
-} -%}
-
 with
 
 items as (
-    select * from {{ ref('fct_pipeline_items') }}
+    select * from {{ ref('int_pipeline_items') }}
     where excluded_reason is null
 ),
 
-projects as (
-    select * from {{ ref('stg_projects') }}
+made_for as (
+    select * from {{ ref('int_forecast_days') }}
+    where {{ forecast_is_to_build() }}
 ),
 
-dated as (
+-- From the first day on that a forecast learns from.
+bounds as (
     select
-        items.source_system,
-        items.project_id,
-        items.rep_id,
-        items.sublist_key is not null as is_of_list,
-        {%- for step in ['call', 'proposal', 'agreement', 'list_out'] %}
-        {{ day_of_date('items.' ~ step ~ '_date') }} as {{ step }}_day,
-        {%- endfor %}
-        {{ local_day('items.closed_at', 'projects.timezone') }} as closed_day
-    from items
-    inner join projects
-        on
-            items.source_system = projects.source_system
-            and items.project_id = projects.project_id
+        source_system,
+        project_id,
+        min(made_for_day) - {{ forecast_learned_days() }} as first_day
+    from made_for
+    group by source_system, project_id
 ),
 
--- A step that was noted before the one it follows from began with itself.
 awaited as (
-    {%- for kpi, days in forecasts.items() %}
+    {%- for kpi, dates in forecast_steps().items() %}
     select
         source_system,
         project_id,
         rep_id,
         '{{ kpi }}' as kpi,
-        is_of_list,
-        least({{ days.entry }}, {{ days.event }}) as entry_day,
-        {{ days.event }} as event_day,
-        closed_day
-    from dated
-    where coalesce({{ days.entry }}, {{ days.event }}) is not null
+        sublist_key is not null as is_of_list,
+        {{ day_of_date(dates.entry) }} as entry_day,
+        {{ day_of_date(dates.event) }} as event_day,
+        {{ day_of_date('closed_date') }} as closed_day
+    from items
+    where {{ dates.entry }} is not null
     {%- if not loop.last %}
     union all
     {%- endif %}
@@ -56,25 +43,30 @@ awaited as (
 
 final as (
     select
-        source_system,
-        project_id,
-        rep_id,
-        kpi,
-        is_of_list,
-        entry_day,
-        event_day,
-        closed_day,
+        awaited.source_system,
+        awaited.project_id,
+        awaited.rep_id,
+        awaited.kpi,
+        awaited.is_of_list,
+        awaited.entry_day,
+        awaited.event_day,
+        awaited.closed_day,
         cast(count(*) as integer) as items
     from awaited
+    inner join bounds
+        on
+            awaited.source_system = bounds.source_system
+            and awaited.project_id = bounds.project_id
+            and coalesce(awaited.event_day, awaited.entry_day) >= bounds.first_day
     group by
-        source_system,
-        project_id,
-        rep_id,
-        kpi,
-        is_of_list,
-        entry_day,
-        event_day,
-        closed_day
+        awaited.source_system,
+        awaited.project_id,
+        awaited.rep_id,
+        awaited.kpi,
+        awaited.is_of_list,
+        awaited.entry_day,
+        awaited.event_day,
+        awaited.closed_day
 )
 
 select * from final

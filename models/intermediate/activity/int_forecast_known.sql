@@ -8,6 +8,7 @@ with
 
 made_for as (
     select * from {{ ref('int_forecast_days') }}
+    where {{ forecast_is_to_build() }}
 ),
 
 items as (

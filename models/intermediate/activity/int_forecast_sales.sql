@@ -1,14 +1,21 @@
 {{ config(materialized='table', post_hook='{{ gather_statistics(this) }}') }}
 
+{#- As far back as forecasts that are made again may read. -#}
+{%- set days_read = var('backtest_window_days') + 31 + forecast_learned_days() -%}
+
 with
 
 sales as (
     select * from {{ ref('fct_sales') }}
-    where excluded_reason is null and amount is not null
+    where
+        excluded_reason is null
+        and amount is not null
+        and {{ day_of_date('sold_date') }} + {{ days_read }}
+        >= {{ local_day(as_of(), "'UTC'") }} - 1
 ),
 
 items as (
-    select * from {{ ref('fct_pipeline_items') }}
+    select * from {{ ref('int_pipeline_items') }}
     where excluded_reason is null
 ),
 

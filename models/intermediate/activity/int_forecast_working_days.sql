@@ -28,6 +28,7 @@ roster as (
 
 made_for as (
     select * from {{ ref('int_forecast_days') }}
+    where {{ forecast_is_to_build() }}
 ),
 
 around as (

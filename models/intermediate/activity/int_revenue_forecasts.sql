@@ -11,6 +11,7 @@ with
 
 made_for as (
     select * from {{ ref('int_forecast_days') }}
+    where {{ forecast_is_to_build() }}
 ),
 
 working_days as (

@@ -1,7 +1,12 @@
+{#- int_forecast_days says which forecasts have to be made, in a full refresh all of them; of others
+    the models in between hold nothing. -#}
 {{ config(
-    materialized='table',
-    pre_hook='{{ plan_hash_joins() }}',
-    post_hook='{{ gather_statistics(this) }}',
+    materialized=flow_materialized(),
+    incremental_strategy='by_day',
+    on_schema_change='append_new_columns',
+    full_refresh=false,
+    pre_hook=['{{ plan_hash_joins() }}', '{{ forget_built_periods() }}'],
+    post_hook=['{{ gather_statistics(this) }}', '{{ remember_periods() }}'],
 ) }}
 
 {#- Of the standard normal distribution: 10 % lie below the one, 10 % above the other. -#}
@@ -13,6 +18,7 @@ with
 
 made_for as (
     select * from {{ ref('int_forecast_days') }}
+    where {{ forecast_is_to_build() }}
 ),
 
 roster as (
