@@ -54,6 +54,7 @@ OF_DBT = (
     "test_orders_oracle",
     "test_partial_builds",
     "test_pipeline_export",
+    "test_pipeline_items",
     "test_plots",
     "test_readme",
     "test_real_log",

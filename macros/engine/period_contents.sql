@@ -185,7 +185,7 @@
         true
     {%- else -%}
         (source_system, project_id, 'day', {{ date_of_day(made_for_day) }})
-        {{ in_changed_periods('int_sales_forecasts') }}
+        {{ in_changed_periods('int_subject_forecasts') }}
     {%- endif -%}
 {%- endmacro %}
 
@@ -193,10 +193,10 @@
 
 {#- Hook of int_forecast_days: the models of forecasts after it hold those alone that have to be made. -#}
 {% macro begin_forecasts() -%}
-    {{ return(begin_periods(forecast_parts(), name_parts(), [
+    {{ return(begin_periods(forecast_parts(), models=[
         'int_forecast_items', 'int_forecast_known', 'int_forecast_working_days',
         'int_forecast_curves', 'int_forecast_sales', 'int_step_forecasts', 'int_revenue_forecasts',
-        'int_sales_forecasts',
+        'int_subject_forecasts',
     ])) }}
 {%- endmacro %}
 
@@ -256,10 +256,11 @@
         from made_for
         inner join {{ ref('int_roster') }} as roster using (source_system, project_id)
         where {{ day_of_date('active_from') }} <= made_for_day
+        -- Days of which nothing of all that is known have a forecast, too.
         union all
         select
             made_for.*,
-            {{ contents_of('forecast', ['month', 'is_current']) }}
+            0
         from made_for
     )
     select

@@ -54,7 +54,7 @@
             'created_at', 'call_conducted_at', 'proposal_at', 'agreement_at', 'partner_list_due_at',
             'partner_list_sent_at', 'first_sale_at', 'closed_at',
         ] %}
-        or written.{{ instant }} between since.earlier and since.later
+        or (written.{{ instant }} > since.earlier and written.{{ instant }} <= since.later)
         {%- endfor %}
         or (written.source_system, written.project_id) in (
             select settings_changes.source_system, settings_changes.project_id

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import date, datetime, timedelta
+from decimal import Decimal
 from random import Random
 from typing import Any
 
@@ -165,15 +166,19 @@ def periods(name: str, *, since: datetime) -> set[tuple[str, date]]:
     }
 
 
-def made_by() -> dict[date, set[str]]:
-    """The transactions that made the forecasts of project p1, by the day they are made for."""
+def scores(project: str) -> set[Decimal]:
+    """All that stand in the leaderboard of a project."""
+    return {row["score"] for row in table("bdr_leaderboard") if row["project_id"] == project}
+
+
+def made_by() -> dict[tuple[str, date], set[str]]:
+    """The transactions that made the forecasts, by project and day they are made for."""
     with connect("owner") as session:
-        return dict(
-            session.execute(
-                "select made_for_date, array_agg(distinct xmin::text)"
-                " from intermediate.int_sales_forecasts where project_id = 'p1' group by 1"
-            ).fetchall()
-        )
+        rows = session.execute(
+            "select project_id, made_for_date, array_agg(distinct xmin::text)"
+            " from intermediate.int_subject_forecasts group by 1, 2"
+        ).fetchall()
+    return {(project, day): by for project, day, by in rows}
 
 
 def _period(row: dict[str, Any]) -> tuple[str, date]:
@@ -186,7 +191,15 @@ def _period(row: dict[str, Any]) -> tuple[str, date]:
 
 @pytest.mark.usefixtures("database")
 def test_only_periods_of_what_changed_are_built_anew(dbt: WarmDbt) -> None:
-    load(random_world(seed) for seed in (0, 1))
+    changing_teams = replace(random_world(10), targets=())
+    load([random_world(0), random_world(1), changing_teams])
+    with connect("owner") as session:
+        session.execute(
+            "insert into raw_files.pipeline_items"
+            " (source_system, project_id, item_id, rep_id, stage, created_at, proposal_at)"
+            " values (%s, 'p10', 'new', 'bob', 'PROPOSAL', '2024-10-01', '2024-11-01 12:00')",
+            [changing_teams.project.source_system],
+        )
     build(dbt, AS_OF, is_first=True)
     first = max(row["updated_at"] for row in table("call_volume"))
     made_first = made_by()
@@ -214,22 +227,57 @@ def test_only_periods_of_what_changed_are_built_anew(dbt: WarmDbt) -> None:
     }
     assert made_by() == made_first
 
-    # What a score weighs is what all of them are made of.
-    before = {row["score"] for row in table("bdr_leaderboard")}
+    # What a score weighs is what all of them are made of; who changes teams has as many in a month.
+    before = scores("p0")
     with connect("owner") as session:
         session.execute("update reference.score_weights set weight = 2 * weight")
-        ((closed,),) = session.execute(
-            "update raw_files.pipeline_items set closed_at = %s - interval '20 days'"
-            " where project_id = 'p1' and item_id = (select item_id from raw_files.pipeline_items"
-            " where project_id = 'p1' and closed_at is null and agreement_at is null"
-            " and is_deleted is not true and proposal_at < %s - interval '20 days' limit 1)"
-            " returning (closed_at at time zone 'America/New_York')::date",
-            [AS_OF, AS_OF],
-        ).fetchall()
+        session.execute(
+            "update raw_files.reps set active_from = case when active_to is null then"
+            " date '2024-11-03' else active_from end, active_to = case when active_to is not null"
+            " then date '2024-11-02' end where project_id = 'p10' and rep_id = 'bob'"
+        )
+        steps = dict(
+            session.execute(
+                "update raw_files.pipeline_items set"
+                " closed_at = case project_id when 'p0' then %(at)s - interval '20 days' end,"
+                " agreement_at = case project_id when 'p1' then %(at)s - interval '20 days' end"
+                " where project_id in ('p0', 'p1')"
+                " and (project_id, item_id) in (select project_id, min(item_id)"
+                " from raw_files.pipeline_items where closed_at is null and agreement_at is null"
+                " and is_deleted is not true and proposal_at < %(at)s - interval '40 days'"
+                " group by 1) returning project_id, coalesce(closed_at, agreement_at)::date",
+                {"at": AS_OF},
+            ).fetchall()
+        )
     build(dbt, AS_OF)
-    assert {row["score"] for row in table("bdr_leaderboard")} == {2 * score for score in before}
+    assert scores("p0") == {2 * score for score in before}
+    of_changing_teams = {("p10", date(2024, 11, 1)), ("p10", date(2024, 12, 1))}
+    built_then = periods("agreement_kpis", since=first)
+    assert {period for period in built_then if period[0] == "p10"} == of_changing_teams
 
     # Forecasts read of days up to the end of their months.
-    made_anew = {day for day, by in made_by().items() if by != made_first[day]}
-    assert made_anew and made_anew < made_first.keys()
-    assert made_anew == {day for day in made_first if closed < start_of("month", day + 31 * DAY)}
+    for project, step in steps.items():
+        made_anew = {
+            day: by != made_first[of, day] for (of, day), by in made_by().items() if of == project
+        }
+        assert made_anew == {day: step < start_of("month", day + 31 * DAY) for day in made_anew}
+        assert len({*made_anew.values()}) == 2
+
+    # The other team's, of the same month.
+    before_moved = max(row["updated_at"] for row in table("agreement_kpis"))
+    with connect("owner") as session:
+        session.execute(
+            "update raw_files.pipeline_items set proposal_at = '2024-11-10 12:00'"
+            " where project_id = 'p10' and item_id = 'new'"
+        )
+    build(dbt, AS_OF)
+    assert periods("agreement_kpis", since=before_moved) == of_changing_teams
+
+    # Of the month before a changed one, which is not built, what is told beside it.
+    agreements = {
+        (row["project_id"], row["subject_type"], row["subject_id"], row["month"]): row
+        for row in table("agreement_kpis")
+    }
+    for (*subject, start), row in agreements.items():
+        before_it = agreements.get((*subject, start_of("month", start - DAY)))
+        assert row["agreements_previous_month"] == (before_it and before_it["agreements"])

@@ -4,7 +4,6 @@
 ) }}
 {{- read_by_hooks('int_forecast_sales') }}
 {{- read_by_hooks('int_roster') }}
-{{- read_by_hooks('int_subjects') }}
 
 {#- Days of a month whose forecast is made again, to be held against what came. -#}
 {%- set looked_back_on = [1, 8, 15, 22] -%}
