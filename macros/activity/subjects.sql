@@ -52,6 +52,13 @@
     cast({{ dbt.date_trunc('month', date) }} as date)
 {%- endmacro %}
 
+{#- Condition that a day of int_work_days is one of those that calls are shown of by weekday and hour. -#}
+{% macro is_in_activity_window() -%}
+    {{ day_of_date('date_day') }}
+    between {{ day_of_date('as_of_date') }} - {{ var('activity_window_days') }} + 1
+    and {{ day_of_date('as_of_date') }}
+{%- endmacro %}
+
 {#- Weeks and months up to those of `as_of`, of a project's days. The first week, which ends in the first
     month that is told of, may begin in the one before, of which only some days are known. -#}
 {% macro periods_of(work_days) -%}

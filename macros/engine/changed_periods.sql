@@ -169,6 +169,15 @@
     )
 {%- endmacro %}
 
+{#- The same of all days of a weekday, 1 to 7, which goes by its first day since 1970-01-05. -#}
+{% macro weekday_is_to_build(weekday) -%}
+    {{ period_is_to_build("'weekday'", period_of_weekday(weekday)) }}
+{%- endmacro %}
+
+{% macro period_of_weekday(weekday) -%}
+    {{ date_of_day('(' ~ weekday ~ ' + 3)') }}
+{%- endmacro %}
+
 {#- Periods before those that changed may have to be told, too: a month at most. -#}
 {% macro since_changes(date) -%}
     {%- if builds_changes() -%}
@@ -190,7 +199,7 @@
 
 {#- dbt's incremental materialization asks for these by the names of the strategies, which say what tells
     the period of a row: the week in which `period_start` lies; `month`; `period_type` and
-    `period_start`; the day `made_for_date`. -#}
+    `period_start`; `weekday`; the day `made_for_date`. -#}
 {% macro get_incremental_by_week_sql(arguments) -%}
     {{ return(replace_periods(arguments, "'week'", week_of_date('built.period_start'))) }}
 {%- endmacro %}
@@ -201,6 +210,10 @@
 
 {% macro get_incremental_by_period_type_sql(arguments) -%}
     {{ return(replace_periods(arguments, 'built.period_type', 'built.period_start')) }}
+{%- endmacro %}
+
+{% macro get_incremental_by_weekday_sql(arguments) -%}
+    {{ return(replace_periods(arguments, "'weekday'", period_of_weekday('built.weekday'))) }}
 {%- endmacro %}
 
 {% macro get_incremental_by_day_sql(arguments) -%}

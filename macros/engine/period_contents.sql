@@ -174,6 +174,45 @@
     {{ spans_in('weeks', 'target', targets, read_of_targets, 'day_from', 'day_to') }}
 {%- endmacro %}
 
+{#- What the weekdays of call_heatmap are made of: calls of the days that it shows, and who is in which
+    team on them. -#}
+{% macro call_heatmap_parts() -%}
+    with
+    days as (
+        select * from {{ ref('int_work_days') }}
+        where {{ is_in_activity_window() | indent(8) }}
+    ),
+    parts as (
+        select
+            days.*,
+            {{ contents_of('calls', ['days.date_day', 'calls.contents']) }} as contents
+        from days
+        inner join {{ call_hours_state('contents', ref('int_call_hours')) }} as calls
+            on
+                days.source_system = calls.source_system
+                and days.project_id = calls.project_id
+                and days.date_day = calls.call_date
+        union all
+        select
+            days.*,
+            {{ contents_of('rep', ['days.date_day', 'roster.rep_id', 'roster.team_id']) }}
+        from days
+        inner join {{ ref('int_roster') }} as roster
+            on
+                days.source_system = roster.source_system
+                and days.project_id = roster.project_id
+                and days.date_day >= roster.active_from
+                and (roster.active_to is null or days.date_day <= roster.active_to)
+    )
+    select
+        source_system,
+        project_id,
+        'weekday' as period_type,
+        {{ period_of_weekday('weekday') }} as period_start,
+        contents
+    from parts
+{%- endmacro %}
+
 {#- Condition that a run makes the forecast of a day: of all, or of those that are made of other things
     than when they were made, as int_forecast_days has said. -#}
 {% macro forecast_is_to_build(made_for_day='made_for_day') -%}

@@ -209,7 +209,7 @@ def test_only_periods_of_what_changed_are_built_anew(dbt: WarmDbt) -> None:
             " = (select activity_id from raw_files.activities where project_id = 'p1'"
             " and activity_type = 'call' and rep_id = 'ann' and is_deleted is not true"
             " and scheduled_at is null and created_at < completed_at"
-            " and %s - completed_at between interval '30 days' and interval '90 days' limit 1)"
+            " and %s - completed_at between interval '30 days' and interval '80 days' limit 1)"
             " returning (completed_at at time zone 'America/New_York')::date",
             [AS_OF],
         ).fetchall()
@@ -225,6 +225,11 @@ def test_only_periods_of_what_changed_are_built_anew(dbt: WarmDbt) -> None:
         "kpi_target_attainment": {("p1", week), ("p1", month)},
         "bdr_leaderboard": {("p1", start) for start in {week, month} | next_ones},
     }
+    assert {
+        (row["project_id"], row["weekday"])
+        for row in table("call_heatmap")
+        if row["updated_at"] > first
+    } == {("p1", day.isoweekday())}
     assert made_by() == made_first
 
     # What a score weighs is what all of them are made of; who changes teams has as many in a month.

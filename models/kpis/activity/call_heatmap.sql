@@ -1,3 +1,11 @@
+{{ config(
+    materialized=flow_materialized(),
+    incremental_strategy='by_weekday',
+    on_schema_change='append_new_columns',
+    pre_hook='{{ begin_periods(call_heatmap_parts(), name_parts()) }}',
+    post_hook='{{ remember_periods() }}',
+) }}
+
 with
 
 call_hours as (
@@ -6,6 +14,9 @@ call_hours as (
 
 work_days as (
     select * from {{ ref('int_work_days') }}
+    where
+        {{ is_in_activity_window() | indent(8) }}
+        and {{ weekday_is_to_build('weekday') }}
 ),
 
 roster as (
@@ -30,10 +41,6 @@ placed as (
     left join roster
         on
             {{ in_team_on('call_hours', 'call_hours.call_date') | indent(12) }}
-    where
-        {{ day_of_date('call_hours.call_date') }}
-        between {{ day_of_date('work_days.as_of_date') }} - {{ var('activity_window_days') }} + 1
-        and {{ day_of_date('work_days.as_of_date') }}
 ),
 
 summed as (
