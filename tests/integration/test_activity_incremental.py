@@ -150,6 +150,8 @@ def test_builds_of_what_changed_are_those_of_everything(dbt: WarmDbt) -> None:
         assert told == forecasts(), step
 
 
+SATURDAY = 6
+
 #: Tables that are built by period.
 BY_PERIOD = (
     *("call_volume", "agreement_kpis", "list_out_kpis", "sales_conversion_rates"),
@@ -259,6 +261,16 @@ def test_only_periods_of_what_changed_are_built_anew(dbt: WarmDbt) -> None:
     of_changing_teams = {("p10", date(2024, 11, 1)), ("p10", date(2024, 12, 1))}
     built_then = periods("agreement_kpis", since=first)
     assert {period for period in built_then if period[0] == "p10"} == of_changing_teams
+
+    # From Sunday, the third of November, to Friday.
+    weekdays = {
+        row["weekday"]: row["updated_at"] > first
+        for row in table("call_heatmap")
+        if row["project_id"] == "p10"
+    }
+    assert weekdays == {weekday: weekday != SATURDAY for weekday in weekdays}
+    assert SATURDAY in weekdays
+    assert len(weekdays) > 1
 
     # Forecasts read of days up to the end of their months.
     for project, step in steps.items():
