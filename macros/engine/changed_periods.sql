@@ -1,9 +1,10 @@
 {#-
-    Of a model that is incremental by period (week or month of a project) a run builds those anew that
-    are made of other things than when they were built. What each is made of is summed up in a number,
-    and compared with the one that is kept. Nobody has to note who wrote what and when: a setting, an
-    instant that was passed, a look back and a restored database all tell in the same way. Only what is
-    large is not read for it: of calls, `call_hours_contents` has such a number for each day.
+    Of a model that is incremental by period (week, month or weekday of a project, day of a forecast) a
+    run builds those anew that are made of other things than when they were built. What each is made of is
+    summed up in a number, and compared with the one that is kept. Nobody has to note who wrote what and
+    when: a setting, an instant that was passed, a look back and a restored database all tell in the same
+    way. Only what is large is not read for it: of calls and of items, `call_hours_contents` and
+    `pipeline_items_contents` have such numbers for each day.
 -#}
 
 {#- A number of what is in a row of some kind; that of several rows is the sum of theirs. -#}

@@ -1,5 +1,5 @@
 {#-
-    What weeks and months of sales activity are made of: queries of contents, by what a model reads, for
+    What periods of sales activity are made of: queries of contents, by what a model reads, for
     `begin_periods` to sum up. What a model comes to read has to be added here.
 -#}
 
@@ -30,7 +30,9 @@
 {%- endmacro %}
 
 {% macro teams_in(periods) -%}
-    {{ return(spans_in(periods, 'rep', ref('int_roster'), ['rep_id', 'team_id'], 'active_from', 'active_to')) }}
+    {{ return(spans_in(
+        periods, 'rep', ref('int_roster'), ['rep_id', 'team_id'], 'active_from', 'active_to'
+    )) }}
 {%- endmacro %}
 
 {#- Contents of what reaches over days, by period; of each what lies in the period. -#}
@@ -65,7 +67,7 @@
         periods.project_id,
         periods.period_start + days.number as day,
         periods.made_of as contents
-    from {{ intermediate_table('call_volume_periods') }} as periods
+    from {{ kept_periods('call_volume') }} as periods
     cross join generate_series(0, 6) as days (number)
 {%- endmacro %}
 
@@ -94,7 +96,7 @@
 {#- Contents of the periods of another model that is incremental by period. -#}
 {% macro contents_of_periods(relation) -%}
     select source_system, project_id, period_type, period_start, made_of as contents
-    from {{ intermediate_table(relation.identifier ~ '_periods') }}
+    from {{ kept_periods(relation.identifier) }}
 {%- endmacro %}
 
 {#- What all periods of a project are made of whose rows have the names of reps. -#}

@@ -99,7 +99,9 @@
 {% macro where_item_is_to_build() -%}
     {%- if not execute -%}
         {%- do source('raw_files', 'pipeline_items') -%}
-        {%- for name in ['base_files__pipeline_items', 'base_settings__changes', 'sales_stages', 'stg_projects'] -%}
+        {%- for name in [
+            'base_files__pipeline_items', 'base_settings__changes', 'sales_stages', 'stg_projects',
+        ] -%}
             {%- do ref(name) -%}
         {%- endfor -%}
     {%- elif builds_changes() -%}
@@ -181,10 +183,15 @@
     {%- endfor -%}
     {%- for kpi, step in forecast_steps().items() -%}
         {%- set read = ['rep_id', 'sublist_key is not null', step.entry] -%}
-        {%- set closed = 'case when closed_date is not null then greatest(closed_date, ' ~ step.entry ~ ') end' -%}
+        {%- set end = 'greatest(closed_date, ' ~ step.entry ~ ')' -%}
         {%- do parts.append(('forecasts', kpi ~ ' entry', step.entry, read)) -%}
         {%- do parts.append(('forecasts', kpi ~ ' event', step.event, read)) -%}
-        {%- do parts.append(('forecasts', kpi ~ ' closed', closed, read + [step.event])) -%}
+        {%- do parts.append((
+            'forecasts',
+            kpi ~ ' closed',
+            'case when closed_date is not null then ' ~ end ~ ' end',
+            read + [step.event],
+        )) -%}
     {%- endfor -%}
     {%- for read_for, kind, date, columns in parts %}
     select
