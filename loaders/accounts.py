@@ -87,4 +87,6 @@ def _base_url(source_name: str, endpoint: str | None) -> str:
             " Set SALES_PIPELINE_ENDPOINT."
         )
     path = source(source_name).api_path
-    return api_accounts.require_url(endpoint.split(path)[0] if path else endpoint)
+    return api_accounts.require_url(
+        endpoint.split(path)[0] if path else endpoint, name="SALES_PIPELINE_ENDPOINT"
+    )

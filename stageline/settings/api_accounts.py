@@ -210,18 +210,19 @@ def require_token(token: str, name: str) -> str:
     return token
 
 
-def require_url(text: str, *, with_query: bool = False) -> str:
+def require_url(text: str, *, name: str = "The base URL", with_query: bool = False) -> str:
     """A base URL as it is kept.
 
     Args:
         text: As a user gives it.
+        name: What the user knows it as.
         with_query: It may have one, as the address of a single sheet has.
 
     Raises:
         StagelineError: it is none.
     """
     problem = StagelineError(
-        "The base URL has to look like https://api.example.com/v1, without a login, ? or #."
+        f"{name} has to look like https://api.example.com/v1, without a login, ? or #."
     )
     try:
         parts = urlsplit(text)

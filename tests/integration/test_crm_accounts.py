@@ -76,7 +76,7 @@ def test_the_variables_describe_an_account_of_their_own(monkeypatch: pytest.Monk
         ({"source": "demo", "api_key": "x"}, "'demo', which is no source"),
         (
             {"source": "hubspot", "api_key": "x", "endpoint": "crm.example.com"},
-            "The base URL has to look like",
+            "^SALES_PIPELINE_ENDPOINT has to look like",
         ),
     ],
 )
