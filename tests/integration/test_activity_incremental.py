@@ -149,6 +149,14 @@ def test_builds_of_what_changed_are_those_of_everything(dbt: WarmDbt) -> None:
         )
         assert told == forecasts(), step
 
+    # A table that somebody takes away, and builds alone, from what other models no longer hold.
+    variables = {"as_of": STEPS[-1][0].isoformat()}
+    with connect("owner") as session:
+        session.execute("drop table intermediate.int_subject_forecasts cascade")
+    dbt.run("int_subject_forecasts", variables=variables)
+    dbt.run(*("int_forecast_days+,path:models/intermediate", *FORECASTS), variables=variables)
+    assert told == forecasts()
+
 
 SATURDAY = 6
 
