@@ -172,8 +172,9 @@ def test_only_items_of_which_something_changed_are_built_anew(dbt: WarmDbt) -> N
         session.execute("update raw_files.pipeline_items set rep_id = 'x' where item_id = '12'")
         session.execute("delete from raw_files.pipeline_items where item_id = '13'")
         passed = session.execute(
-            f"select project_id, item_id from raw_files.pipeline_items"  # noqa: S608 - our names
-            f" where %s = any(array[{', '.join(INSTANTS)}])",
+            sql.SQL(
+                "select project_id, item_id from raw_files.pipeline_items where %s = any(array[{}])"
+            ).format(sql.SQL(", ").join(map(sql.Identifier, INSTANTS))),
             [AS_OF + DAY],
         ).fetchall()
     run(dbt, AS_OF + DAY + timedelta(hours=1))

@@ -2,11 +2,6 @@
 
 with
 
-items as (
-    select * from {{ ref('int_pipeline_items') }}
-    where excluded_reason is null
-),
-
 made_for as (
     select * from {{ ref('int_forecast_days') }}
     where {{ forecast_is_to_build() }}
@@ -22,6 +17,7 @@ bounds as (
     group by source_system, project_id
 ),
 
+-- A query that several read PostgreSQL would write to a file first, whole.
 awaited as (
     {%- for kpi, dates in forecast_steps().items() %}
     select
@@ -33,8 +29,8 @@ awaited as (
         {{ day_of_date(dates.entry) }} as entry_day,
         {{ day_of_date(dates.event) }} as event_day,
         {{ day_of_date('closed_date') }} as closed_day
-    from items
-    where {{ dates.entry }} is not null
+    from {{ ref('int_pipeline_items') }}
+    where excluded_reason is null and {{ dates.entry }} is not null
     {%- if not loop.last %}
     union all
     {%- endif %}
