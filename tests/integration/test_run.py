@@ -193,6 +193,7 @@ def test_a_second_one_and_down_are_refused_in_one_line(kept: Run) -> None:
 
 
 def test_each_line_says_which_part_it_is_of(kept: Run) -> None:
+    kept.until(lambda: bool(kept.lines("worker")))  # it runs before it says so
     parts = {line["part"] for line in kept.lines() if line["event"] and line["timestamp"]}
     assert parts >= {"setup", "run", "receiver", "worker"}
     assert kept.lines("worker", "worker starts")
