@@ -31,6 +31,7 @@ dated as (
             when items.list_out_date <= sales.sold_date
                 then {{ day_of_date('items.list_out_date') }}
         end as list_out_day,
+        sales.is_sale,
         sales.amount
     from sales
     left join items on sales.item_key = items.item_key
@@ -45,7 +46,7 @@ final as (
         item_key,
         sold_day,
         list_out_day,
-        count(*) as sales,
+        sum(is_sale) as sales,
         sum(amount) as revenue,
         sum(amount * amount) as squared_revenue
     from dated
