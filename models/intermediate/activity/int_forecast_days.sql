@@ -40,15 +40,27 @@ months as (
     group by source_system, project_id, month
 ),
 
+-- One date that cannot be, as of 1948, does not make arrivals known for all the years since.
+first_entries as (
+    select
+        {%- for kpi, dates in forecast_steps().items() %}
+        min(
+            case when {{ dates.entry }} >= cast('2000-01-01' as date) then {{ dates.entry }} end
+        ) as first_of_{{ kpi }},
+        {%- endfor %}
+        source_system,
+        project_id
+    from items
+    group by source_system, project_id
+),
+
 known_since as (
     select
         source_system,
         project_id,
-        min({{ day_of_date(
-            'least(' ~ forecast_steps().values() | map(attribute='entry') | join(', ') ~ ')'
-        ) }}) as first_day
-    from items
-    group by source_system, project_id
+        {{ day_of_date('least(first_of_' ~ forecast_steps() | join(', first_of_') ~ ')') }}
+            as first_day
+    from first_entries
 ),
 
 -- Up to the end of the day before: what the day itself brings is part of what is forecast.
