@@ -25,6 +25,8 @@ is read here:
   working days of its week or month. `call_volume` takes targets by week, on a day without one those
   by month. Shares of a target are shares of the figure that is shown.
 - Nobody without a name competes: `unassigned` has a score and no rank.
+- In a forecast a rep counts for the team that they are in on its day, or were in last; a past day
+  is looked back on if its month ended within the last 365.
 """
 
 import itertools
@@ -39,6 +41,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from tests.activity_worlds import Target, World
+from tests.forecast_oracle import NO_CURRENCY, Expected, History, Sale, Waiting, forecast
 from tests.kpi_oracle import Record, Row, Table, percentage, percentile, quotient, rounded
 from tests.kpi_oracle import World as PipelineWorld
 from tests.kpi_oracle import kpis as pipeline_kpis
@@ -62,6 +65,8 @@ GRAIN: dict[str, tuple[str, ...]] = {
     "bdr_leaderboard": (*_GRAIN, "period_type", "period_start"),
     "kpi_target_attainment": (*_GRAIN, "kpi", "currency", "period_type", "period_start"),
     "target_pacing": (*_GRAIN, "kpi", "currency", "period_type", "period_start"),
+    "sales_forecast": (*_GRAIN, "kpi", "currency"),
+    "sales_forecast_backtest": (*_GRAIN, "kpi", "currency", "made_for_date"),
 }
 
 #: Instants that are believed; a duration that begins or ends elsewhere is impossible.
@@ -80,6 +85,13 @@ STEPS = {
 WEIGHTS = {"calls": 1, "agreements": 3, "lists": 2, "sales": 5}
 
 HEATMAP_DAYS = 90
+
+#: Days of a month whose forecast is held against what came, if the month ended that lately.
+LOOKED_BACK_ON = (1, 8, 15, 22)
+BACKTEST_DAYS = 365
+
+#: What a forecast says of the rest of a month.
+ENDS = ("expected", "low", "high")
 
 
 def kpis(worlds: Iterable[World]) -> dict[str, Table]:
@@ -232,6 +244,7 @@ class _Project:
         for rep, day in self._traces():
             if rep not in periods and rep != UNASSIGNED:
                 seen[rep].append(day)
+        self._unlisted = set(seen)
         for rep, days in seen.items():
             periods[rep] = [
                 {
@@ -305,6 +318,60 @@ class _Project:
     def subjects(self, rep: str, day: date) -> list[Subject]:
         """Whom something counts for that is a rep's on a day."""
         return [("rep", rep), ("team", self.team_on(rep, day) or UNASSIGNED), ALL]
+
+    def subjects_by(self, rep: str, day: date) -> list[Subject]:
+        """Whom a rep counts for on a day, if not active then in the team that they were in last."""
+        left = [row["active_to"] for row in self._periods.get(rep, []) if row["active_to"]]
+        last = max((until for until in left if until < day), default=day)
+        return self.subjects(rep, day if self.team_on(rep, day) else last)
+
+    @cached_property
+    def history(self) -> History:
+        """What forecasts are made from."""
+        dated = [
+            {what: at and self.day(at) for what, at in item["dated"].items()} for item in self.items
+        ]
+
+        def waiting(
+            kpi: str, entry: Callable[[dict[str, date | None]], date | None]
+        ) -> Iterator[Waiting]:
+            for item, days in zip(self.items, dated, strict=True):
+                entered = [day for day in (entry(days), days[kpi]) if day is not None]
+                if entered:
+                    yield Waiting(
+                        item["rep"],
+                        kpi,
+                        item["sublist_id"] is not None,
+                        min(entered),
+                        days[kpi],
+                        self.day(item["closed_at"]) if item["is_closed"] else None,
+                    )
+
+        sent = {
+            item["item_id"]: days["lists_out"] for item, days in zip(self.items, dated, strict=True)
+        }
+        return History(
+            [
+                *waiting("agreements", lambda days: days["calls"] or days["proposals"]),
+                *waiting("lists_out", lambda days: days["agreements"]),
+            ],
+            [
+                Sale(
+                    *(sale["rep"], sale["currency"], sale["item_id"], self.day(sale["sold_at"])),
+                    *(sent.get(sale["item_id"]), Fraction(sale["amount"])),
+                )
+                for sale in self.sales
+            ],
+            lambda day: day in self.active and self.is_worked(day),
+            self._is_there,
+            self._periods.keys(),
+        )
+
+    def _is_there(self, rep: str, day: date) -> bool:
+        """Whether a rep is active; that an unlisted one did something last only time will tell."""
+        if rep in self._unlisted:
+            return day >= self._periods[rep][0]["active_from"]
+        return self.team_on(rep, day) is not None
 
     # Cells
 
@@ -888,7 +955,7 @@ def _kpi_target_attainment(project: _Project) -> _Cells:
         share = quotient(100 * pace.actual, Fraction(_shown(pace.to_date)))
         yield (
             subject,
-            (kpi, currency or "XXX", period, start),
+            (kpi, currency or NO_CURRENCY, period, start),
             {
                 "target_origin": pace.origin,
                 "is_running": int(project.today in pace.days),
@@ -909,6 +976,7 @@ def _kpi_target_attainment(project: _Project) -> _Cells:
 
 def _target_pacing(project: _Project) -> _Cells:
     open_value = project.open_value()
+    told = {(subject, *rest): row for subject, rest, row in _sales_forecast(project)}
     for pace in _paces(project):
         subject, kpi, period, start, currency = pace.key
         if project.today not in pace.days:
@@ -919,9 +987,11 @@ def _target_pacing(project: _Project) -> _Cells:
         missing = max(Fraction(_shown(pace.target)) - pace.actual, Fraction(0))
         value = None if currency is None else open_value.get((subject, currency), Fraction(0))
         cover = None if value is None else quotient(value, missing)
+        month = told.get((subject, kpi, currency or NO_CURRENCY)) if period == "month" else None
+        more = None if month is None else month["expected"] - month["so_far"]
         yield (
             subject,
-            (kpi, currency or "XXX", period, start),
+            (kpi, currency or NO_CURRENCY, period, start),
             {
                 "working_days": len(worked),
                 "working_days_gone": len(gone),
@@ -933,6 +1003,97 @@ def _target_pacing(project: _Project) -> _Cells:
                 "projected": number(None if speed is None else speed * len(worked), 4),
                 "open_weighted_value": number(value, 4),
                 "coverage": number(cover, 2),
+                "expected_more": more,
+                "forecast_coverage": None
+                if more is None
+                else number(quotient(Fraction(more), missing), 2),
+            },
+        )
+
+
+def _forecasts_of(project: _Project, day: date) -> _Cells:
+    """What the rest of a month is to bring from a day on, as shown, and what the month brought."""
+    month = days_of("month", start_of("month", day))
+    history = project.history
+    expected: dict[tuple[Subject, str, str], Expected] = defaultdict(Expected)
+    for (rep, *what), of_rep in forecast(history, day, month[-1]).items():
+        for subject in project.subjects_by(rep, day):
+            expected[subject, *what] += of_rep
+    came: dict[tuple[Subject, str, str], list[Fraction]] = defaultdict(lambda: [Fraction(0)] * 2)
+    for rep, *what, at, value in history.outcomes:
+        if at in month:
+            for subject in project.subjects_by(rep, day):
+                came[subject, *what][at >= day] += value
+    for cell in {*expected, *came}:
+        subject, kpi, currency = cell
+        before_day, from_day_on = came[cell]
+        of = expected[cell]
+        yield (
+            subject,
+            (kpi, currency),
+            {
+                "before_day": _shown(before_day),
+                "from_day_on": _shown(from_day_on),
+                "expected_of_in_flight": _shown(of.of_in_flight),
+                "expected_of_arrivals": _shown(of.of_arrivals),
+                "expected": _shown(of.total),
+                "low": number(of.bound(-1), 2 if kpi == "revenue" else 0),
+                "high": number(of.bound(1), 2 if kpi == "revenue" else 0),
+            },
+        )
+
+
+@cache
+def _backtests(project: _Project) -> list[tuple[Subject, tuple[Hashable, ...], Row]]:
+    """The forecasts of the days of past months that are looked back on, and what came."""
+    months = [
+        (month, days)
+        for month in project.starts("month")
+        for days in [days_of("month", month)]
+        if 0 < (project.today - days[-1]).days <= BACKTEST_DAYS
+    ]
+    rows = []
+    for month, days in months:
+        for day in days:
+            if day.day in LOOKED_BACK_ON and project.history.is_full_by(day):
+                for subject, what, row in _forecasts_of(project, day):
+                    actual = row["from_day_on"]
+                    told = {
+                        "month": month,
+                        "is_inside": int(row["low"] <= actual <= row["high"]),
+                        **{f"{end}_more": row[end] for end in ENDS},
+                        "actual_more": actual,
+                    }
+                    rows.append((subject, (*what, day), told))
+    return rows
+
+
+def _sales_forecast_backtest(project: _Project) -> _Cells:
+    yield from _backtests(project)
+
+
+def _sales_forecast(project: _Project) -> _Cells:
+    if not project.history.waiting:
+        return
+    tested: dict[tuple[Hashable, ...], list[int]] = defaultdict(list)
+    for subject, (kpi, currency, _), row in _backtests(project):
+        tested[subject, kpi, currency].append(row["is_inside"])
+    for subject, what, row in _forecasts_of(project, project.today):
+        so_far = row["before_day"] + row["from_day_on"]
+        inside = tested[subject, *what]
+        yield (
+            subject,
+            what,
+            {
+                "month": start_of("month", project.today),
+                "made_for_date": project.today,
+                "so_far": so_far,
+                **{end: max(row["before_day"] + row[end], so_far) for end in ENDS},
+                "expected_of_in_flight": row["expected_of_in_flight"],
+                "expected_of_arrivals": row["expected_of_arrivals"],
+                "backtests": len(inside),
+                "backtests_inside": sum(inside),
+                "inside_pct": percentage(sum(inside), len(inside)),
             },
         )
 
@@ -955,4 +1116,6 @@ _COMPUTE: dict[str, Callable[[_Project], _Cells]] = {
     "bdr_leaderboard": _bdr_leaderboard,
     "kpi_target_attainment": _kpi_target_attainment,
     "target_pacing": _target_pacing,
+    "sales_forecast": _sales_forecast,
+    "sales_forecast_backtest": _sales_forecast_backtest,
 }

@@ -33,7 +33,7 @@ ZONES = (
     "UTC",
 )
 
-#: Days before ``as_of`` in which most things happen.
+#: Days before ``as_of`` in which most things happen, unless said otherwise.
 DAYS = 100
 
 BEGINNING = date(1900, 1, 1)
@@ -80,8 +80,9 @@ class World:
 class _Dice:
     """Random values of one world."""
 
-    def __init__(self, seed: int, as_of: datetime) -> None:
+    def __init__(self, seed: int, as_of: datetime, days: int = DAYS) -> None:
         self.random = random.Random(seed)  # noqa: S311 - the same worlds in every run
+        self.days = days
         self.zone = ZONES[seed % len(ZONES)]
         self.as_of = as_of
         self.today = as_of.astimezone(ZoneInfo(self.zone)).date()
@@ -98,8 +99,9 @@ class _Dice:
         """The value in that share of the cases, else nothing."""
         return value if self.chance(share) else None
 
-    def day(self, first: int = -DAYS, last: int = 20) -> date:
+    def day(self, first: int | None = None, last: int = 20) -> date:
         """A day, that many days from today."""
+        first = -self.days if first is None else first
         return self.today + self.random.randint(first, last) * _DAY
 
     def midnight(self, day: date) -> datetime:
@@ -110,7 +112,7 @@ class _Dice:
         """When weeks, months and the heatmap's days begin, and clocks change; and now."""
         clock = ZoneInfo(self.zone)
         edges = [self.as_of, self.midnight(self.today), self.midnight(self.today + _DAY)]
-        for number in range(-DAYS, 21):
+        for number in range(-self.days, 21):
             day = self.today + number * _DAY
             start, end = self.midnight(day), self.midnight(day + _DAY)
             if day.weekday() == 0 or day.day == 1 or number in (-90, -89):
@@ -127,7 +129,7 @@ class _Dice:
             near = self.choice(-_HOUR, timedelta(seconds=-1), timedelta(), timedelta(), _HOUR)
             return self.choice(*self.edges) + near
         if kind < 0.8:
-            return self.as_of + self.seconds(-DAYS * 86_400, 12 * 86_400)
+            return self.as_of + self.seconds(-self.days * 86_400, 12 * 86_400)
         if kind < 0.96:
             return self.as_of + self.seconds(-9 * 86_400, 9 * 86_400)
         if kind < 0.98 or not self.has_odd_years:
@@ -157,10 +159,14 @@ class _Dice:
 
 
 def random_world(
-    seed: int, as_of: datetime = AS_OF, project_id: str | None = None, size: int = 40
+    seed: int,
+    as_of: datetime = AS_OF,
+    project_id: str | None = None,
+    size: int = 40,
+    days: int = DAYS,
 ) -> World:
     """A project with some ten reps, about ``3 * size`` activities, ``size`` items and sales."""
-    dice = _Dice(seed, as_of)
+    dice = _Dice(seed, as_of, days)
     project = Project(
         "file" if dice.chance(0.8) else "another-crm",
         project_id or f"p{seed}",
@@ -431,7 +437,7 @@ def _exceptions(dice: _Dice) -> dict[date, int | None]:
     if dice.chance(0.4):
         return found
     for _ in range(12):
-        found[dice.day(-DAYS, 40)] = dice.choice(None, None, dice.choice(*WEEKDAYS))
+        found[dice.day(last=40)] = dice.choice(None, None, dice.choice(*WEEKDAYS))
     monday = dice.day(-40, 7)
     monday -= monday.weekday() * _DAY
     if dice.chance(0.5):
@@ -461,8 +467,8 @@ def _targets(dice: _Dice, project: Project) -> tuple[Target, ...]:
                 ):
                     if dice.chance(0.6):
                         continue
-                    days = sorted({dice.day(-DAYS, 30) for _ in range(dice.choice(0, 1, 2, 3))})
-                    starts = [dice.choice(BEGINNING, dice.day(-DAYS, -DAYS + 40)), *days]
+                    days = sorted({dice.day(last=30) for _ in range(dice.choice(0, 1, 2, 3))})
+                    starts = [dice.choice(BEGINNING, dice.day(last=40 - dice.days)), *days]
                     for since, until in zip(starts, [*starts[1:], None], strict=True):
                         # At times none is in force for a while.
                         if dice.chance(0.85) and (until is None or since < until):
