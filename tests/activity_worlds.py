@@ -165,7 +165,7 @@ def random_world(
     size: int = 40,
     days: int = DAYS,
 ) -> World:
-    """A project with some ten reps, about ``3 * size`` activities, ``size`` items and sales."""
+    """A project with some ten reps, ``3 * size`` activities, ``size`` items, sales, in ``days``."""
     dice = _Dice(seed, as_of, days)
     project = Project(
         "file" if dice.chance(0.8) else "another-crm",
