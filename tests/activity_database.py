@@ -1,6 +1,7 @@
 """Worlds of sales activity in a database: settings as operators leave them, records as files do."""
 
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import asdict
 from typing import Any
 
 import psycopg
@@ -10,6 +11,7 @@ from psycopg.rows import dict_row
 from loaders.entities import ENTITIES
 from stageline.database import connect
 from tests.activity_worlds import Row, World
+from tests.kpi_oracle import Project
 
 Cursor = psycopg.Cursor[Any]
 
@@ -18,13 +20,7 @@ def load(worlds: Iterable[World]) -> None:
     """Puts them into a database that knows nothing of their projects."""
     with connect("owner") as session, session.cursor() as cursor:
         for world in worlds:
-            project = world.project
-            cursor.execute(
-                "insert into settings.projects"
-                " (source_system, project_id, timezone, currency, is_active)"
-                " values (%s, %s, %s, %s, %s)",
-                (*_place(world), project.timezone, project.currency, project.is_active),
-            )
+            _set(cursor, world.project)
             _load_calendars(cursor, world)
             _load_targets(cursor, world)
             for entity, rows in world.records.items():
@@ -37,12 +33,7 @@ def change(before: World, after: World) -> None:
     assert place == _place(after)
     with connect("owner") as session, session.cursor() as cursor:
         if before.project != after.project:
-            project = after.project
-            cursor.execute(
-                "update settings.projects set timezone = %s, currency = %s, is_active = %s"
-                " where source_system = %s and project_id = %s",
-                (project.timezone, project.currency, project.is_active, *place),
-            )
+            _set(cursor, after.project)
         if (before.weeks, before.exceptions) != (after.weeks, after.exceptions):
             for table in ("calendars", "day_exceptions"):
                 _delete_settings(cursor, table, place)
@@ -74,6 +65,19 @@ def keyed(entity: str, rows: Iterable[Row]) -> dict[tuple[Any, ...], Row]:
 
 def _place(world: World) -> tuple[str, str]:
     return world.project.source_system, world.project.project_id
+
+
+def _set(cursor: Cursor, project: Project) -> None:
+    """Writes what is known of a project, unless that is nothing."""
+    if project != Project(project.source_system, project.project_id):
+        cursor.execute(
+            "insert into settings.projects"
+            " (source_system, project_id, timezone, currency, is_active)"
+            " values (%(source_system)s, %(project_id)s, %(timezone)s, %(currency)s, %(is_active)s)"
+            " on conflict (source_system, project_id) do update set timezone = excluded.timezone,"
+            " currency = excluded.currency, is_active = excluded.is_active",
+            asdict(project),
+        )
 
 
 def _delete_settings(cursor: Cursor, table: str, place: tuple[str, str]) -> None:

@@ -33,6 +33,9 @@ ZONES = (
     "UTC",
 )
 
+#: The seed, of twelve, of a project that data alone tell of.
+IN_NO_SETTINGS = 5
+
 #: Days before ``as_of`` in which most things happen, unless said otherwise.
 DAYS = 100
 
@@ -62,7 +65,7 @@ class World:
 
     Attributes:
         as_of: The instant that they are made for.
-        project: Its row of the settings.
+        project: Its row of the settings; one in UTC and without a currency has none.
         weeks: Its calendars.
         exceptions: The weekday by which a day is worked; None = not at all.
         targets: What is to be reached.
@@ -167,11 +170,11 @@ def random_world(
 ) -> World:
     """A project with some ten reps, ``3 * size`` activities, ``size`` items, sales, in ``days``."""
     dice = _Dice(seed, as_of, days)
+    is_set = seed % 12 != IN_NO_SETTINGS
     project = Project(
         "file" if dice.chance(0.8) else "another-crm",
         project_id or f"p{seed}",
-        dice.zone,
-        dice.choice("UAH", "USD", "EUR"),
+        *((dice.zone, dice.choice("UAH", "USD", "EUR")) if is_set else ()),
         is_active=seed % 12 != 11,
     )
     records: dict[str, list[Row]] = defaultdict(list)
@@ -315,9 +318,9 @@ def random_world(
     return World(
         as_of,
         project,
-        _weeks(dice, seed),
-        _exceptions(dice),
-        _targets(dice, project),
+        _weeks(dice, seed) if is_set else (),
+        _exceptions(dice) if is_set else {},
+        _targets(dice, project) if is_set else (),
         {entity: [{**keyed, **row} for row in rows] for entity, rows in records.items()},
     )
 

@@ -16,17 +16,14 @@ work_days as (
         project_id,
         month,
         {{ day_of_date('date_day') }} as day,
-        {{ day_of_date('month') }} as first_of_month
+        {{ day_of_date('month') }} as first_of_month,
+        {{ day_of_date('as_of_date') }} as today
     from {{ ref('int_work_days') }}
 ),
 
 items as (
     select * from {{ ref('int_pipeline_items') }}
     where excluded_reason is null
-),
-
-projects as (
-    select * from {{ ref('stg_projects') }}
 ),
 
 months as (
@@ -64,14 +61,6 @@ known_since as (
 ),
 
 -- Up to the end of the day before: what the day itself brings is part of what is forecast.
-today as (
-    select
-        projects.source_system,
-        projects.project_id,
-        {{ local_day(as_of(), 'projects.timezone') }} as day
-    from projects
-),
-
 final as (
     select
         months.source_system,
@@ -80,7 +69,7 @@ final as (
         work_days.day as made_for_day,
         months.first_of_month,
         months.last_of_month,
-        work_days.day = today.day as is_current
+        work_days.day = work_days.today as is_current
     from work_days
     inner join months
         on
@@ -91,16 +80,12 @@ final as (
         on
             work_days.source_system = known_since.source_system
             and work_days.project_id = known_since.project_id
-    inner join today
-        on
-            work_days.source_system = today.source_system
-            and work_days.project_id = today.project_id
     where
-        work_days.day = today.day
+        work_days.day = work_days.today
         -- From then on the time is full that arrivals are learned from.
         or (
-            months.last_of_month < today.day
-            and today.day - months.last_of_month <= {{ var('backtest_window_days') }}
+            months.last_of_month < work_days.today
+            and work_days.today - months.last_of_month <= {{ var('backtest_window_days') }}
             and work_days.day - known_since.first_day >= {{ forecast_recent_days() }}
             and work_days.day - work_days.first_of_month + 1 in (
                 {{ looked_back_on | join(', ') }}
