@@ -29,7 +29,7 @@ WEIGHTS = {"calls": 1, "agreements": 3, "lists": 2, "sales": 5}
 QUIET_DAYS = 7
 
 _QUERIES = {
-    "projects": "select * from settings.projects where is_active",
+    "projects": "select * from settings.projects",
     "calendars": "select * from settings.calendars where group_id is null",
     "windows": "select * from settings.calendar_windows",
     "exceptions": "select * from settings.day_exceptions",
@@ -68,7 +68,7 @@ class World:
         return {
             (rule, name, subject): numbers
             for name, rows in self.rows.items()
-            if rows["projects"]
+            if all(project["is_active"] for project in rows["projects"])
             for (rule, subject), numbers in _Project(rows, as_of).alerts().items()
         }
 
@@ -78,7 +78,7 @@ class _Project:
 
     def __init__(self, rows: Mapping[str, list[Row]], as_of: datetime) -> None:
         self.rows, self.as_of = rows, as_of
-        self.zone = ZoneInfo(rows["projects"][0]["timezone"])
+        self.zone = ZoneInfo(rows["projects"][0]["timezone"] if rows["projects"] else "UTC")
         self.today = self.day(as_of)
         self.monday = self.today - timedelta(days=self.today.weekday())
         self.items = [

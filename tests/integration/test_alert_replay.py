@@ -24,8 +24,9 @@ Session = psycopg.Connection[Any]
 #: Christmas, new year, a rep who leaves and one who comes lie in between.
 FIRST, DAYS = date(2025, 12, 5), 60
 GENERATED_AS_OF = "2026-02-02T10:00:00+00:00"
-#: Projects with their zones; but the first are made here, to be nasty.
-PROJECTS = {"generated": None, "apia": "Pacific/Apia", "closing": "America/New_York"}
+#: Projects that are made here, to be nasty, with their zones; data alone tell of the last.
+NASTY = {"apia": "Pacific/Apia", "closing": "America/New_York", "told": None}
+PROJECTS = ("generated", *NASTY)
 RULES = {"calls_this_week", "calls_next_week", "rep_needs_support", "partner_lists_overdue"}
 
 FOLDERS = ("models/intermediate/activity/", "models/kpis/activity/")
@@ -55,13 +56,12 @@ class Nasty:
     made: int = 0
 
     def begin(self) -> None:
-        for project, zone in PROJECTS.items():
-            if zone is None:
-                continue
-            self.insert(
-                "settings.projects",
-                {"source_system": "file", "project_id": project, "timezone": zone},
-            )
+        for project, zone in NASTY.items():
+            if zone:
+                self.insert(
+                    "settings.projects",
+                    {"source_system": "file", "project_id": project, "timezone": zone},
+                )
             for rep, active_from, active_to in (
                 ("always", "2025-01-01", None),
                 ("comes", "2025-12-10", None),

@@ -12,8 +12,7 @@ work_days as (
 ),
 
 projects as (
-    select * from {{ ref('stg_projects') }}
-    where is_active
+    select * from {{ ref('int_alert_projects') }}
 ),
 
 leaderboard as (

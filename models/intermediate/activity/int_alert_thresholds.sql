@@ -9,8 +9,7 @@ stated as (
 ),
 
 projects as (
-    select * from {{ ref('stg_projects') }}
-    where is_active
+    select * from {{ ref('int_alert_projects') }}
 ),
 
 final as (

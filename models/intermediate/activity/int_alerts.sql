@@ -14,7 +14,7 @@ thresholds as (
 ),
 
 projects as (
-    select * from {{ ref('stg_projects') }}
+    select * from {{ ref('int_alert_projects') }}
 ),
 
 work_days as (
