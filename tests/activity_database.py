@@ -1,7 +1,9 @@
 """Worlds of sales activity in a database: settings as operators leave them, records as files do."""
 
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict
+from datetime import datetime
 from typing import Any
 
 import psycopg
@@ -10,10 +12,16 @@ from psycopg.rows import dict_row
 
 from loaders.entities import ENTITIES
 from stageline.database import connect
-from tests.activity_worlds import Row, World
+from tests.activity_worlds import Row, Target, World
 from tests.kpi_oracle import Project
+from tests.orders_world import Week
 
 Cursor = psycopg.Cursor[Any]
+
+#: Entities that a world has records of.
+RECORDS = (
+    *("reps", "activities", "pipeline_items", "sublists", "sales", "leads", "opportunities"),
+)
 
 
 def load(worlds: Iterable[World]) -> None:
@@ -48,6 +56,54 @@ def change(before: World, after: World) -> None:
             }
             _delete_records(cursor, entity, place, differing)
             _load_records(cursor, entity, [row for row in differing.values() if row])
+
+
+def read(as_of: datetime, source_system: str, project_id: str) -> World:
+    """What the database holds of a project."""
+    place = {"source_system": source_system, "project_id": project_id}
+    with connect("owner") as session, session.cursor(row_factory=dict_row) as cursor:
+
+        def rows(schema: str, name: str) -> list[Row]:
+            return cursor.execute(
+                sql.SQL(
+                    "select * from {} where source_system = %(source_system)s"
+                    " and project_id = %(project_id)s"
+                ).format(sql.Identifier(schema, name)),
+                place,
+            ).fetchall()
+
+        (project,) = rows("settings", "projects")
+        hours: dict[int, dict[int, list[tuple[int, int]]]] = defaultdict(lambda: defaultdict(list))
+        for window in cursor.execute("select * from settings.calendar_windows").fetchall():
+            stretch = (window["opens_second"], window["closes_second"])
+            hours[window["calendar_id"]][window["weekday"]].append(stretch)
+        return World(
+            as_of,
+            Project(
+                **place,
+                **{name: project[name] for name in ("timezone", "currency", "is_active")},
+            ),
+            tuple(
+                Week(
+                    row["calendar_id"],
+                    row["group_id"],
+                    hours[row["calendar_id"]],
+                    row["effective_from"],
+                    row["effective_to"],
+                    row["is_always_open"],
+                )
+                for row in rows("settings", "calendars")
+            ),
+            {row["day"]: row["as_weekday"] for row in rows("settings", "day_exceptions")},
+            tuple(
+                Target(
+                    *(row["kpi"], row["subject_type"], row["subject_id"], row["period"]),
+                    *(row["target"], row["currency"], row["effective_from"], row["effective_to"]),
+                )
+                for row in rows("settings", "kpi_targets")
+            ),
+            {entity: rows("raw_files", entity) for entity in RECORDS},
+        )
 
 
 def table(name: str) -> list[Row]:

@@ -407,6 +407,7 @@ def _two_sales_of_one_list(dice: _Dice, records: dict[str, list[Row]]) -> None:
 
 def _weeks(dice: _Dice, seed: int) -> tuple[Week, ...]:
     """Calendars of the project, and at times of a stage group, which has nothing to do with it."""
+    first_id = 10 * (100 + seed)  # of ids that the database gives there are fewer
     office = {weekday: [(32_400, 64_800)] for weekday in range(1, 6)}
     saturdays = {weekday: [(32_400, 46_800), (50_400, 64_800)] for weekday in range(1, 7)}
     nights = {weekday: [(72_000, 108_000)] for weekday in (1, 2, 3, 4, 7)}
@@ -416,7 +417,7 @@ def _weeks(dice: _Dice, seed: int) -> tuple[Week, ...]:
     def week(
         number: int, hours: dict[int, list[tuple[int, int]]], since: date, until: date | None = None
     ) -> Week:
-        return Week(seed * 10 + number, None, hours, since, until)
+        return Week(first_id + number, None, hours, since, until)
 
     kinds: tuple[tuple[Week, ...], ...] = (
         (),
@@ -424,14 +425,14 @@ def _weeks(dice: _Dice, seed: int) -> tuple[Week, ...]:
         (week(1, saturdays, BEGINNING),),
         (week(1, nights, BEGINNING),),
         (week(1, odd, BEGINNING),),
-        (Week(seed * 10 + 1, None, {}, is_always_open=True),),
+        (Week(first_id + 1, None, {}, is_always_open=True),),
         (week(1, office, BEGINNING, changed), week(2, saturdays, changed)),
         # Between the two no calendar is in force.
         (week(1, saturdays, BEGINNING, changed), week(2, odd, changed + 9 * _DAY)),
     )
     found = kinds[seed % len(kinds)]
     if dice.chance(0.3):
-        found += (Week(seed * 10 + 3, "production", {6: [(0, 3_600)], 7: [(0, 3_600)]}),)
+        found += (Week(first_id + 3, "production", {6: [(0, 3_600)], 7: [(0, 3_600)]}),)
     return found
 
 

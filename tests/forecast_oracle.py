@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from decimal import Decimal
 from fractions import Fraction
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import accumulate, product
 
 from tests.kpi_oracle import rounded
@@ -247,22 +247,27 @@ class _Usual:
         left: Share that still waits.
     """
 
-    events: Sequence[Fraction]
-    come: Sequence[Fraction]
-    left: Sequence[Fraction]
+    events: list[Fraction]
+    come: list[Fraction]
+    left: list[Fraction]
 
 
-def _usual(known: Iterable[_Known]) -> _Usual:
-    events, come, left = [NOTHING], [NOTHING], [Fraction(1)]
+def _usual(known: Sequence[_Known]) -> _Usual:
+    of_ages: dict[int, list[_Known]] = defaultdict(list)
+    for item in known:
+        of_ages[item.age].append(item)
+    usual = _Usual([], [], [])
+    had_come_to = len(known) + 1
+    events, come, left = NOTHING, NOTHING, Fraction(1)
     for age in range(_OLDEST + 1):
-        at_age = [item for item in known if item.age == age]
-        had_come_to = 1 + sum(item.age >= age for item in known)
-        hazard = Fraction(sum(item.has_come for item in at_age), had_come_to)
-        ending = Fraction(sum(item.has_ended for item in at_age), had_come_to)
-        events.append(events[-1] + hazard)
-        come.append(come[-1] + left[-1] * hazard)
-        left.append(left[-1] * (1 - ending))
-    return _Usual(*([_nine(value) for value in curve[1:]] for curve in (events, come, left)))
+        hazard = Fraction(sum(item.has_come for item in of_ages[age]), had_come_to)
+        ending = Fraction(sum(item.has_ended for item in of_ages[age]), had_come_to)
+        events, come, left = events + hazard, come + left * hazard, left * (1 - ending)
+        usual.events.append(_nine(events))
+        usual.come.append(_nine(come))
+        usual.left.append(_nine(left))
+        had_come_to -= len(of_ages[age])
+    return usual
 
 
 def _steps_of_rep(rep: str, items: Sequence[_Known], usual: _Usual, days: _Days) -> Expected:
@@ -384,6 +389,7 @@ class _Brought:
         self.squares = [clustering * value for value in accumulate(squares)]
 
 
+@cache
 def _nine(value: Fraction) -> Fraction:
     result = rounded(value, 9)
     assert result is not None
