@@ -34,7 +34,7 @@ ZONES = (
 )
 
 #: The seed, of twelve, of a project that data alone tell of.
-IN_NO_SETTINGS = 5
+IN_NO_SETTINGS = 8
 
 #: Days before ``as_of`` in which most things happen, unless said otherwise.
 DAYS = 100
