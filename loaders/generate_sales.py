@@ -233,14 +233,6 @@ def remove(project_id: str) -> int:
             )
 
 
-def project_of(project_id: str) -> projects.Project | None:
-    """The project that is to hold what is generated, if it is there already."""
-    found = (
-        p for p in projects.projects() if (p.source_system, p.project_id) == (SOURCE, project_id)
-    )
-    return next(found, None)
-
-
 # --- rows ----------------------------------------------------------------------------------------
 
 

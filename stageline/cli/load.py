@@ -14,6 +14,7 @@ from rich.text import Text
 
 from stageline.cli.load_crm import add_commands
 from stageline.errors import StagelineError
+from stageline.settings import projects
 
 if TYPE_CHECKING:
     from loaders.files import FileLoad, Reject
@@ -112,6 +113,8 @@ def file(
         raise StagelineError(
             f"No row of {path} fits {entity}. The same command with --dry-run shows what is read."
         )
+    if not dry_run and projects.find("file", project) is None:
+        console.print(_unset(project), highlight=False, soft_wrap=True)
     console.print(_next(done, dry_run=dry_run), highlight=False, soft_wrap=True)
 
 
@@ -249,6 +252,17 @@ def _show_rejects(console: Console, done: "FileLoad") -> None:
     for reject in done.first_rejects:
         console.print(Text(f"  line {reject.line}: {_said(reject)}"), soft_wrap=True)
         console.print(Text(f"    {_short(reject.row)}", style="dim"), soft_wrap=True)
+
+
+def _unset(project: str) -> Text:
+    said = (
+        f"\nThe settings do not name project {project}: its days are those of UTC, and amounts that"
+        " state no currency have none."
+    )
+    if projects.is_plain_id(project):
+        add = f"stageline projects add file {project} --timezone Europe/Kyiv --currency EUR"
+        said += f" To say otherwise: `{add}`."
+    return Text(said)
 
 
 def _next(done: "FileLoad", *, dry_run: bool) -> str:

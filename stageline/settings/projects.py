@@ -138,14 +138,29 @@ def projects() -> list[Project]:
         return cursor.fetchall()
 
 
+def find(source_system: str, project_id: str) -> Project | None:
+    """A project; None where the settings do not name it."""
+    with connect("loader") as session, session.cursor(row_factory=class_row(Project)) as cursor:
+        return cursor.execute(
+            "select source_system, project_id, name, timezone, currency, is_active"
+            " from settings.projects where source_system = %s and project_id = %s",
+            (source_system, project_id),
+        ).fetchone()
+
+
+def is_plain_id(project_id: str) -> bool:
+    """Whether a project's id can stand in a URL as it is."""
+    # A dot in front would make `.` and `..` possible, which clients take out of paths.
+    return re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}", project_id) is not None
+
+
 def require_plain_id(project_id: str) -> None:
     """Makes sure that a project's id can stand in a URL as it is.
 
     Raises:
         StagelineError: it cannot.
     """
-    # A dot in front would make `.` and `..` possible, which clients take out of paths.
-    if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}", project_id):
+    if not is_plain_id(project_id):
         raise StagelineError(
             f"{project_id!r} cannot be a project's id: it stands in URLs. Take letters, digits,"
             " '_', '-', and '.' after the first, 100 at most."

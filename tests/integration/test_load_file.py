@@ -354,6 +354,21 @@ def test_projects_are_kept_apart(tmp_path: Path) -> None:
     assert len(table("leads", "lead_id", project="north")) == 10
 
 
+def test_a_project_that_the_settings_do_not_name_is_said_to_count_in_utc(tmp_path: Path) -> None:
+    path = leads(tmp_path / "leads.csv", 2)
+    words = ("load", "file", path, "--as", "leads", "--project")
+    assert "The settings" not in command(*words, "shop-1", "--dry-run").stdout
+    said = command(*words, "shop-1").stdout
+    assert "The settings do not name project shop-1: its days are those of UTC" in said
+    assert "`stageline projects add file shop-1 --timezone" in said
+    assert command("projects", "add", "file", "shop-1").exit_code == 0
+    assert "The settings" not in command(*words, "shop-1").stdout
+
+    said = command(*words, "an id that no command takes").stdout
+    assert "project an id that no command takes: its days are those of UTC" in said
+    assert "projects add" not in said
+
+
 def test_a_log_of_events_with_a_mapping_of_a_few_lines(tmp_path: Path) -> None:
     mapping = EXAMPLES / "receipt_events.yml"
     path = tmp_path / "receipt_events.csv"
