@@ -31,7 +31,7 @@ is read here:
 
 import itertools
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -155,7 +155,9 @@ class _Project:
         self.calls = list(self._calls())
         self.items = list(self._items())
         self.sales = list(self._sales())
-        self._periods = self._roster()
+        listed = self._listed_periods()
+        self._unlisted = self._unlisted_periods(listed)
+        self._periods = listed | self._unlisted
         self._worked: dict[date, bool] = {}
         self._lengths: dict[tuple[str, date], int] = {}
         self._stated: dict[tuple[Any, ...], list[Target]] = defaultdict(list)
@@ -233,20 +235,23 @@ class _Project:
 
     # Reps
 
-    def _roster(self) -> dict[str, list[Record]]:
-        """The active periods of each rep; of who has none, from their first record to the last."""
+    def _listed_periods(self) -> dict[str, list[Record]]:
+        """The active periods of each rep who has some."""
         periods: dict[str, list[Record]] = defaultdict(list)
         for row in self.world.records["reps"]:
             until = row["active_to"]
             if not row["is_deleted"] and (until is None or until >= row["active_from"]):
                 periods[row["rep_id"]].append(row)
+        return periods
+
+    def _unlisted_periods(self, listed: Container[str]) -> dict[str, list[Record]]:
+        """Of who has none: from their first record to the last."""
         seen: dict[str, list[date]] = defaultdict(list)
         for rep, day in self._traces():
-            if rep not in periods and rep != UNASSIGNED:
+            if rep not in listed and rep != UNASSIGNED:
                 seen[rep].append(day)
-        self._unlisted = set(seen)
-        for rep, days in seen.items():
-            periods[rep] = [
+        return {
+            rep: [
                 {
                     "name": rep,
                     "team_id": None,
@@ -254,7 +259,8 @@ class _Project:
                     "active_to": max(days),
                 }
             ]
-        return periods
+            for rep, days in seen.items()
+        }
 
     def _traces(self) -> Iterator[tuple[str, date]]:
         """Each local day, by ``as_of`` and plausible, on which anything of a rep is recorded."""

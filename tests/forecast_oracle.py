@@ -29,7 +29,9 @@ from itertools import accumulate, product
 
 from tests.kpi_oracle import rounded
 
+#: What is counted, and not paid, has the code of ISO 4217 for no currency.
 NO_CURRENCY = "XXX"
+
 NOTHING = Fraction(0)
 
 #: Earlier days say nothing.

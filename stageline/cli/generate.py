@@ -8,7 +8,7 @@ import click
 
 from stageline.cli.instants import instant
 from stageline.errors import StagelineError
-from stageline.settings.projects import NO_CURRENCY, find
+from stageline.settings import projects
 
 if TYPE_CHECKING:
     from loaders.generate_sales import Generated
@@ -104,8 +104,10 @@ def sales(
             " Run `stageline build` to take them out of the KPI tables."
         )
         return
-    there = find(generate_sales.SOURCE, project) if output is None else None
-    known_currency = None if there is None or there.currency == NO_CURRENCY else there.currency
+    there = projects.find(generate_sales.SOURCE, project) if output is None else None
+    known_currency = (
+        None if there is None or there.currency == projects.NO_CURRENCY else there.currency
+    )
     plan = generate_sales.Plan(
         as_of=as_of or datetime.now(UTC).replace(minute=0, second=0, microsecond=0),
         leads=leads,

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import psycopg
+from psycopg import sql
 from psycopg.rows import class_row
 
 from stageline.database import connect
@@ -128,24 +129,23 @@ _BROKEN_RULE = {
 }
 
 
+_PROJECTS = sql.SQL(
+    "select source_system, project_id, name, timezone, currency, is_active from settings.projects"
+)
+
+
 def projects() -> list[Project]:
     """All projects, by source and id."""
     with connect("owner") as session, session.cursor(row_factory=class_row(Project)) as cursor:
-        cursor.execute(
-            "select source_system, project_id, name, timezone, currency, is_active"
-            " from settings.projects order by source_system, project_id"
-        )
-        return cursor.fetchall()
+        query = _PROJECTS + sql.SQL(" order by source_system, project_id")
+        return cursor.execute(query).fetchall()
 
 
 def find(source_system: str, project_id: str) -> Project | None:
     """A project; None where the settings do not name it."""
     with connect("loader") as session, session.cursor(row_factory=class_row(Project)) as cursor:
-        return cursor.execute(
-            "select source_system, project_id, name, timezone, currency, is_active"
-            " from settings.projects where source_system = %s and project_id = %s",
-            (source_system, project_id),
-        ).fetchone()
+        query = _PROJECTS + sql.SQL(" where source_system = %s and project_id = %s")
+        return cursor.execute(query, (source_system, project_id)).fetchone()
 
 
 def is_plain_id(project_id: str) -> bool:

@@ -98,8 +98,6 @@ STEPS = (
     (AS_OF - 2 * DAY, 8),
 )
 
-
-#: Tables of forecasts.
 FORECASTS = ("sales_forecast", "sales_forecast_backtest")
 
 

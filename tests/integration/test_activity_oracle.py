@@ -27,6 +27,7 @@ GENERATED = {
 }
 VARIABLES = {"as_of": AS_OF.isoformat()}
 
+#: Columns that tell of the build.
 ASIDE = {"updated_at"}
 
 #: How many differences of a table a failure shows.
